@@ -1,0 +1,85 @@
+"""Every error that dolmen raises on purpose, as one tree.
+
+A caller's mistake is a ``ValueError`` or ``TypeError`` (``SchemaError`` and ``ConfigError`` are such). A failure of
+the world (a disk, a peer, a bad event) is one of the others, and its ``retry`` says whether trying again can help.
+
+    DolmenError
+    ├── SchemaError (ValueError)      a declaration, or data that does not fit it
+    ├── ConfigError (ValueError)      a setting: file, environment or command line
+    ├── BadEventError (ValueError)    one event that cannot be used; it is counted and passed over
+    ├── DataError                     a data set is missing, damaged or not what its name says
+    ├── LogError                      the log cannot be read or written
+    │   └── OffsetGoneError           the asked offset was deleted by retention
+    ├── SnapshotError                 a snapshot or delta is torn, foreign or of another schema
+    ├── OverloadedError               a queue is full; answered with Retry-After
+    └── NotReadyError                 a part is still starting or has nothing to serve yet
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadEventError",
+    "ConfigError",
+    "DataError",
+    "DolmenError",
+    "LogError",
+    "NotReadyError",
+    "OffsetGoneError",
+    "OverloadedError",
+    "SchemaError",
+    "SnapshotError",
+]
+
+
+class DolmenError(Exception):
+    """Root of the tree. ``retry`` is true where the same call may succeed later."""
+
+    retry: bool = False
+
+
+class SchemaError(DolmenError, ValueError):
+    """A schema that contradicts itself, or data that does not fit its schema."""
+
+
+class ConfigError(DolmenError, ValueError):
+    """A setting that cannot be used; the message names it, its value and the mend."""
+
+
+class BadEventError(DolmenError, ValueError):
+    """One event that cannot be used. It never stops a stage: it is counted and passed over."""
+
+
+class DataError(DolmenError):
+    """A data set is missing, damaged, or not what its name promises."""
+
+
+class LogError(DolmenError):
+    """The event log cannot be read or written."""
+
+    retry = True
+
+
+class OffsetGoneError(LogError):
+    """The record at this offset was deleted by retention; the reader must start again from a snapshot."""
+
+    retry = False
+
+
+class SnapshotError(DolmenError):
+    """A snapshot or delta is torn, damaged, or of another schema. Nothing of it was applied."""
+
+
+class OverloadedError(DolmenError):
+    """A bounded queue is full. ``retry_after_seconds`` says when to come back."""
+
+    retry = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NotReadyError(DolmenError):
+    """A part is still starting, or has nothing to serve yet."""
+
+    retry = True

@@ -1,0 +1,247 @@
+"""A batch: columns of examples. Slots are jagged arrays of FIDs, everything else one number per example.
+
+Tensors and Arrow arrays share memory wherever the layout allows it, so that a batch read from the log is not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, final
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dolmen.errors import SchemaError
+from dolmen.features.schema import Schema, suggestion
+
+__all__ = ["Batch", "Jagged", "examples_schema"]
+
+_META: Final = {
+    "weight": pa.float32(),
+    "sampling_rate": pa.float32(),
+    "served_probability": pa.float32(),
+    "event_time": pa.int64(),
+}
+
+
+@final
+@dataclass(frozen=True)
+class Jagged:
+    """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+
+    ``values``: int64 FIDs, shape (total,). ``offsets``: int64, shape (batch + 1,), starting at 0.
+    """
+
+    values: Tensor
+    offsets: Tensor
+
+    @classmethod
+    def empty(cls, size: int) -> Jagged:
+        """``size`` rows without values."""
+        return cls(torch.empty(0, dtype=torch.int64), torch.zeros(size + 1, dtype=torch.int64))
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Sequence[int]]) -> Jagged:
+        """Rows given as lists of FIDs."""
+        ends = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=ends[1:])
+        values = np.fromiter((fid for row in rows for fid in row), dtype=np.int64, count=int(ends[-1]))
+        return cls(torch.from_numpy(values), torch.from_numpy(ends))
+
+    @classmethod
+    def single(cls, values: NDArray[np.int64] | Tensor) -> Jagged:
+        """Exactly one value in each row."""
+        tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+        return cls(tensor, torch.arange(len(tensor) + 1, dtype=torch.int64))
+
+    @property
+    def size(self) -> int:
+        """How many rows."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """How many values each row has, shape (batch,)."""
+        return self.offsets.diff()
+
+    def take(self, rows: Tensor) -> Jagged:
+        """The rows at ``rows`` (int64, any order, repeats allowed), as a new jagged array."""
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        ends = torch.zeros(len(rows) + 1, dtype=torch.int64)
+        torch.cumsum(lengths, dim=0, out=ends[1:])
+        if len(self.values) == self.size == int(ends[-1]) and bool((lengths == 1).all()):
+            return Jagged(self.values[starts], ends)
+        # Place p of the result lies (p - start of its row in the result) behind the start of its row here.
+        places = torch.arange(int(ends[-1])) + torch.repeat_interleave(starts - ends[:-1], lengths)
+        return Jagged(self.values[places], ends)
+
+    def last(self, count: int) -> Jagged:
+        """Each row cut to its last ``count`` values."""
+        if self.size == 0 or int(self.lengths.max()) <= count:
+            return self
+        lengths = self.lengths.clamp(max=count)
+        ends = torch.zeros(self.size + 1, dtype=torch.int64)
+        torch.cumsum(lengths, dim=0, out=ends[1:])
+        shift = self.offsets[1:] - lengths - ends[:-1]
+        places = torch.arange(int(ends[-1])) + torch.repeat_interleave(shift, lengths)
+        return Jagged(self.values[places], ends)
+
+    def to_lists(self) -> list[list[int]]:
+        """Rows as lists."""
+        values, ends = self.values.tolist(), self.offsets.tolist()
+        return [values[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+
+    @classmethod
+    def concat(cls, parts: Sequence[Jagged]) -> Jagged:
+        """The rows of all parts, one part after the other."""
+        ends, base = [torch.zeros(1, dtype=torch.int64)], 0
+        for part in parts:
+            ends.append(part.offsets[1:] + base)
+            base += len(part.values)
+        return cls(torch.cat([part.values for part in parts]), torch.cat(ends))
+
+
+@final
+@dataclass(frozen=True)
+class Batch:
+    """Columns of ``size`` examples.
+
+    ``slots``: FIDs by slot name. ``dense`` and ``labels``: float32 tensors, shape (batch,). ``weights``: what each example
+    counts in the loss. ``sampling_rates``: the odds with which each was kept (1 where nothing was dropped).
+    ``served_probabilities``: what serving predicted when it showed the item (NaN where nothing was served), so that progressive
+    evaluation judges the answers that people got. ``event_times_us``: when each impression happened.
+    """
+
+    size: int
+    slots: Mapping[str, Jagged]
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: Tensor = field(default_factory=lambda: torch.empty(0))
+    sampling_rates: Tensor = field(default_factory=lambda: torch.empty(0))
+    served_probabilities: Tensor = field(default_factory=lambda: torch.empty(0))
+    event_times_us: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def __post_init__(self) -> None:
+        defaults = {"weights": 1.0, "sampling_rates": 1.0, "served_probabilities": float("nan"), "event_times_us": 0}
+        for name, default in defaults.items():
+            if len(getattr(self, name)) == 0 < self.size:
+                object.__setattr__(self, name, torch.full((self.size,), default))
+        for name, jagged in self.slots.items():
+            if jagged.size != self.size:
+                raise SchemaError(f"batch of {self.size} examples: slot {name!r} has {jagged.size} rows")
+        for kind_name in ("dense", "labels"):
+            for name, column in getattr(self, kind_name).items():
+                if len(column) != self.size:
+                    raise SchemaError(f"batch of {self.size} examples: {kind_name} {name!r} has {len(column)} values")
+
+    def __len__(self) -> int:
+        return self.size
+
+    def slot(self, name: str) -> Jagged:
+        """The FIDs of slot ``name``.
+
+        Raises:
+            SchemaError: the batch has no such slot; the message offers the nearest name.
+        """
+        try:
+            return self.slots[name]
+        except KeyError:
+            raise SchemaError(f"the batch has no slot {name!r}{suggestion(name, dict(self.slots))}") from None
+
+    def take(self, rows: Tensor) -> Batch:
+        """The examples at ``rows`` (int64, any order, repeats allowed)."""
+        return Batch(
+            size=len(rows),
+            slots={name: jagged.take(rows) for name, jagged in self.slots.items()},
+            dense={name: column[rows] for name, column in self.dense.items()},
+            labels={name: column[rows] for name, column in self.labels.items()},
+            weights=self.weights[rows],
+            sampling_rates=self.sampling_rates[rows],
+            served_probabilities=self.served_probabilities[rows],
+            event_times_us=self.event_times_us[rows],
+        )
+
+    def repeat(self, count: int) -> Batch:
+        """``count`` copies of a batch of one example: the person's side of a slate."""
+        return self.take(torch.zeros(count, dtype=torch.int64))
+
+    def beside(self, other: Batch) -> Batch:
+        """One batch with the slots and dense features of both, example by example; the rest comes from ``self``."""
+        return replace(self, slots={**self.slots, **other.slots}, dense={**self.dense, **other.dense})
+
+    @classmethod
+    def concat(cls, parts: Sequence[Batch]) -> Batch:
+        """The examples of all parts, one part after the other; all must have the same columns."""
+        first = parts[0]
+        return cls(
+            size=sum(part.size for part in parts),
+            slots={name: Jagged.concat([part.slot(name) for part in parts]) for name in first.slots},
+            dense={name: torch.cat([part.dense[name] for part in parts]) for name in first.dense},
+            labels={name: torch.cat([part.labels[name] for part in parts]) for name in first.labels},
+            weights=torch.cat([part.weights for part in parts]),
+            sampling_rates=torch.cat([part.sampling_rates for part in parts]),
+            served_probabilities=torch.cat([part.served_probabilities for part in parts]),
+            event_times_us=torch.cat([part.event_times_us for part in parts]),
+        )
+
+    def to_examples(self, schema: Schema) -> pa.RecordBatch:
+        """Arrow columns in the layout of ``examples_schema``; the tensors' memory is shared."""
+        layout = examples_schema(schema)
+        columns: list[pa.Array] = []
+        for name in schema.slots:
+            jagged = self.slot(name)
+            columns.append(pa.LargeListArray.from_arrays(_arrow(jagged.offsets), _arrow(jagged.values)))
+        columns += [_arrow(self.dense[name]) for name in schema.dense]
+        columns += [_arrow(self.labels[name]) for name in schema.labels]
+        columns += [_arrow(self.weights), _arrow(self.sampling_rates)]
+        columns += [_arrow(self.served_probabilities), _arrow(self.event_times_us)]
+        return pa.RecordBatch.from_arrays(columns, schema=layout)
+
+    @classmethod
+    def from_examples(cls, schema: Schema, examples: pa.RecordBatch) -> Batch:
+        """The inverse of ``to_examples``.
+
+        Raises:
+            SchemaError: the columns are not those of ``schema``.
+        """
+        layout = examples_schema(schema)
+        if not examples.schema.equals(layout):
+            raise SchemaError(f"examples have the columns {examples.schema.names}; the schema asks for {layout.names}")
+        return cls(
+            size=examples.num_rows,
+            slots={name: _jagged(examples.column(name)) for name in schema.slots},
+            dense={name: _tensor(examples.column(name)) for name in schema.dense},
+            labels={name: _tensor(examples.column(name)) for name in schema.labels},
+            weights=_tensor(examples.column("weight")),
+            sampling_rates=_tensor(examples.column("sampling_rate")),
+            served_probabilities=_tensor(examples.column("served_probability")),
+            event_times_us=_tensor(examples.column("event_time")),
+        )
+
+
+def examples_schema(schema: Schema) -> pa.Schema:
+    """The Arrow layout of examples: FIDs by slot, dense features, labels, then what every example has."""
+    columns = [pa.field(name, pa.large_list(pa.int64())) for name in schema.slots]
+    columns += [pa.field(name, pa.float32()) for name in (*schema.dense, *schema.labels)]
+    columns += [pa.field(name, kind) for name, kind in _META.items()]
+    return pa.schema(columns, metadata={"dolmen.schema": schema.fingerprint})
+
+
+def _arrow(tensor: Tensor) -> pa.Array:
+    return pa.array(tensor.numpy())
+
+
+def _tensor(column: pa.Array) -> Tensor:
+    # A column from the log is read-only memory; torch warns of that, and nobody here writes into a batch.
+    values = column.to_numpy(zero_copy_only=False)
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
+
+
+def _jagged(column: pa.LargeListArray) -> Jagged:
+    offsets = column.offsets.to_numpy()
+    values = column.values.to_numpy()[offsets[0] : offsets[-1]]
+    return Jagged(torch.from_numpy(values.copy()), torch.from_numpy(offsets - offsets[0]))

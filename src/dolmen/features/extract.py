@@ -1,0 +1,191 @@
+"""Raw values to FIDs: from Arrow tables (data sets) and from mappings (JSON events). Both give the same batch.
+
+Everything is checked before anything is returned: a bad value names its field, its row, what came and the mend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from dolmen.errors import SchemaError
+from dolmen.features.batch import Batch, Jagged
+from dolmen.features.fids import encode_array, encode_values
+from dolmen.features.schema import Dense, Label, Schema, Slot
+
+__all__ = ["extract_rows", "extract_table"]
+
+_LIST_TYPES: Final = (list, tuple)
+
+
+def extract_table(
+    schema: Schema, table: pa.Table | pa.RecordBatch, *, slots: Sequence[str] | None = None, with_labels: bool = True
+) -> Batch:
+    """A batch from Arrow columns named as the schema's fields.
+
+    Args:
+        schema: what to read.
+        table: integer or string columns for single slots, lists of them for ``many``, numbers for the rest. Optional
+            columns: ``weight``, ``sampling_rate`` (numbers) and ``event_time`` (microseconds, or an Arrow timestamp).
+        slots: read only these slots (and no dense features of others); all if ``None``.
+        with_labels: false where there is nothing to learn yet.
+
+    Raises:
+        SchemaError: a column is missing or of another type, or a value cannot be used.
+    """
+    wanted = [schema.slot(name) for name in (slots if slots is not None else schema.slots)]
+    labels: list[Label] = list(schema.labels.values()) if with_labels else []
+    size = table.num_rows
+    return Batch(
+        size=size,
+        slots={slot.name: _slot_column(schema, slot, _column(table, slot.name)) for slot in wanted},
+        dense={one.name: _number_column(one, table, size) for one in schema.dense.values()} if slots is None else {},
+        labels={one.name: _number_column(one, table, size) for one in labels},
+        weights=_meta_column(table, "weight", size),
+        sampling_rates=_meta_column(table, "sampling_rate", size),
+        event_times_us=_event_times(table, size),
+    )
+
+
+def extract_rows(
+    schema: Schema,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    slots: Sequence[str] | None = None,
+    dense: Sequence[str] | None = None,
+    with_labels: bool = False,
+) -> Batch:
+    """A batch from mappings of raw values, as they come in JSON events. A missing or null value is an empty slot.
+
+    Args:
+        schema: what to read.
+        rows: one mapping an example; keys that the schema does not know are passed over.
+        slots: read only these slots; all if ``None``.
+        dense: read only these dense features; all if ``None``.
+        with_labels: read labels too; then each row must have them.
+
+    Raises:
+        SchemaError: a value cannot be used; the message names the row, field, value and mend.
+    """
+    wanted = [schema.slot(name) for name in (slots if slots is not None else schema.slots)]
+    numbers = [schema.dense[name] for name in (dense if dense is not None else schema.dense)]
+    labels = list(schema.labels.values()) if with_labels else []
+    return Batch(
+        size=len(rows),
+        slots={slot.name: _slot_values(schema, slot, [row.get(slot.name) for row in rows]) for slot in wanted},
+        dense={one.name: _numbers(one, [row.get(one.name) for row in rows]) for one in numbers},
+        labels={one.name: _numbers(one, [row.get(one.name) for row in rows]) for one in labels},
+    )
+
+
+def _slot_values(schema: Schema, slot: Slot, values: Sequence[Any]) -> Jagged:
+    """One slot of many rows: everything flattened, encoded in one call, and cut to ``max_len``."""
+    rows: list[Sequence[Any]] = []
+    for place, value in enumerate(values):
+        if value is None:
+            rows.append(())
+        elif isinstance(value, _LIST_TYPES):
+            if not slot.many:
+                mend = f"send one value, or declare Slot({slot.name!r}, many=True)"
+                raise SchemaError(f"row {place}: {slot.name} takes one value, got a list of {len(value)}; {mend}")
+            rows.append(value[-slot.max_len :] if slot.max_len is not None else value)
+        elif slot.many:
+            raise SchemaError(f"row {place}: {slot.name} takes a list of values, got {value!r}; send [{value!r}]")
+        else:
+            rows.append((value,))
+    ends = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=ends[1:])
+    flat = [value for row in rows for value in row]
+    for place, value in enumerate(flat):
+        if isinstance(value, bool) or not isinstance(value, (int, str, np.integer)):
+            row = int(np.searchsorted(ends, place, side="right")) - 1
+            mend = "send an integer or a string"
+            raise SchemaError(f"row {row}: {slot.name} has the value {value!r} ({type(value).__name__}); {mend}")
+    fids = encode_values(schema.slot_number(slot.name), flat)
+    return Jagged(torch.from_numpy(fids), torch.from_numpy(ends))
+
+
+def _numbers(one: Dense | Label, values: Sequence[Any]) -> Tensor:
+    default = one.default if isinstance(one, Dense) else None
+    column = np.empty(len(values), dtype=np.float32)
+    for place, value in enumerate(values):
+        number = default if value is None else value
+        if number is None:
+            raise SchemaError(f"row {place}: the label {one.name} is missing; send 0 or 1")
+        if not isinstance(number, (int, float)) or not math.isfinite(number):
+            raise SchemaError(f"row {place}: {one.name} must be a finite number, got {value!r}")
+        column[place] = number
+    return torch.from_numpy(column)
+
+
+def _column(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    if name not in table.schema.names:
+        mend = "add the column (nulls where nothing is known), or leave the field out of the schema"
+        raise SchemaError(f"column {name!r} is missing; the table has {', '.join(table.schema.names)}; {mend}")
+    column = table.column(name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _slot_column(schema: Schema, slot: Slot, column: pa.Array) -> Jagged:
+    number = schema.slot_number(slot.name)
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if is_list != slot.many:
+        wanted = "a list column" if slot.many else "one value a row"
+        raise SchemaError(f"slot {slot.name!r} needs {wanted}, got an Arrow column of type {column.type}")
+    try:
+        if not is_list:
+            present = column.is_valid()
+            ends = np.zeros(len(column) + 1, dtype=np.int64)
+            np.cumsum(present.to_numpy(zero_copy_only=False), out=ends[1:])
+            return Jagged(torch.from_numpy(encode_array(number, column.drop_null())), torch.from_numpy(ends))
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        ends = np.zeros(len(column) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=ends[1:])
+        jagged = Jagged(torch.from_numpy(encode_array(number, column.flatten())), torch.from_numpy(ends))
+        return jagged.last(slot.max_len) if slot.max_len is not None else jagged
+    except SchemaError as problem:
+        raise SchemaError(f"slot {slot.name!r}: {problem}") from None
+
+
+def _number_column(one: Dense | Label, table: pa.Table | pa.RecordBatch, size: int) -> Tensor:
+    if isinstance(one, Dense) and one.name not in table.schema.names:
+        return torch.full((size,), one.default)
+    column = _column(table, one.name)
+    try:
+        column = pc.cast(column, pa.float32())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise SchemaError(f"{one.name!r} must be a column of numbers, got Arrow type {column.type}") from None
+    if column.null_count:
+        if isinstance(one, Label):
+            raise SchemaError(f"the label {one.name!r} is null in {column.null_count} rows; fill or drop them")
+        column = pc.fill_null(column, one.default)
+    values = torch.tensor(column.to_numpy(zero_copy_only=False))
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        place = int((~finite).nonzero()[0])
+        raise SchemaError(f"row {place}: {one.name} must be a finite number, got {values[place].item()}")
+    return values
+
+
+def _meta_column(table: pa.Table | pa.RecordBatch, name: str, size: int) -> Tensor:
+    if name not in table.schema.names:
+        return torch.ones(size)
+    return _number_column(Label(f"{name}_"), table.rename_columns([f"{one}_" for one in table.schema.names]), size)
+
+
+def _event_times(table: pa.Table | pa.RecordBatch, size: int) -> Tensor:
+    if "event_time" not in table.schema.names:
+        return torch.zeros(size, dtype=torch.int64)
+    column = _column(table, "event_time")
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us")).cast(pa.int64())
+    if not pa.types.is_int64(column.type) or column.null_count:
+        raise SchemaError(f"event_time must be int64 microseconds or a timestamp without nulls, got {column.type}")
+    return torch.tensor(column.to_numpy())

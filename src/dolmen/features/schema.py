@@ -1,0 +1,287 @@
+"""The schema: which features an example has, declared once, checked on entry, hashed into every snapshot.
+
+No vocabulary is ever built. A slot takes raw ids, today's and tomorrow's; the schema only says how they are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, final
+
+from dolmen.clock import parse_duration_us
+from dolmen.errors import SchemaError
+from dolmen.features.fids import SLOT_NUMBER_MAX
+
+__all__ = ["Dense", "Label", "Schema", "Side", "Slot"]
+
+_RESERVED_NAMES: Final = frozenset({"weight", "sampling_rate", "served_probability", "event_time", "request_id"})
+_DIM_MAX: Final = 4096  # a row of 16 KiB; more is a mistake in every system we know
+
+
+class Side(StrEnum):
+    """Who a feature belongs to: that decides where serving finds its value."""
+
+    USER = "user"  # the person: profile attributes, and what they did before
+    ITEM = "item"  # the item: catalogue attributes
+    REQUEST = "request"  # the moment: sent with the request
+
+
+@final
+@dataclass(frozen=True)
+class Slot:
+    """One categorical feature.
+
+    Args:
+        name: the column's or attribute's name.
+        dim: floats in one row's vector.
+        table: name of the slot whose rows this one shares (``history`` shares ``item``); its own if ``None``.
+        many: an example may have any count of values, rather than at most one.
+        ordered: the order of values means something (a history, oldest first); implies that models may read it so.
+        max_len: keep at most this many values: the last ones, which are the newest where ``ordered``.
+        admit_after: a FID gets a row when it is seen for this many-th time; until then it reads as zeros.
+        expire_after: a row not seen for this long, in the data's time, leaves (``"30d"``); ``None`` keeps it.
+        of: whose feature it is. ``None``: the slots ``user`` and ``item`` belong to themselves, others to the request.
+    """
+
+    name: str
+    dim: int = 16
+    table: str | None = None
+    many: bool = False
+    ordered: bool = False
+    max_len: int | None = None
+    admit_after: int = 1
+    expire_after: str | None = None
+    of: Side | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("Slot", self.name)
+        if not 1 <= self.dim <= _DIM_MAX:
+            raise SchemaError(f"Slot {self.name!r}: dim must be between 1 and {_DIM_MAX}, got {self.dim}")
+        if self.ordered and not self.many:
+            raise SchemaError(f"Slot {self.name!r}: ordered=True needs many=True, since one value has no order")
+        if self.max_len is not None and (not self.many or self.max_len < 1):
+            raise SchemaError(f"Slot {self.name!r}: max_len needs many=True and at least 1, got {self.max_len}")
+        if self.admit_after < 1:
+            raise SchemaError(f"Slot {self.name!r}: admit_after must be at least 1, got {self.admit_after}")
+        if self.expire_after is not None:
+            try:
+                parse_duration_us(self.expire_after)
+            except ValueError as problem:
+                raise SchemaError(f"Slot {self.name!r}: expire_after: {problem}") from None
+        if self.of is not None and not isinstance(self.of, Side):
+            object.__setattr__(self, "of", _side(self.name, self.of))
+
+    @property
+    def side(self) -> Side:
+        """Whose feature this is."""
+        if self.of is not None:
+            return self.of
+        return {"user": Side.USER, "item": Side.ITEM}.get(self.name, Side.REQUEST)
+
+    @property
+    def expire_after_us(self) -> int:
+        """``expire_after`` in microseconds; 0 where rows stay."""
+        return parse_duration_us(self.expire_after) if self.expire_after is not None else 0
+
+
+@final
+@dataclass(frozen=True)
+class Dense:
+    """One number per example; ``default`` stands in where it is missing. ``of`` as in ``Slot``."""
+
+    name: str
+    default: float = 0.0
+    of: Side = Side.REQUEST
+
+    def __post_init__(self) -> None:
+        _check_name("Dense", self.name)
+        if not isinstance(self.of, Side):
+            object.__setattr__(self, "of", _side(self.name, self.of))
+
+
+@final
+@dataclass(frozen=True)
+class Label:
+    """What is learned: 1 where an action of kind ``action`` (default: the label's name) met the impression, else 0."""
+
+    name: str
+    action: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("Label", self.name)
+
+    @property
+    def action_kind(self) -> str:
+        """The kind of action that makes this label 1."""
+        return self.action if self.action is not None else self.name
+
+
+@final
+class Schema:
+    """The fields of an example, in a fixed order. Slot numbers follow that order, so append new slots at the end.
+
+    Raises:
+        SchemaError: two fields share a name, a slot shares the table of an unknown slot or of one with another dim.
+
+    >>> schema = Schema(Slot("user"), Slot("item"), Slot("history", table="item", many=True), Label("click"))
+    >>> schema.slot_number("history") == schema.slot_number("item")
+    True
+    """
+
+    def __init__(self, *declared: Slot | Dense | Label) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.dense: dict[str, Dense] = {}
+        self.labels: dict[str, Label] = {}
+        for one in declared:
+            if one.name in self.slots or one.name in self.dense or one.name in self.labels:
+                raise SchemaError(f"Schema: the name {one.name!r} is declared twice; names are shared by all fields")
+            match one:
+                case Slot():
+                    self.slots[one.name] = one
+                case Dense():
+                    self.dense[one.name] = one
+                case Label():
+                    self.labels[one.name] = one
+                case _:
+                    raise SchemaError(f"Schema takes Slot, Dense and Label, got {one!r}")
+        if len(self.slots) > SLOT_NUMBER_MAX:
+            raise SchemaError(f"Schema: at most {SLOT_NUMBER_MAX} slots fit a FID, got {len(self.slots)}")
+        for slot in self.slots.values():
+            self._check_table(slot)
+        self._numbers = {name: number for number, name in enumerate(self.slots, start=1)}
+
+    def _check_table(self, slot: Slot) -> None:
+        if slot.table is None:
+            return
+        owner = self.slots.get(slot.table)
+        if owner is None:
+            raise SchemaError(
+                f"Slot {slot.name!r}: table {slot.table!r} is no slot{suggestion(slot.table, self.slots)}"
+            )
+        if owner.table is not None and owner.table != owner.name:
+            raise SchemaError(f"Slot {slot.name!r}: table {slot.table!r} itself shares {owner.table!r}; name that one")
+        if owner.dim != slot.dim:
+            raise SchemaError(
+                f"Slot {slot.name!r}: dim {slot.dim} differs from dim {owner.dim} of {owner.name!r}, whose rows it shares"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        declared = [*self.slots.values(), *self.dense.values(), *self.labels.values()]
+        return f"Schema({', '.join(map(repr, declared))})"
+
+    def slot(self, name: str) -> Slot:
+        """The slot called ``name``.
+
+        Raises:
+            SchemaError: there is none; the message offers the nearest name.
+        """
+        try:
+            return self.slots[name]
+        except KeyError:
+            raise SchemaError(f"the schema has no slot {name!r}{suggestion(name, self.slots)}") from None
+
+    def owner(self, name: str) -> Slot:
+        """The slot whose rows the slot ``name`` reads: itself, unless it shares another's."""
+        slot = self.slot(name)
+        return self.slots[slot.table] if slot.table is not None else slot
+
+    def slot_number(self, name: str) -> int:
+        """The number in the FIDs of ``name``, from 1; slots that share rows share it."""
+        return self._numbers[self.owner(name).name]
+
+    def slots_of(self, side: Side) -> list[Slot]:
+        """The slots that belong to ``side``, in order."""
+        return [slot for slot in self.slots.values() if slot.side is side]
+
+    def dense_of(self, side: Side) -> list[Dense]:
+        """The dense features that belong to ``side``, in order."""
+        return [dense for dense in self.dense.values() if dense.of is side]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever rows or examples would be read differently."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def to_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """Plain lists of tables, ready for TOML or JSON; only what differs from the defaults is written."""
+        return {
+            "slot": [_written(slot) for slot in self.slots.values()],
+            "dense": [_written(dense) for dense in self.dense.values()],
+            "label": [_written(label) for label in self.labels.values()],
+        }
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any]) -> Schema:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            SchemaError: an unknown key, or a value that does not fit; the message offers the nearest key.
+        """
+        kinds: dict[str, type[Slot | Dense | Label]] = {"slot": Slot, "dense": Dense, "label": Label}
+        for key in tables:
+            if key not in kinds:
+                raise SchemaError(f"schema: unknown key {key!r}{suggestion(key, kinds)}; use [[schema.slot]] and so on")
+        declared: list[Slot | Dense | Label] = []
+        for key, kind in kinds.items():
+            known = [one.name for one in fields(kind)]
+            for row in tables.get(key, []):
+                for name in row:
+                    if name not in known:
+                        raise SchemaError(f"schema.{key}: unknown key {name!r}{suggestion(name, known)}")
+                try:
+                    declared.append(kind(**row))
+                except TypeError as problem:
+                    raise SchemaError(f"schema.{key} {row!r}: {problem}") from None
+        return cls(*declared)
+
+    @classmethod
+    def from_toml(cls, path: Path | str) -> Schema:
+        """Read the ``[[schema.slot]]``, ``[[schema.dense]]`` and ``[[schema.label]]`` tables of a TOML file."""
+        with Path(path).open("rb") as file:
+            return cls.from_dict(tomllib.load(file).get("schema", {}))
+
+
+def suggestion(name: str, known: Mapping[str, object] | list[str]) -> str:
+    """The tail of an error about an unknown name: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known are {', '.join(sorted(known)) or 'none'}"
+
+
+def _side(name: str, value: object) -> Side:
+    try:
+        return Side(value)
+    except ValueError:
+        raise SchemaError(f"{name!r}: of must be one of {', '.join(Side)}, got {value!r}") from None
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not name.isidentifier():
+        raise SchemaError(f"{kind}: name must be letters, digits and underscores, got {name!r}")
+    if name in _RESERVED_NAMES:
+        raise SchemaError(f"{kind}: the name {name!r} is taken by every example; choose another")
+
+
+def _written(one: Slot | Dense | Label) -> dict[str, Any]:
+    values = asdict(one)
+    defaults = {option.name: option.default for option in fields(one)}
+    return {key: _plain(value) for key, value in values.items() if key == "name" or value != defaults[key]}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Side) else value
