@@ -1,0 +1,273 @@
+"""Keeps the stages of one machine alive: starts each as a process, restarts one that dies, stops all of them in order.
+
+A stage recovers from its own state, so a restart needs nothing from here but patience: the wait before a restart
+doubles with each quick death and falls back once the stage has lived for a while. Stages do not share the terminal's
+process group (Ctrl-C reaches the supervisor alone), and each holds the read end of a pipe whose write end only the
+supervisor has: if the supervisor itself is killed, the pipe closes and the stages stop by themselves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from dolmen.errors import ConfigError
+from dolmen.telemetry import logger
+
+__all__ = ["RestartPolicy", "Stage", "Supervisor", "hold_folder", "stage_command", "stop_with_parent"]
+
+_log = logger(__name__)
+_PARENT_PIPE: Final = "DOLMEN_PARENT_PIPE"
+_LOG_BYTES_MAX: Final = 8 << 20  # a stage logs changes of state only; this holds weeks of them
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One process: ``name`` for people, ``command`` as for ``subprocess``."""
+
+    name: str
+    command: Sequence[str]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RestartPolicy:
+    """How long to wait before a restart, and how long to let a stage finish its work when asked to stop.
+
+    ``wait_seconds_min`` doubles up to ``wait_seconds_max`` while the stage dies sooner than ``settled_seconds``.
+    ``grace_seconds``: between the polite signal and the certain one; a trainer writes a snapshot in it.
+    """
+
+    wait_seconds_min: float = 0.2
+    wait_seconds_max: float = 10.0
+    settled_seconds: float = 10.0
+    grace_seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.wait_seconds_min <= self.wait_seconds_max:
+            raise ConfigError(
+                "RestartPolicy.wait_seconds_min must be above 0 and at most wait_seconds_max"
+                f" ({self.wait_seconds_max}), got {self.wait_seconds_min}"
+            )
+
+
+@final
+@dataclass
+class _Running:
+    """What is known of one stage while it is supervised."""
+
+    stage: Stage
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    wait_seconds: float = 0.0
+    restart_at: float = 0.0
+    restart_count: int = 0
+
+
+@final
+class Supervisor:
+    """Runs ``stages`` until stopped. ``start``, ``stop`` and the readers may be called from any thread.
+
+    Args:
+        stages: in the order of the data's flow; they are stopped in that order, so that what one stage wrote last
+            still reaches the next.
+        policy: waits and grace.
+        log_folder: where each stage's output goes, as ``<stage>.log``; the supervisor's own stderr if ``None``.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], *, policy: RestartPolicy | None = None, log_folder: Path | None = None
+    ) -> None:
+        self._policy = policy if policy is not None else RestartPolicy()
+        self._running = [_Running(stage) for stage in stages]
+        self._log_folder = log_folder
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._read_end, self._write_end = os.pipe()
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def __enter__(self) -> Supervisor:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every stage, then return; a stage that dies from now on is restarted."""
+        for one in self._running:
+            self._spawn(one)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Ask each stage in turn to finish, end those that do not within the grace, then return. May be repeated."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._wake.set()
+        if self._watcher.ident is not None:
+            self._watcher.join()
+        for one in self._running:
+            self._finish(one)
+        for end in (self._write_end, self._read_end):
+            os.close(end)
+
+    def process_ids(self) -> dict[str, int]:
+        """Process id of each stage that runs now."""
+        with self._lock:
+            processes = {one.stage.name: one.process for one in self._running}
+        return {
+            name: process.pid for name, process in processes.items() if process is not None and process.poll() is None
+        }
+
+    def restart_counts(self) -> dict[str, int]:
+        """How often each stage was restarted."""
+        with self._lock:
+            return {one.stage.name: one.restart_count for one in self._running}
+
+    def _spawn(self, one: _Running) -> None:
+        output = self._open_log(one.stage.name)
+        try:
+            process = subprocess.Popen(
+                list(one.stage.command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=(self._read_end,),
+                env={**os.environ, _PARENT_PIPE: str(self._read_end)},
+            )
+        finally:
+            if output is not None:
+                os.close(output)
+        with self._lock:
+            one.process, one.started_at = process, time.monotonic()
+        threading.Thread(target=self._await_end, args=(process,), name=f"wait {one.stage.name}", daemon=True).start()
+        _log.info("stage started", name=one.stage.name, pid=process.pid)
+
+    def _open_log(self, name: str) -> int | None:
+        if self._log_folder is None:
+            return None
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        path = self._log_folder / f"{name}.log"
+        if path.exists() and path.stat().st_size > _LOG_BYTES_MAX:
+            path.replace(path.with_suffix(".log.1"))
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        self._wake.set()
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            waits = [self._tend(one, now) for one in self._running]
+            self._wake.wait(min((wait for wait in waits if wait is not None), default=None))
+            self._wake.clear()
+
+    def _tend(self, one: _Running, now: float) -> float | None:
+        """Look after one stage; returns the seconds until it wants to be looked at again, if it does."""
+        if _is_alive(one.process):
+            return None
+        if one.process is not None:
+            self._plan_restart(one, one.process, now)
+        if now < one.restart_at:
+            return one.restart_at - now
+        with self._lock:
+            one.restart_count += 1
+        self._spawn(one)
+        return None
+
+    def _plan_restart(self, one: _Running, process: subprocess.Popen[bytes], now: float) -> None:
+        policy = self._policy
+        lived = now - one.started_at
+        if lived >= policy.settled_seconds:
+            one.wait_seconds = 0.0
+        one.wait_seconds = min(max(2 * one.wait_seconds, policy.wait_seconds_min), policy.wait_seconds_max)
+        one.restart_at = now + one.wait_seconds
+        with self._lock:
+            one.process = None
+        _log.warning(
+            "stage died; restarting",
+            name=one.stage.name,
+            status=_describe_status(process.returncode),
+            lived_seconds=round(lived, 1),
+            wait_seconds=one.wait_seconds,
+        )
+
+    def _finish(self, one: _Running) -> None:
+        process = one.process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(self._policy.grace_seconds)
+            except subprocess.TimeoutExpired:
+                _log.warning("stage did not stop in time; ending it", name=one.stage.name, pid=process.pid)
+                process.kill()
+                process.wait()
+        _log.info("stage stopped", name=one.stage.name, status=_describe_status(process.returncode))
+        with self._lock:
+            one.process = None
+
+
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process alone. The lock lives in the kernel: however we end, nothing stays behind.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"the state folder {folder} is in use by another dolmen; stop that one, or name another folder"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def stop_with_parent(stop: Callable[[], None]) -> None:
+    """In a supervised process: call ``stop`` (once, from a thread) when the supervisor is gone. Elsewhere: nothing."""
+    handle = os.environ.pop(_PARENT_PIPE, None)
+    if handle is None:
+        return
+
+    def wait() -> None:
+        os.read(int(handle), 1)  # nobody ever writes: this returns when the last write end is closed
+        stop()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def stage_command(*arguments: str) -> list[str]:
+    """The command that runs a verb of this very installation of dolmen."""
+    return [sys.executable, "-m", "dolmen", *arguments]
+
+
+def _is_alive(process: subprocess.Popen[bytes] | None) -> bool:
+    return process is not None and process.poll() is None
+
+
+def _describe_status(status: int | None) -> str:
+    if status is None:
+        return "running"
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
