@@ -1,7 +1,8 @@
 """Logs and metrics, set up once per process.
 
-Logs are events with fields (``snapshot published version=7 rows=1204``): lines for people on a terminal, one JSON object
-a line otherwise. Metrics are prometheus-client's, named ``dolmen_<part>_<noun>_<unit>``.
+Logs are events with fields (``snapshot published version=7 rows=1204``): lines for people on a terminal, one JSON
+object a line otherwise. They go through the standard ``logging``, so a program that uses dolmen as a library decides
+itself what is shown. Metrics are prometheus-client's, named ``dolmen_<part>_<noun>_<unit>``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from enum import StrEnum
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
@@ -27,45 +28,54 @@ class LogFormat(StrEnum):
 def set_up_logs(
     stage: str, *, level: str = "info", form: LogFormat = LogFormat.AUTO, stream: TextIO | None = None
 ) -> None:
-    """Send every log line of this process (ours and libraries') to ``stream`` (default: stderr) with ``stage`` on it."""
+    """Send all log lines of this process, ours and libraries', to ``stream`` (default: stderr), marked with ``stage``.
+
+    Raises:
+        ValueError: ``level`` is no level of the standard ``logging``.
+    """
     out = stream if stream is not None else sys.stderr
     as_text = form is LogFormat.TEXT or (form is LogFormat.AUTO and out.isatty())
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _mark(stage),
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if as_text else "iso", utc=not as_text),
-        structlog.processors.format_exc_info,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=28)
+    rendered: list[structlog.typing.Processor] = (
+        [
+            # Plain tracebacks: a drawn one prints local variables too, and those may be secrets.
+            structlog.dev.ConsoleRenderer(
+                colors=out.isatty(), pad_event_to=28, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if as_text
-        else structlog.processors.JSONRenderer()
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     )
-    if as_text:
-        shared.remove(structlog.processors.format_exc_info)  # the console renderer draws exceptions itself
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared, *rendered],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "uvicorn.access", "asyncio"):
+    for noisy in ("httpx", "httpcore", "urllib3", "uvicorn.access", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        cache_logger_on_first_use=True,
-    )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(stage=stage)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of one module: ``_log = logger(__name__)``."""
-    bound: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    """The logger of one module, made at its top as ``_log = logger(__name__)``."""
+    bound: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
     return bound
+
+
+def _mark(stage: str) -> structlog.typing.Processor:
+    def mark(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        fields.setdefault("stage", stage)
+        return fields
+
+    return mark

@@ -1,0 +1,64 @@
+# dolmen: `make demo` runs the whole loop, `make test` the whole test suite. Everything lands in .venv and build/.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+NATIVE := $(wildcard src/dolmen/_core/*.cpp src/dolmen/_core/*.hpp) CMakeLists.txt src/dolmen/_core/CMakeLists.txt
+PIP    := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test check lint format types imports docs native-check benchmark screenshot clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.user ## Install, then run the whole loop on real events and open its page
+	@$(BIN)/dolmen demo $(ARGS)
+
+test: $(VENV)/.developer ## Install, then run the whole test suite
+	@tools/install-browser
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types imports docs test native-check ## Everything the gate asks: style, types, import rules, docs, tests
+
+lint: $(VENV)/.developer ## Look for style problems in Python and C++
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
+	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.hpp,$(NATIVE))
+
+format: $(VENV)/.developer ## Lay out all code anew
+	$(BIN)/ruff check --fix-only src tests benchmarks tools
+	$(BIN)/ruff format src tests benchmarks tools
+	$(BIN)/clang-format -i $(filter %.cpp %.hpp,$(NATIVE))
+
+types: $(VENV)/.developer ## Check types, strictly
+	$(BIN)/mypy
+
+imports: $(VENV)/.developer ## Check that imports only point down
+	$(BIN)/lint-imports --no-timing --no-cache
+
+docs: $(VENV)/.developer ## Check that every link in the documents leads somewhere
+	$(BIN)/python tools/check_docs.py
+
+native-check: $(VENV)/.developer ## Test the C++ core under address, undefined-behaviour and thread sanitizers
+	tests/native/run.sh address,undefined
+	tests/native/run.sh thread
+
+benchmark: $(VENV)/.developer ## Measure the table against the physical bound, and print where the report lies
+	$(BIN)/python -m benchmarks.table
+
+screenshot: $(VENV)/.developer ## Make the pictures in the README anew
+	$(BIN)/python tools/screenshot.py
+
+clean: ## Remove what was built; data and state stay
+	rm -rf build $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dolmen needs Python 3.11 or newer, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.developer: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.user
