@@ -12,7 +12,8 @@ the world (a disk, a peer, a bad event) is one of the others, and its ``retry`` 
     │   └── OffsetGoneError           the asked offset was deleted by retention
     ├── SnapshotError                 a snapshot or delta is torn, foreign or of another schema
     ├── OverloadedError               a queue is full; answered with Retry-After
-    └── NotReadyError                 a part is still starting or has nothing to serve yet
+    ├── NotReadyError                 a part is still starting or has nothing to serve yet
+    └── RemoteError                   a dolmen server refused a request, or could not be reached
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "NotReadyError",
     "OffsetGoneError",
     "OverloadedError",
+    "RemoteError",
     "SchemaError",
     "SnapshotError",
 ]
@@ -83,3 +85,13 @@ class NotReadyError(DolmenError):
     """A part is still starting, or has nothing to serve yet."""
 
     retry = True
+
+
+class RemoteError(DolmenError):
+    """A dolmen server refused a request (``status`` is its HTTP status), or could not be reached (``status`` is 0)."""
+
+    def __init__(self, message: str, *, status: int, code: str, retry: bool) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry = retry
