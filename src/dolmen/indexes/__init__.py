@@ -1,1 +1,7 @@
+"""How candidates are found: vectors by id, searched by inner product while they change."""
 
+from dolmen.indexes.contract import ABSENT, Ids, Index, Vectors, Where
+from dolmen.indexes.exact import ExactIndex
+from dolmen.indexes.graph import GraphIndex
+
+__all__ = ["ABSENT", "ExactIndex", "GraphIndex", "Ids", "Index", "Vectors", "Where"]
