@@ -1,1 +1,24 @@
+"""Ids to vectors: the collisionless table, the rows of a schema, and the look-up that models are handed."""
 
+from dolmen.embedding.lookup import Embed, Pooling, Tape
+from dolmen.embedding.optimizers import SGD, AdaGrad, Adam, Optimizer, optimizer_from_dict, optimizer_to_dict
+from dolmen.embedding.store import Embeddings, table_file_name
+from dolmen.embedding.table import Delta, MemoryUse, RowRules, Table
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "Delta",
+    "Embed",
+    "Embeddings",
+    "MemoryUse",
+    "Optimizer",
+    "Pooling",
+    "RowRules",
+    "Table",
+    "Tape",
+    "optimizer_from_dict",
+    "optimizer_to_dict",
+    "table_file_name",
+]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final, final
 
 import numpy as np
@@ -93,7 +94,7 @@ class Jagged:
     def to_lists(self) -> list[list[int]]:
         """Rows as lists."""
         values, ends = self.values.tolist(), self.offsets.tolist()
-        return [values[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        return [values[start:end] for start, end in pairwise(ends)]
 
     @classmethod
     def concat(cls, parts: Sequence[Jagged]) -> Jagged:
@@ -110,10 +111,10 @@ class Jagged:
 class Batch:
     """Columns of ``size`` examples.
 
-    ``slots``: FIDs by slot name. ``dense`` and ``labels``: float32 tensors, shape (batch,). ``weights``: what each example
-    counts in the loss. ``sampling_rates``: the odds with which each was kept (1 where nothing was dropped).
-    ``served_probabilities``: what serving predicted when it showed the item (NaN where nothing was served), so that progressive
-    evaluation judges the answers that people got. ``event_times_us``: when each impression happened.
+    ``slots``: FIDs by slot name. ``dense`` and ``labels``: float32 tensors, shape (batch,). ``weights``: what each
+    example counts in the loss. ``sampling_rates``: the odds with which each was kept (1 where nothing was dropped).
+    ``served_probabilities``: what serving predicted when it showed the item (NaN where nothing was served), so that
+    progressive evaluation judges the answers that people got. ``event_times_us``: when each impression happened.
     """
 
     size: int

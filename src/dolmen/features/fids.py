@@ -3,9 +3,10 @@
 Layout, from the top: sign 0, 10 bits of slot number, 53 bits of value. A FID is thus the same number in Python, NumPy
 (int64) and C++; in JSON it travels as a string, since JavaScript keeps 53 bits.
 
-Integers in [0, 2^53) keep their value: no hashing, no collision, and the FID can be read back. Everything else (strings,
-negative and larger integers) is hashed to 53 bits with XXH64. Among n hashed values of one slot, about n^2 / 2^54 pairs
-are expected to collide: 55 pairs in a billion values, and 1 chance in 18,000 of even one pair in a million values.
+Integers in [0, 2^53) keep their value: no hashing, no collision, and the FID can be read back. Everything else
+(strings, negative and larger integers) is hashed to 53 bits with XXH64. Among n hashed values of one slot, about
+n^2 / 2^54 pairs are expected to collide: 55 pairs in a billion values, and 1 chance in 18,000 of even one pair in a
+million values.
 The integer 7 and the string "7" are different values: send ids of one kind.
 """
 
@@ -115,7 +116,8 @@ def encode_array(slot_number: int, array: pa.Array) -> NDArray[np.int64]:
         raise SchemaError("ids must not be null here; leave a missing value out of its list instead")
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return encode_array(slot_number, array.dictionary)[array.indices.to_numpy(zero_copy_only=False)]
+        indices: NDArray[np.int64] = array.indices.to_numpy(zero_copy_only=False)
+        return encode_array(slot_number, array.dictionary)[indices]
     if pa.types.is_integer(kind):
         if pa.types.is_uint64(kind) and len(array) and pc.max(array).as_py() > VALUE_MAX:
             return encode_values(slot_number, array.to_pylist())

@@ -169,7 +169,8 @@ class Schema:
             raise SchemaError(f"Slot {slot.name!r}: table {slot.table!r} itself shares {owner.table!r}; name that one")
         if owner.dim != slot.dim:
             raise SchemaError(
-                f"Slot {slot.name!r}: dim {slot.dim} differs from dim {owner.dim} of {owner.name!r}, whose rows it shares"
+                f"Slot {slot.name!r}: dim {slot.dim} differs from dim {owner.dim} of {owner.name!r}, "
+                "whose rows it shares"
             )
 
     def __eq__(self, other: object) -> bool:
@@ -209,6 +210,17 @@ class Schema:
     def dense_of(self, side: Side) -> list[Dense]:
         """The dense features that belong to ``side``, in order."""
         return [dense for dense in self.dense.values() if dense.of is side]
+
+    @property
+    def first_label(self) -> str:
+        """The name of the label declared first: what a model learns unless it is told.
+
+        Raises:
+            SchemaError: there is no label.
+        """
+        if not self.labels:
+            raise SchemaError('the schema has no label, so there is nothing to learn; add one, such as Label("click")')
+        return next(iter(self.labels))
 
     @property
     def fingerprint(self) -> str:
@@ -263,7 +275,7 @@ def suggestion(name: str, known: Mapping[str, object] | list[str]) -> str:
     return f"; known are {', '.join(sorted(known)) or 'none'}"
 
 
-def _side(name: str, value: object) -> Side:
+def _side(name: str, value: str) -> Side:
     try:
         return Side(value)
     except ValueError:

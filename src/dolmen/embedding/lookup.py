@@ -1,0 +1,210 @@
+"""The look-up: where a batch's ids become vectors, and gradients find their way back to the rows.
+
+A model is handed an ``Embed`` and asks it for slots. Outside ``recording`` that is a plain read: nothing is inserted,
+nothing has a gradient. Inside, ids that are new get rows, what was read is kept, and ``Tape.apply`` sends the gradients
+home. Training and serving thus share extraction, look-up and pooling, and cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from dolmen.embedding.store import Embeddings
+from dolmen.errors import SchemaError
+from dolmen.features import Batch, Jagged, Schema
+
+__all__ = ["Embed", "Pooling", "Tape"]
+
+Pooling = Literal["mean", "sum"]
+"""How many rows become one vector."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Rows of one slot of one batch: ``rows`` (total, dim) is a leaf of the graph, one row for each FID."""
+
+    slot: str
+    jagged: Jagged  # held, so that its identity names this read for as long as the tape lives
+    rows: Tensor
+
+
+@final
+class Tape:
+    """What a training step read. Made by ``Embed.recording``; ``apply`` is called once, after ``loss.backward()``."""
+
+    def __init__(self, embeddings: Embeddings, now_us: int) -> None:
+        self._embeddings, self._now_us = embeddings, now_us
+        self._reads: dict[tuple[int, str], _Read] = {}
+        self._is_applied = False
+
+    def apply(self, scale: float = 1.0) -> int:
+        """Send every gradient to its table: one optimiser step for each row that got one. Returns how many rows.
+
+        Gradients of the same id are summed first, whichever slot or batch they come through.
+
+        Args:
+            scale: factor on the optimiser's learning rate.
+
+        Raises:
+            RuntimeError: the tape was applied before; its gradients were computed at rows that are gone.
+        """
+        if self._is_applied:
+            raise RuntimeError("this tape was applied already; record each step on its own tape")
+        self._is_applied = True
+        by_dim: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for read in self._reads.values():
+            if read.rows.grad is not None and len(read.rows) > 0:
+                by_dim.setdefault(read.rows.shape[1], []).append((read.jagged.values, read.rows.grad))
+        self._reads.clear()
+        count = 0
+        for dim, parts in by_dim.items():
+            fids, grads = torch.cat([fids for fids, _ in parts]), torch.cat([grads for _, grads in parts])
+            # Rows that were read but had no say in the loss are not touched: an optimiser with momentum would move
+            # them, and each would travel in the next delta.
+            moved = grads.any(dim=1)
+            count += self._embeddings.tables[dim].apply_gradients(fids[moved], grads[moved], scale)
+        return count
+
+    def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """For each slot that got gradients: its FIDs (total,) and their gradients (total, dim), duplicates unsummed."""
+        parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for read in self._reads.values():
+            if read.rows.grad is not None:
+                parts.setdefault(read.slot, []).append((read.jagged.values, read.rows.grad))
+        return {
+            slot: (torch.cat([fids for fids, _ in some]), torch.cat([grads for _, grads in some]))
+            for slot, some in parts.items()
+        }
+
+    def _read(self, names: Sequence[str], columns: Sequence[Jagged]) -> list[Tensor]:
+        """The leaves of these slots; those not read before come from the table in one call."""
+        new = [(n, c) for n, c in zip(names, columns, strict=True) if (id(c), n) not in self._reads]
+        if new:
+            values = torch.cat([column.values for _, column in new])
+            rows = self._embeddings.lookup_or_insert(new[0][0], values, self._now_us)
+            for (name, column), part in zip(new, torch.split(rows, [len(c.values) for _, c in new]), strict=True):
+                self._reads[id(column), name] = _Read(name, column, part.detach().requires_grad_())
+        return [self._reads[id(column), name].rows for name, column in zip(names, columns, strict=True)]
+
+
+@final
+class Embed:
+    """Vectors for the slots of a batch, from ``embeddings``.
+
+    One instance is used by one thread while it records; plain reads may come from any number of threads.
+    """
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        self.embeddings = embeddings
+        self._tape: Tape | None = None
+
+    @property
+    def schema(self) -> Schema:
+        """What the batches hold."""
+        return self.embeddings.schema
+
+    def __call__(self, batch: Batch, slots: Sequence[str], pooling: Pooling = "mean") -> Tensor:
+        """One vector for each slot of each example, shape (batch, slot, dim). An empty slot gives zeros.
+
+        Ids without a row (new, not yet admitted, expired) count as rows of zeros.
+
+        Raises:
+            SchemaError: an unknown slot, no slot, or slots of different ``dim`` (ask for those one by one).
+        """
+        dim = self.dim(slots)
+        columns = [batch.slot(name) for name in slots]
+        rows = self._rows(slots, columns)
+        merged = rows[0] if len(rows) == 1 else torch.cat(rows)
+        if all(_is_single(column) for column in columns):
+            return merged.view(len(slots), batch.size, dim).transpose(0, 1)
+        lengths = torch.cat([column.lengths for column in columns])
+        bags = torch.repeat_interleave(lengths)
+        pooled = merged.new_zeros(len(lengths), dim).index_add(0, bags, merged)
+        if pooling == "mean":
+            pooled = pooled / lengths.clamp(min=1).unsqueeze(1)
+        return pooled.view(len(slots), batch.size, dim).transpose(0, 1)
+
+    def sequence(self, batch: Batch, slot: str) -> tuple[Tensor, Tensor]:
+        """The rows of one slot in order: vectors (batch, length, dim) and a mask (batch, length), true where real.
+
+        ``length`` is that of the longest row in the batch, at least 1; shorter ones end in zeros. Where the slot is
+        ordered, the oldest stands first.
+        """
+        column = batch.slot(slot)
+        rows = self._rows([slot], [column])[0]
+        lengths = column.lengths
+        length = max(1, int(lengths.max())) if batch.size else 1
+        owners = torch.repeat_interleave(lengths)
+        places = owners * length + torch.arange(len(owners)) - column.offsets[owners]
+        padded = rows.new_zeros(batch.size * length, self.dim([slot])).index_copy(0, places, rows)
+        mask = torch.arange(length).unsqueeze(0) < lengths.unsqueeze(1)
+        return padded.view(batch.size, length, -1), mask
+
+    def frequencies(self, batch: Batch, slot: str) -> Tensor:
+        """How common each example's id is: its share of all sights of its slot's rows, shape (batch,).
+
+        0 where the id has no row or the slot is empty. Slots that share rows share their counts.
+
+        Raises:
+            SchemaError: the slot takes many values.
+        """
+        if self.schema.slot(slot).many:
+            raise SchemaError(f"frequencies of {slot!r}: one value an example is needed, and the slot takes many")
+        column = batch.slot(slot)
+        table = self.embeddings.table_of(slot)
+        total = max(1, table.total_count(self.schema.slot_number(slot)))
+        shares = torch.zeros(batch.size)
+        shares[column.lengths > 0] = torch.from_numpy(table.counts(column.values)).to(torch.float32) / total
+        return shares
+
+    def dim(self, slots: Sequence[str]) -> int:
+        """The width that all of ``slots`` share.
+
+        Raises:
+            SchemaError: an unknown slot, no slot, or slots of different ``dim``.
+        """
+        dims = {name: self.schema.slot(name).dim for name in slots}
+        if len(set(dims.values())) != 1:
+            told = ", ".join(f"{name} {dim}" for name, dim in dims.items()) or "none"
+            raise SchemaError(f"slots that are read together need one dim, got {told}; give them one, or read apart")
+        return next(iter(dims.values()))
+
+    @contextmanager
+    def recording(self, now_us: int) -> Iterator[Tape]:
+        """Within, look-ups give new ids their rows and keep what they read on the tape, once for each slot of a batch.
+
+        >>> # with embed.recording(now_us) as tape:
+        >>> #     loss = model.loss(batch); loss.backward(); tape.apply()
+
+        Args:
+            now_us: the data's time, by which rows age; event time, so that replaying old events wipes nothing.
+
+        Raises:
+            RuntimeError: already recording, or the embeddings are for serving, which never inserts.
+        """
+        if self._tape is not None:
+            raise RuntimeError("this Embed is recording already; a step ends before the next begins")
+        if self.embeddings.is_for_serving:
+            raise RuntimeError("these embeddings are for serving and never learn; train on Embeddings(schema)")
+        self._tape = Tape(self.embeddings, now_us)
+        try:
+            yield self._tape
+        finally:
+            self._tape = None
+
+    def _rows(self, slots: Sequence[str], columns: Sequence[Jagged]) -> list[Tensor]:
+        if self._tape is not None:
+            return self._tape._read(slots, columns)
+        values = columns[0].values if len(columns) == 1 else torch.cat([column.values for column in columns])
+        return [self.embeddings.lookup(slots[0], values)]
+
+
+def _is_single(column: Jagged) -> bool:
+    """Whether every row has exactly one value."""
+    return len(column.values) == column.size and bool((column.lengths == 1).all())

@@ -1,0 +1,198 @@
+"""All rows of a schema: one table for each width, so that a batch is read in as few crossings as there are widths.
+
+A FID carries its slot, so slots of one ``dim`` live in one table, each by its own rules of admission and expiry.
+Epochs, deltas and files cover the tables together: they move as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
+from dolmen.embedding.table import Delta, RowRules, Table
+from dolmen.errors import SnapshotError
+from dolmen.features import Schema
+from dolmen.seeds import derive_seed
+
+__all__ = ["Embeddings", "table_file_name"]
+
+_NO_FIDS: Final = np.empty(0, dtype=np.int64)
+
+
+@final
+class Embeddings:
+    """The rows of every slot of ``schema``, in ``tables``: one ``Table`` by width.
+
+    Reads may come from any thread at any time; calls that change rows are put in line by each table.
+
+    Args:
+        schema: which slots there are, how wide, and when their ids get a row and lose it.
+        optimizer: what a gradient does to a row; ``AdaGrad()`` if ``None``.
+        seed: of the rows' start values.
+    """
+
+    def __init__(self, schema: Schema, *, optimizer: Optimizer | None = None, seed: int = 0) -> None:
+        kept = optimizer if optimizer is not None else AdaGrad()
+        rules = _rules(schema)
+        self._fill(
+            schema,
+            {
+                dim: Table(dim, optimizer=kept, seed=derive_seed(seed, "table", dim), rules=rules[dim])
+                for dim in sorted(rules)
+            },
+            is_for_serving=False,
+        )
+
+    @classmethod
+    def for_serving(cls, schema: Schema) -> Embeddings:
+        """Empty embeddings without optimiser state, which rows enter by ``apply_delta`` only."""
+        return cls._of(
+            schema, {dim: Table(dim, optimizer=SGD()) for dim in sorted(_rules(schema))}, is_for_serving=True
+        )
+
+    @property
+    def is_for_serving(self) -> bool:
+        """True where nothing is ever learned or inserted by a look-up."""
+        return self._is_for_serving
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return sum(map(len, self.tables.values()))
+
+    def table_of(self, slot: str) -> Table:
+        """The table that holds the rows of ``slot``.
+
+        Raises:
+            SchemaError: there is no such slot.
+        """
+        return self.tables[self.schema.slot(slot).dim]
+
+    def lookup(self, slot: str, fids: Tensor) -> Tensor:
+        """The vectors of FIDs of one slot, shape (count, dim); zeros where there is no row."""
+        return torch.from_numpy(self.table_of(slot).lookup(fids))
+
+    def lookup_or_insert(self, slot: str, fids: Tensor, now_us: int) -> Tensor:
+        """As ``lookup``, and each FID counts as seen: it gets its row as soon as its slot's rule allows."""
+        return torch.from_numpy(self.table_of(slot).lookup_or_insert(fids, now_us))
+
+    def rows_by_slot(self) -> dict[str, int]:
+        """How many rows each slot has; slots that share rows are told under the slot that owns them."""
+        counts = {dim: table.slots() for dim, table in self.tables.items()}
+        return {
+            name: counts[slot.dim].get(self.schema.slot_number(name), 0)
+            for name, slot in self.schema.slots.items()
+            if self.schema.owner(name) is slot
+        }
+
+    def memory(self) -> int:
+        """Bytes that the tables hold."""
+        return sum(table.memory().total_bytes for table in self.tables.values())
+
+    def expire(self, now_us: int) -> int:
+        """Remove rows not seen for their slot's time, as of ``now_us`` (the data's time). Returns how many."""
+        return sum(table.expire(now_us) for table in self.tables.values())
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch: changes made now belong to it."""
+        return next(iter(self.tables.values())).epoch
+
+    def advance_epoch(self) -> int:
+        """Close the current epoch in every table. Returns the number of the new one."""
+        epochs = {table.advance_epoch() for table in self.tables.values()}
+        assert len(epochs) == 1, f"the tables' epochs drifted apart: {sorted(epochs)}"
+        return epochs.pop()
+
+    def delta_since(self, epoch: int) -> dict[int, Delta]:
+        """What changed in ``epoch`` and later, by width: touched rows as they are now, and FIDs that left."""
+        return {dim: table.delta_since(epoch) for dim, table in self.tables.items()}
+
+    def apply_delta(self, deltas: Mapping[int, Delta]) -> None:
+        """Take over another store's changes. Applying them twice changes nothing more.
+
+        Raises:
+            SnapshotError: a width that this schema has no table for; nothing is applied then.
+        """
+        unknown = [dim for dim in deltas if dim not in self.tables]
+        if unknown:
+            raise SnapshotError(
+                f"the delta has rows of dim {unknown[0]}; this schema's are {', '.join(map(str, self.tables))}"
+            )
+        for dim, delta in deltas.items():
+            self.tables[dim].apply_delta(delta)
+
+    def forget_epochs(self, before: int) -> None:
+        """Drop what is remembered of changes older than the epoch ``before``; it grows until this is called."""
+        for table in self.tables.values():
+            table.forget_epochs(before)
+
+    def clone(self) -> Embeddings:
+        """Embeddings of their own that from here on behave as these do."""
+        tables = {dim: table.clone() for dim, table in self.tables.items()}
+        return self._of(self.schema, tables, is_for_serving=self.is_for_serving)
+
+    def serving_copy(self) -> Embeddings:
+        """The vectors alone, without optimiser state, counts and ages."""
+        copy = Embeddings.for_serving(self.schema)
+        for dim, table in self.tables.items():
+            for chunk in table.export_chunks():
+                copy.tables[dim].apply_delta(Delta(chunk.fids, chunk.vectors, _NO_FIDS))
+        return copy
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write ``table-<dim>.arrow`` for each table into ``folder``, which must exist. Returns the files."""
+        paths = {dim: Path(folder) / table_file_name(dim) for dim in self.tables}
+        for dim, path in paths.items():
+            self.tables[dim].save(path)
+        return list(paths.values())
+
+    @classmethod
+    def load(cls, folder: Path | str, schema: Schema) -> Embeddings:
+        """What ``save`` wrote, optimiser state and all: it goes on as the saved ones would have, bit for bit.
+
+        Raises:
+            SnapshotError: a file is missing, torn, or not of this schema.
+        """
+        tables = {dim: _load_table(Path(folder) / table_file_name(dim), dim) for dim in sorted(_rules(schema))}
+        return cls._of(schema, tables, is_for_serving=False)
+
+    @classmethod
+    def _of(cls, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool) -> Embeddings:
+        made = cls.__new__(cls)
+        made._fill(schema, tables, is_for_serving=is_for_serving)
+        return made
+
+    def _fill(self, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool) -> None:
+        self.schema: Schema = schema
+        self.tables: Mapping[int, Table] = dict(tables)
+        self._is_for_serving = is_for_serving
+
+
+def table_file_name(dim: int) -> str:
+    """The file that holds the rows of this width."""
+    return f"table-{dim}.arrow"
+
+
+def _load_table(path: Path, dim: int) -> Table:
+    try:
+        table = Table.load(path)
+    except OSError as problem:
+        raise SnapshotError(f"{path.name} of {path.parent} cannot be read: {problem}") from problem
+    if table.dim != dim:
+        raise SnapshotError(f"{path.name} of {path.parent} holds rows of dim {table.dim}")
+    return table
+
+
+def _rules(schema: Schema) -> dict[int, dict[int, RowRules]]:
+    """By width, then by slot number: the rules of the slots that own rows."""
+    rules: dict[int, dict[int, RowRules]] = {}
+    for name, slot in schema.slots.items():
+        if schema.owner(name) is slot:
+            rules.setdefault(slot.dim, {})[schema.slot_number(name)] = RowRules(slot.admit_after, slot.expire_after_us)
+    return rules

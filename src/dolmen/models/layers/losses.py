@@ -1,0 +1,39 @@
+"""Losses that undo what sampling did."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from dolmen.errors import SchemaError
+from dolmen.features import Batch
+
+__all__ = ["example_weights", "label_of", "log_loss"]
+
+
+def label_of(batch: Batch, name: str) -> Tensor:
+    """The label's column, shape (batch,).
+
+    Raises:
+        SchemaError: the batch has no such label.
+    """
+    if name not in batch.labels:
+        raise SchemaError(f"the batch has no label {name!r}; it has {', '.join(batch.labels) or 'none'}")
+    return batch.labels[name]
+
+
+def example_weights(batch: Batch) -> Tensor:
+    """What each example counts, shape (batch,): its weight, divided by the odds with which it was kept.
+
+    An example that was kept with probability r stands for 1 / r of its kind (Horvitz and Thompson 1952). So the
+    expected loss is the one without sampling, whatever r was for each example, and the logits need no ln r later.
+    """
+    return batch.weights / batch.sampling_rates
+
+
+def log_loss(logits: Tensor, batch: Batch, label: str) -> Tensor:
+    """Binary log loss of ``logits`` (batch,) against ``label``: sum over examples / their number, a scalar."""
+    target = label_of(batch, label)
+    total = binary_cross_entropy_with_logits(logits, target, example_weights(batch), reduction="sum")
+    return torch.as_tensor(total / max(1, batch.size))

@@ -1,0 +1,62 @@
+"""How models read a row: column 0 is the linear weight of its id, the rest is its vector.
+
+Every model keeps to it, so that models which share a table agree on what a column means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from dolmen.embedding import Embed
+from dolmen.errors import SchemaError
+from dolmen.features import Batch, Schema
+
+__all__ = ["dense_columns", "side_vectors", "split_rows", "vector_width"]
+
+
+def split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear weights (...,) and vectors (..., dim - 1) of rows (..., dim)."""
+    return rows[..., 0], rows[..., 1:]
+
+
+def vector_width(schema: Schema, slots: Sequence[str]) -> int:
+    """How wide the vectors of ``slots`` are, side by side.
+
+    Raises:
+        SchemaError: a slot is unknown, or its dim of 1 leaves no room for a vector.
+    """
+    for name in slots:
+        if schema.slot(name).dim < 2:
+            raise SchemaError(f"slot {name!r}: dim must be at least 2 here (a linear weight, then a vector), got 1")
+    return sum(schema.slot(name).dim - 1 for name in slots)
+
+
+def side_vectors(embed: Embed, batch: Batch, slots: Sequence[str], dense: Sequence[str] = ()) -> Tensor:
+    """The pooled vectors of ``slots`` and the dense features, side by side: (batch, vector_width + dense).
+
+    Slots may differ in dim; neighbours of one dim are read together.
+    """
+    parts: list[Tensor] = []
+    for _, group in groupby(slots, key=lambda name: embed.schema.slot(name).dim):
+        _, vectors = split_rows(embed(batch, tuple(group)))
+        parts.append(vectors.flatten(start_dim=1))
+    return torch.cat([*parts, dense_columns(batch, dense)], dim=1)
+
+
+def dense_columns(batch: Batch, names: Sequence[str]) -> Tensor:
+    """Dense features side by side, shape (batch, dense), each as sign(x) ln(1 + |x|).
+
+    Raw numbers come in any scale (a price, a count of seconds), and on a stream there is no pass over the data to learn
+    it from; the logarithm keeps each within a few units and loses no order.
+    """
+    if not names:
+        return torch.zeros(batch.size, 0)
+    missing = [name for name in names if name not in batch.dense]
+    if missing:
+        raise SchemaError(f"the batch has no dense feature {missing[0]!r}; it has {', '.join(batch.dense) or 'none'}")
+    columns = torch.stack([batch.dense[name] for name in names], dim=1)
+    return columns.sign() * columns.abs().log1p()
