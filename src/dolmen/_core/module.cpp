@@ -1,0 +1,380 @@
+// The Python face of the native core. It checks arguments and hands over memory; the work is in table.hpp.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "hash.hpp"
+#include "table.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using dolmen::Table;
+
+template <typename T>
+using Column = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Rows = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Fids = Column<const std::int64_t>;
+
+template <typename Array>
+auto span_of(const Array& array) {
+  return std::span(array.data(), array.size());
+}
+
+std::string shape_text(std::size_t rows, std::size_t columns) {
+  return "(" + std::to_string(rows) + ", " + std::to_string(columns) + ")";
+}
+
+void require_fids(const Fids& fids, const char* name = "fids") {
+  // The sign bit of all at once, so that the check costs one pass without branches.
+  std::int64_t any = 0;
+  for (const std::int64_t fid : span_of(fids)) any |= fid;
+  if (any >= 0) return;
+  const auto bad = std::find_if(fids.data(), fids.data() + fids.size(), [](std::int64_t fid) { return fid < 0; });
+  throw nb::value_error((std::string(name) + " must not be negative, got " + std::to_string(*bad) + " at position " +
+                         std::to_string(bad - fids.data()) + "; dolmen.features packs slot and value into a FID")
+                            .c_str());
+}
+
+template <typename Array>
+void require_shape(const Array& rows, std::size_t count, std::size_t width, const char* name) {
+  if (rows.shape(0) == count && rows.shape(1) == width) return;
+  throw nb::value_error((std::string(name) + " must have the shape " + shape_text(count, width) +
+                         " (number of fids, dim), got " + shape_text(rows.shape(0), rows.shape(1)))
+                            .c_str());
+}
+
+template <typename Array>
+void require_length(const Array& column, std::size_t count, const char* name) {
+  if (column.size() == count) return;
+  throw nb::value_error(
+      (std::string(name) + " must have the length " + std::to_string(count) + ", got " + std::to_string(column.size()))
+          .c_str());
+}
+
+// An array that owns what the vector held.
+template <typename T>
+nb::ndarray<nb::numpy, T> handed_over(std::vector<T>&& values, std::vector<std::size_t> shape) {
+  auto* kept = new std::vector<T>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::ndarray<nb::numpy, T>(kept->data(), shape.size(), shape.data(), owner);
+}
+
+template <typename T>
+nb::ndarray<nb::numpy, T> handed_over(std::vector<T>&& values) {
+  const std::size_t count = values.size();
+  return handed_over(std::move(values), {count});
+}
+
+dolmen::Optimizer make_optimizer(const std::string& name, const std::map<std::string, double>& settings) {
+  const auto setting = [&](const char* key) {
+    const auto found = settings.find(key);
+    if (found == settings.end()) throw nb::value_error(("optimizer " + name + " needs the setting " + key).c_str());
+    return found->second;
+  };
+  const auto single = [&](const char* key) { return static_cast<float>(setting(key)); };
+  if (name == "sgd") return dolmen::Sgd{single("learning_rate"), single("weight_decay")};
+  if (name == "adagrad") {
+    return dolmen::AdaGrad{single("learning_rate"), single("initial_accumulator"), single("epsilon"),
+                           single("weight_decay")};
+  }
+  if (name == "adam") {
+    return dolmen::Adam(single("learning_rate"), setting("beta1"), setting("beta2"), single("epsilon"),
+                        single("weight_decay"));
+  }
+  throw nb::value_error(("unknown optimizer " + name).c_str());
+}
+
+template <typename Out, typename Fill>
+void fill_column(const Fids& fids, const Out& out, const Fill& fill) {
+  require_fids(fids);
+  require_length(out, fids.size(), "out");
+  nb::gil_scoped_release unlocked;
+  fill(span_of(fids), span_of(out));
+}
+
+auto hash_bytes(const Column<const std::uint8_t>& data, const Fids& offsets, std::uint64_t seed) {
+  if (offsets.size() == 0) throw nb::value_error("offsets must hold one more entry than there are texts, got none");
+  const auto ends = span_of(offsets);
+  const bool is_sorted = std::is_sorted(ends.begin(), ends.end());
+  if (!is_sorted || ends.front() < 0 || ends.back() > static_cast<std::int64_t>(data.size())) {
+    throw nb::value_error(("offsets must rise from 0 or more to at most the size of data, " +
+                           std::to_string(data.size()) + "; got " + std::to_string(ends.front()) + " to " +
+                           std::to_string(ends.back()) + (is_sorted ? "" : " with a fall between"))
+                              .c_str());
+  }
+  constexpr std::uint64_t kValueMask = (std::uint64_t{1} << dolmen::kFidValueBits) - 1;
+  std::vector<std::int64_t> values(ends.size() - 1);
+  {
+    nb::gil_scoped_release unlocked;
+    const auto bytes = span_of(data);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const auto begin = static_cast<std::size_t>(ends[i]);
+      const auto size = static_cast<std::size_t>(ends[i + 1]) - begin;
+      values[i] = static_cast<std::int64_t>(dolmen::xxh64(bytes.subspan(begin, size), seed) & kValueMask);
+    }
+  }
+  return handed_over(std::move(values));
+}
+
+nb::tuple read_rows(const Table& table, std::uint32_t begin, std::size_t count_max) {
+  const std::size_t dim = table.dim();
+  const std::size_t state_dim = table.state_dim();
+  std::vector<std::int64_t> fids(count_max), last_seen_us(count_max), counts(count_max);
+  std::vector<float> vectors(count_max * dim), states(count_max * state_dim);
+  std::vector<std::uint32_t> epochs(count_max), row_numbers(count_max);
+  Table::ReadResult result{};
+  {
+    nb::gil_scoped_release unlocked;
+    result = table.read_rows(begin, {fids, vectors, states, last_seen_us, counts, epochs, row_numbers});
+  }
+  const std::size_t count = result.count;
+  for (auto* column : {&fids, &last_seen_us, &counts}) column->resize(count);
+  for (auto* column : {&epochs, &row_numbers}) column->resize(count);
+  vectors.resize(count * dim);
+  states.resize(count * state_dim);
+  return nb::make_tuple(handed_over(std::move(fids)), handed_over(std::move(vectors), {count, dim}),
+                        handed_over(std::move(states), {count, state_dim}), handed_over(std::move(last_seen_us)),
+                        handed_over(std::move(counts)), handed_over(std::move(epochs)),
+                        handed_over(std::move(row_numbers)), result.next);
+}
+
+void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vectors, const Rows<const float>& states,
+                  const Column<const std::int64_t>& last_seen_us, const Column<const std::int64_t>& counts,
+                  const std::optional<Column<const std::uint32_t>>& epochs,
+                  const std::optional<Column<const std::uint32_t>>& row_numbers) {
+  require_fids(fids);
+  require_shape(vectors, fids.size(), table.dim(), "vectors");
+  require_shape(states, fids.size(), table.state_dim(), "states");
+  require_length(last_seen_us, fids.size(), "last_seen_us");
+  require_length(counts, fids.size(), "counts");
+  dolmen::RowColumns<true> columns{
+      span_of(fids), span_of(vectors), span_of(states), span_of(last_seen_us), span_of(counts), {}, {}};
+  if (epochs) {
+    require_length(*epochs, fids.size(), "epochs");
+    columns.epochs = span_of(*epochs);
+  }
+  if (row_numbers) {
+    require_length(*row_numbers, fids.size(), "row_numbers");
+    columns.row_numbers = span_of(*row_numbers);
+  }
+  bool is_done = false;
+  {
+    nb::gil_scoped_release unlocked;
+    is_done = table.restore_rows(columns);
+  }
+  if (!is_done) throw nb::value_error("rows to restore must be new: a FID is in the table, or a row number is taken");
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.def("hash_bytes", &hash_bytes, "data"_a.noconvert(), "offsets"_a.noconvert(), "seed"_a = 0);
+  m.def(
+      "checksum",
+      [](const Column<const std::uint8_t>& data, std::uint64_t seed) {
+        nb::gil_scoped_release unlocked;
+        return dolmen::xxh64(span_of(data), seed);
+      },
+      "data"_a.noconvert(), "seed"_a);
+
+  nb::class_<Table>(m, "Table")
+      .def(
+          "__init__",
+          [](Table* self, std::uint32_t dim, const std::string& optimizer,
+             const std::map<std::string, double>& settings, std::uint64_t seed, std::uint64_t hash_seed,
+             float initial_range) {
+            new (self) Table({dim, seed, hash_seed, initial_range}, make_optimizer(optimizer, settings));
+          },
+          "dim"_a, "optimizer"_a, "settings"_a, "seed"_a, "hash_seed"_a, "initial_range"_a)
+      .def_prop_ro("dim", &Table::dim)
+      .def_prop_ro("state_dim", &Table::state_dim)
+      .def("__len__", &Table::size)
+      .def(
+          "set_rule",
+          [](Table& table, std::uint32_t slot, std::int64_t admit_after, std::int64_t expire_after_us) {
+            if (slot >= dolmen::kSlotCount) throw nb::value_error("slot must be between 0 and 1023");
+            table.set_rule(slot, {admit_after, expire_after_us});
+          },
+          "slot"_a, "admit_after"_a, "expire_after_us"_a)
+      .def(
+          "lookup",
+          [](const Table& table, const Fids& fids, const Rows<float>& out) {
+            require_fids(fids);
+            require_shape(out, fids.size(), table.dim(), "out");
+            nb::gil_scoped_release unlocked;
+            table.lookup(span_of(fids), span_of(out));
+          },
+          "fids"_a.noconvert(), "out"_a.noconvert())
+      .def(
+          "lookup_or_insert",
+          [](Table& table, const Fids& fids, std::int64_t now_us, const Rows<float>& out) {
+            require_fids(fids);
+            require_shape(out, fids.size(), table.dim(), "out");
+            nb::gil_scoped_release unlocked;
+            table.lookup_or_insert(span_of(fids), now_us, span_of(out));
+          },
+          "fids"_a.noconvert(), "now_us"_a, "out"_a.noconvert())
+      .def(
+          "apply_gradients",
+          [](Table& table, const Fids& fids, const Rows<const float>& grads, float learning_rate_scale) {
+            require_fids(fids);
+            require_shape(grads, fids.size(), table.dim(), "grads");
+            nb::gil_scoped_release unlocked;
+            return table.apply_gradients(span_of(fids), span_of(grads), learning_rate_scale);
+          },
+          "fids"_a.noconvert(), "grads"_a.noconvert(), "learning_rate_scale"_a)
+      .def(
+          "assign",
+          [](Table& table, const Fids& fids, const Rows<const float>& vectors) {
+            require_fids(fids);
+            require_shape(vectors, fids.size(), table.dim(), "vectors");
+            nb::gil_scoped_release unlocked;
+            table.assign(span_of(fids), span_of(vectors));
+          },
+          "fids"_a.noconvert(), "vectors"_a.noconvert())
+      .def(
+          "contains",
+          [](const Table& table, const Fids& fids, const Column<bool>& out) {
+            fill_column(fids, out, [&](auto from, auto to) { table.contains(from, to); });
+          },
+          "fids"_a.noconvert(), "out"_a.noconvert())
+      .def(
+          "counts",
+          [](const Table& table, const Fids& fids, const Column<std::int64_t>& out) {
+            fill_column(fids, out, [&](auto from, auto to) { table.counts(from, to); });
+          },
+          "fids"_a.noconvert(), "out"_a.noconvert())
+      .def(
+          "last_seen",
+          [](const Table& table, const Fids& fids, const Column<std::int64_t>& out) {
+            fill_column(fids, out, [&](auto from, auto to) { table.last_seen(from, to); });
+          },
+          "fids"_a.noconvert(), "out"_a.noconvert())
+      .def(
+          "erase",
+          [](Table& table, const Fids& fids) {
+            require_fids(fids);
+            nb::gil_scoped_release unlocked;
+            return table.erase(span_of(fids));
+          },
+          "fids"_a.noconvert())
+      .def("expire", &Table::expire, "now_us"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def_prop_rw("time_seen_max_us", &Table::time_seen_max_us, &Table::set_time_seen_max_us)
+      .def_prop_ro("epoch", &Table::epoch)
+      .def_prop_ro("oldest_epoch", &Table::oldest_epoch)
+      .def("advance_epoch", &Table::advance_epoch)
+      .def("forget_epochs", &Table::forget_epochs, "before"_a)
+      .def(
+          "delta_since",
+          [](const Table& table, std::uint32_t epoch) {
+            if (epoch < table.oldest_epoch() || epoch > table.epoch()) {
+              throw nb::value_error(("epoch must be between " + std::to_string(table.oldest_epoch()) + " and " +
+                                     std::to_string(table.epoch()) + ", got " + std::to_string(epoch) +
+                                     "; older changes were forgotten, take a snapshot instead")
+                                        .c_str());
+            }
+            dolmen::Delta delta;
+            {
+              nb::gil_scoped_release unlocked;
+              delta = table.delta_since(epoch);
+            }
+            const std::size_t count = delta.fids.size();
+            return nb::make_tuple(handed_over(std::move(delta.fids)),
+                                  handed_over(std::move(delta.vectors), {count, table.dim()}),
+                                  handed_over(std::move(delta.removed)));
+          },
+          "epoch"_a)
+      .def(
+          "apply_delta",
+          [](Table& table, const Fids& fids, const Rows<const float>& vectors, const Fids& removed) {
+            require_fids(fids);
+            require_shape(vectors, fids.size(), table.dim(), "vectors");
+            require_fids(removed, "removed");
+            nb::gil_scoped_release unlocked;
+            table.apply_delta(span_of(fids), span_of(vectors), span_of(removed));
+          },
+          "fids"_a.noconvert(), "vectors"_a.noconvert(), "removed"_a.noconvert())
+      .def_prop_ro("row_end", &Table::row_end)
+      .def("read_rows", &read_rows, "begin"_a, "count_max"_a)
+      .def("restore_rows", &restore_rows, "fids"_a.noconvert(), "vectors"_a.noconvert(), "states"_a.noconvert(),
+           "last_seen_us"_a.noconvert(), "counts"_a.noconvert(), "epochs"_a.none(), "row_numbers"_a.none())
+      .def("pending",
+           [](const Table& table) {
+             std::vector<std::int64_t> fids, counts, last_seen_us;
+             for (const auto& each : table.pending()) {
+               fids.push_back(each.fid);
+               counts.push_back(each.count);
+               last_seen_us.push_back(each.last_seen_us);
+             }
+             return nb::make_tuple(handed_over(std::move(fids)), handed_over(std::move(counts)),
+                                   handed_over(std::move(last_seen_us)));
+           })
+      .def(
+          "restore_pending",
+          [](Table& table, const Fids& fids, const Column<const std::int64_t>& counts,
+             const Column<const std::int64_t>& last_seen_us) {
+            require_fids(fids);
+            require_length(counts, fids.size(), "counts");
+            require_length(last_seen_us, fids.size(), "last_seen_us");
+            std::vector<dolmen::PendingFid> pending;
+            for (std::size_t i = 0; i < fids.size(); ++i) {
+              pending.push_back({fids.data()[i], counts.data()[i], last_seen_us.data()[i]});
+            }
+            table.restore_pending(pending);
+          },
+          "fids"_a.noconvert(), "counts"_a.noconvert(), "last_seen_us"_a.noconvert())
+      .def("removals",
+           [](const Table& table) {
+             std::vector<std::int64_t> fids;
+             std::vector<std::uint32_t> epochs;
+             for (const auto& each : table.removals()) {
+               fids.push_back(each.fid);
+               epochs.push_back(each.epoch);
+             }
+             return nb::make_tuple(handed_over(std::move(fids)), handed_over(std::move(epochs)));
+           })
+      .def(
+          "restore_epochs",
+          [](Table& table, std::uint32_t oldest, std::uint32_t current, const Fids& fids,
+             const Column<const std::uint32_t>& epochs) {
+            require_fids(fids);
+            require_length(epochs, fids.size(), "epochs");
+            if (table.size() != 0) throw nb::value_error("epochs are restored before rows, into an empty table");
+            const auto is_known = [&](std::uint32_t epoch) { return oldest <= epoch && epoch <= current; };
+            if (oldest > current || !std::all_of(epochs.data(), epochs.data() + epochs.size(), is_known)) {
+              throw nb::value_error("epochs must lie between oldest and current");
+            }
+            std::vector<dolmen::Removal> removals;
+            for (std::size_t i = 0; i < fids.size(); ++i) removals.push_back({fids.data()[i], epochs.data()[i]});
+            table.restore_epochs(oldest, current, removals);
+          },
+          "oldest"_a, "current"_a, "fids"_a.noconvert(), "epochs"_a.noconvert())
+      .def("slot_totals",
+           [](const Table& table) {
+             std::vector<std::int64_t> rows, sights;
+             for (const auto& total : table.slot_totals()) {
+               rows.push_back(total.rows);
+               sights.push_back(total.sights);
+             }
+             return nb::make_tuple(handed_over(std::move(rows)), handed_over(std::move(sights)));
+           })
+      .def("memory", [](const Table& table) {
+        const auto sizes = table.memory();
+        return std::tuple(sizes.index, sizes.rows, sizes.pending, sizes.changes);
+      });
+}

@@ -1,0 +1,163 @@
+#include "row_store.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <new>
+#include <utility>
+
+namespace dolmen {
+namespace {
+
+constexpr std::size_t kChunkSize = std::size_t{8} << 20;  // Of the wider arena; a few huge pages.
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kPage = 4096;
+constexpr unsigned kChunkShiftMin = 10;
+constexpr unsigned kChunkShiftMax = 18;
+constexpr unsigned kRowBits = 32;
+
+std::size_t rounded_up(std::size_t size, std::size_t step) noexcept {
+  return (size + step - 1) / step * step;
+}
+
+}  // namespace
+
+Mapping::Mapping(std::size_t size, bool is_huge) : size_(rounded_up(size, kPage)) {
+  // To begin on a huge page, map one more than needed and cut off both ends.
+  const std::size_t spare = is_huge ? kHugePage : 0;
+  void* memory =
+      mmap(nullptr, size_ + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  data_ = static_cast<std::byte*>(memory);
+  if (!is_huge) return;
+  const std::size_t before =
+      rounded_up(reinterpret_cast<std::uintptr_t>(data_), kHugePage) - reinterpret_cast<std::uintptr_t>(data_);
+  if (before > 0) munmap(data_, before);
+  if (spare > before) munmap(data_ + before + size_, spare - before);
+  data_ += before;
+#ifdef MADV_HUGEPAGE
+  madvise(data_, size_, MADV_HUGEPAGE);
+#endif
+}
+
+Mapping::~Mapping() {
+  if (data_ != nullptr) munmap(data_, size_);
+}
+
+Mapping::Mapping(Mapping&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+Mapping& Mapping::operator=(Mapping&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+void Mapping::give_back() const noexcept {
+  madvise(data_, size_, MADV_DONTNEED);
+}
+
+RowStore::RowStore(std::uint32_t dim, std::uint32_t state_dim)
+    : dim_(dim),
+      state_dim_(state_dim),
+      vector_stride_(std::size_t{dim} * sizeof(float)),
+      side_stride_(rounded_up(sizeof(RowFacts) + std::size_t{state_dim} * sizeof(float), alignof(RowFacts))) {
+  const std::size_t fitting = kChunkSize / std::max(vector_stride_, side_stride_);
+  chunk_shift_ = std::clamp(static_cast<unsigned>(std::bit_width(fitting)), kChunkShiftMin + 1, kChunkShiftMax + 1) - 1;
+  chunk_addresses_ = Mapping((std::size_t{1} << (kRowBits - chunk_shift_)) * sizeof(Chunk), false);
+  chunks_ = reinterpret_cast<Chunk*>(chunk_addresses_.data());
+}
+
+std::size_t RowStore::memory_size() const noexcept {
+  const std::size_t row_size = vector_stride_ + side_stride_;
+  std::size_t size = (live_.capacity() + roomy_.capacity()) * sizeof(std::uint64_t);
+  for (std::size_t i = 0; i < owned_.size(); ++i) {
+    if (owned_[i].is_given_back) continue;
+    // The last chunk is written from below, page by page.
+    const std::size_t rows_below = i << chunk_shift_;
+    const std::size_t row_count = std::size_t{1} << chunk_shift_;
+    size += row_size * std::min(row_count, row_end_ > rows_below ? row_end_ - rows_below : 0);
+  }
+  return size;
+}
+
+void RowStore::add_chunk() {
+  const std::size_t row_count = std::size_t{1} << chunk_shift_;
+  // A small table should not hold huge pages: its first chunk fills page by page.
+  const bool is_huge = !owned_.empty();
+  owned_.reserve(owned_.size() + 1);
+  live_.reserve(live_.size() + row_count / 64);
+  roomy_.reserve(roomy_.size() + (row_count / 64 + 63) / 64);
+  Owned owned{Mapping(row_count * vector_stride_, is_huge), Mapping(row_count * side_stride_, is_huge)};
+  chunks_[owned_.size()].vectors.store(owned.vectors.data());
+  chunks_[owned_.size()].sides.store(owned.sides.data());
+  owned_.push_back(std::move(owned));
+  live_.resize(live_.size() + row_count / 64, 0);
+  roomy_.resize((live_.size() + 63) / 64, 0);
+  const std::size_t first_word = live_.size() - row_count / 64;
+  roomy_hint_ = std::min(roomy_hint_, first_word / 64);
+  for (std::size_t i = first_word; i < live_.size(); ++i) {
+    roomy_[i / 64] |= std::uint64_t{1} << (i % 64);
+  }
+}
+
+std::uint32_t RowStore::allocate() {
+  while (roomy_hint_ < roomy_.size() && roomy_[roomy_hint_] == 0) ++roomy_hint_;
+  if (roomy_hint_ == roomy_.size()) {
+    if (live_.size() * 64 >= (std::uint64_t{1} << kRowBits) - 1) throw std::bad_alloc();
+    add_chunk();
+    while (roomy_[roomy_hint_] == 0) ++roomy_hint_;
+  }
+  const std::size_t word = roomy_hint_ * 64 + static_cast<std::size_t>(std::countr_zero(roomy_[roomy_hint_]));
+  const auto row = static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_one(live_[word])));
+  mark_live(row);
+  return row;
+}
+
+void RowStore::allocate(std::uint32_t row) {
+  while (row / 64 >= live_.size()) add_chunk();
+  mark_live(row);
+}
+
+void RowStore::mark_live(std::uint32_t row) noexcept {
+  std::uint64_t& word = live_[row / 64];
+  word |= std::uint64_t{1} << (row % 64);
+  if (~word == 0) roomy_[row / 64 / 64] &= ~(std::uint64_t{1} << (row / 64 % 64));
+  Owned& owned = owned_[row >> chunk_shift_];
+  owned.live_count += 1;
+  owned.is_given_back = false;
+  live_count_ += 1;
+  row_end_ = std::max(row_end_, row + 1);
+}
+
+void RowStore::release(std::uint32_t row) noexcept {
+  live_[row / 64] &= ~(std::uint64_t{1} << (row % 64));
+  roomy_[row / 64 / 64] |= std::uint64_t{1} << (row / 64 % 64);
+  roomy_hint_ = std::min(roomy_hint_, std::size_t{row} / 64 / 64);
+  live_count_ -= 1;
+  if (row + 1 == row_end_) {
+    std::size_t word = row / 64 + 1;
+    while (word > 0 && live_[word - 1] == 0) --word;
+    row_end_ =
+        word == 0 ? 0
+                  : static_cast<std::uint32_t>(word * 64 - static_cast<std::size_t>(std::countl_zero(live_[word - 1])));
+  }
+  Owned& owned = owned_[row >> chunk_shift_];
+  owned.live_count -= 1;
+  if (owned.live_count == 0) {
+    owned.vectors.give_back();
+    owned.sides.give_back();
+    owned.is_given_back = true;
+  }
+}
+
+std::uint32_t RowStore::next_live(std::uint32_t row) const noexcept {
+  if (row >= row_end_) return row_end_;
+  std::size_t word = row / 64;
+  std::uint64_t bits = live_[word] & (~std::uint64_t{0} << (row % 64));
+  while (bits == 0) bits = live_[++word];  // Ends: row_end() - 1 is live.
+  return static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+}
+
+}  // namespace dolmen

@@ -1,0 +1,108 @@
+// Where rows live: arenas in large chunks whose addresses never change.
+//
+// A row is in two places: its vector in one arena, so that a look-up reads nothing else, and what training keeps beside
+// it (FID, age, count, epoch, optimiser state) in another. The free row with the lowest number is used first, so after
+// an expiry the highest chunks empty, and an empty chunk's memory goes back to the system. The numbering follows from
+// the set of live rows alone, which lets a loaded table go on exactly as the saved one would have.
+//
+// One writer calls all; any thread may read a row's vector and `RowFacts` under the version stamp of its index bucket
+// (a chunk stays mapped while the store lives, so a stale row number reads nonsense, never a fault).
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace dolmen {
+
+inline constexpr std::uint32_t kNoEpoch = 0xFFFFFFFFU;
+
+struct RowFacts {
+  std::atomic<std::int64_t> fid;
+  std::atomic<std::int64_t> last_seen_us;
+  std::atomic<std::int64_t> count;
+  std::atomic<std::uint32_t> epoch;  // In which the row was last touched, or kNoEpoch.
+  std::uint32_t unused;
+};
+static_assert(sizeof(RowFacts) == 32);
+
+// Memory from the system in one piece, zero until written.
+class Mapping {
+ public:
+  Mapping() = default;
+  explicit Mapping(std::size_t size, bool is_huge);
+  ~Mapping();
+  Mapping(Mapping&& other) noexcept;
+  Mapping& operator=(Mapping&& other) noexcept;
+
+  std::byte* data() const noexcept { return data_; }
+  std::size_t size() const noexcept { return size_; }
+  void give_back() const noexcept;  // Contents are zero or as before; the address stays good.
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+class RowStore {
+ public:
+  RowStore(std::uint32_t dim, std::uint32_t state_dim);
+
+  std::uint32_t dim() const noexcept { return dim_; }
+  std::uint32_t state_dim() const noexcept { return state_dim_; }
+  std::size_t live_count() const noexcept { return live_count_; }
+  std::uint32_t row_end() const noexcept { return row_end_; }  // Above the highest live row.
+  std::size_t memory_size() const noexcept;
+
+  // The lowest free row, or `row` itself, which must be free. Its contents are undefined. May throw std::bad_alloc.
+  std::uint32_t allocate();
+  void allocate(std::uint32_t row);
+  void release(std::uint32_t row) noexcept;
+  bool is_live(std::uint32_t row) const noexcept {
+    return row < row_end_ && ((live_[row / 64] >> (row % 64)) & 1) != 0;
+  }
+  // The first live row that is not below `row`, or row_end().
+  std::uint32_t next_live(std::uint32_t row) const noexcept;
+
+  float* vector(std::uint32_t row) const noexcept {
+    return reinterpret_cast<float*>(chunk(row).vectors.load(std::memory_order_relaxed) + offset(row) * vector_stride_);
+  }
+  RowFacts& facts(std::uint32_t row) const noexcept {
+    return *reinterpret_cast<RowFacts*>(chunk(row).sides.load(std::memory_order_relaxed) + offset(row) * side_stride_);
+  }
+  float* state(std::uint32_t row) const noexcept {
+    return reinterpret_cast<float*>(chunk(row).sides.load(std::memory_order_relaxed) + offset(row) * side_stride_ +
+                                    sizeof(RowFacts));
+  }
+
+ private:
+  struct Chunk {
+    std::atomic<std::byte*> vectors, sides;
+  };
+  struct Owned {
+    Mapping vectors, sides;
+    std::uint32_t live_count = 0;
+    bool is_given_back = true;  // Nothing in it has been written since it came from the system.
+  };
+
+  const Chunk& chunk(std::uint32_t row) const noexcept { return chunks_[row >> chunk_shift_]; }
+  std::size_t offset(std::uint32_t row) const noexcept { return row & ((1U << chunk_shift_) - 1); }
+  void add_chunk();
+  void mark_live(std::uint32_t row) noexcept;
+
+  std::uint32_t dim_, state_dim_;
+  std::size_t vector_stride_, side_stride_;
+  unsigned chunk_shift_;
+  Mapping chunk_addresses_;  // Reserved for all the chunks there can be, so that readers see it never move.
+  Chunk* chunks_;
+  std::vector<Owned> owned_;
+  std::vector<std::uint64_t> live_;   // One bit a row.
+  std::vector<std::uint64_t> roomy_;  // One bit a word of `live_`: a row of it is free.
+  std::uint32_t row_end_ = 0;
+  std::size_t live_count_ = 0;
+  std::size_t roomy_hint_ = 0;  // No word of `roomy_` below this one has a bit set.
+};
+
+}  // namespace dolmen

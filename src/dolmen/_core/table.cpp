@@ -1,0 +1,515 @@
+#include "table.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace dolmen {
+namespace {
+
+constexpr std::size_t kGroup = 32;  // So many FIDs are on their way from memory at once.
+constexpr std::size_t kLine = 64;
+
+void prefetch_lines(const void* begin, std::size_t size) noexcept {
+  const char* at = static_cast<const char*>(begin);
+  for (std::size_t offset = 0; offset < size; offset += kLine) __builtin_prefetch(at + offset);
+}
+
+}  // namespace
+
+Table::Table(const TableOptions& options, Optimizer optimizer)
+    : index_(options.hash_seed),
+      rows_(options.dim, std::visit([&](const auto& o) { return o.state_dim(options.dim); }, optimizer)),
+      optimizer_(std::move(optimizer)),
+      start_values_(options.seed, options.initial_range) {}
+
+// ---------------------------------------------------------------------------------------------------------- reading
+
+// Calls `copy(i, row)` for each FID that is present (again if the row changed meanwhile) and `absent(i)` for the
+// others, with the buckets and vectors on their way from memory before they are used.
+template <typename Copy, typename Absent>
+void Table::read_each(std::span<const std::int64_t> fids, const Copy& copy, const Absent& absent) const noexcept {
+  const Readers<CuckooIndex::Memory>::Visit visit(index_.readers());
+  std::array<CuckooIndex::Choice, kGroup> choices;
+  for (std::size_t begin = 0; begin < fids.size(); begin += kGroup) {
+    const auto group = fids.subspan(begin, std::min(kGroup, fids.size() - begin));
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      choices[i] = index_.choice(group[i]);
+      __builtin_prefetch(choices[i].first);
+    }
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      const unsigned lane = choices[i].first->lane_of(group[i]);
+      if (lane < Bucket::kLanes) {
+        prefetch_vector(choices[i].first->row(lane));
+        choices[i].second = nullptr;
+      } else {
+        __builtin_prefetch(choices[i].second);
+      }
+    }
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      if (choices[i].second == nullptr) continue;
+      const unsigned lane = choices[i].second->lane_of(group[i]);
+      if (lane < Bucket::kLanes) prefetch_vector(choices[i].second->row(lane));
+    }
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      if (!index_.read(group[i], [&](std::uint32_t row) { copy(begin + i, row); })) absent(begin + i);
+    }
+  }
+}
+
+void Table::lookup(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
+  const std::size_t dim = rows_.dim();
+  read_each(
+      fids, [&](std::size_t i, std::uint32_t row) { copy_from_shared(&out[i * dim], rows_.vector(row), dim); },
+      [&](std::size_t i) { std::fill_n(&out[i * dim], dim, 0.0F); });
+}
+
+void Table::contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept {
+  read_each(fids, [&](std::size_t i, std::uint32_t) { out[i] = true; }, [&](std::size_t i) { out[i] = false; });
+}
+
+void Table::counts(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
+  read_each(
+      fids, [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).count.load(std::memory_order_relaxed); },
+      [&](std::size_t i) { out[i] = 0; });
+}
+
+void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
+  read_each(
+      fids,
+      [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).last_seen_us.load(std::memory_order_relaxed); },
+      [&](std::size_t i) { out[i] = kNeverSeen; });
+}
+
+// ---------------------------------------------------------------------------------------------------------- writing
+
+void Table::lookup_or_insert(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
+  const std::lock_guard lock(writing_);
+  const std::size_t dim = rows_.dim();
+  time_seen_max_us_ = std::max(time_seen_max_us_, now_us);
+  for (std::size_t i = 0; i < fids.size(); ++i) {
+    prefetch_ahead(fids, i);
+    const std::int64_t fid = fids[i];
+    CuckooIndex::Place place = index_.place_of(fid);
+    Sights sights{1, now_us};
+    if (!place) {
+      sights = sights_to_admit(fid, now_us);
+      if (sights.count == 0) {
+        std::fill_n(&out[i * dim], dim, 0.0F);
+        continue;
+      }
+      place = insert_row(fid, now_us);
+      touch(place.row());
+      pending_.erase(fid);
+    }
+    const std::uint32_t row = place.row();
+    RowFacts& facts = rows_.facts(row);
+    facts.count.store(facts.count.load(std::memory_order_relaxed) + sights.count, std::memory_order_relaxed);
+    facts.last_seen_us.store(std::max(facts.last_seen_us.load(std::memory_order_relaxed), sights.last_us),
+                             std::memory_order_relaxed);
+    totals_[slot_of(fid)].sights += sights.count;
+    std::copy_n(rows_.vector(row), dim, &out[i * dim]);
+  }
+  index_.readers().collect();
+}
+
+// Counts one sight of an absent FID. Returns all its sights if it has now earned a row, else none.
+Table::Sights Table::sights_to_admit(std::int64_t fid, std::int64_t now_us) {
+  const std::int64_t needed_count = rules_[slot_of(fid)].admit_after;
+  if (needed_count <= 1 && pending_.empty()) return {1, now_us};
+  const auto found = pending_.find(fid);
+  Sights sights = found == pending_.end() ? Sights{0, now_us} : found->second;
+  sights.count += 1;
+  sights.last_us = std::max(sights.last_us, now_us);
+  if (sights.count >= needed_count) return sights;
+  pending_[fid] = sights;
+  return {0, 0};
+}
+
+// A place for each gradient: the first of its FID, where the later ones are added.
+class Table::GradientSums {
+ public:
+  GradientSums(std::span<const std::int64_t> fids, std::span<const float> gradients, std::size_t dim)
+      : gradients_(gradients), dim_(dim), heads_(std::bit_ceil(2 * fids.size() + 1), 0) {
+    fids_.reserve(fids.size());
+    for (std::size_t i = 0; i < fids.size(); ++i) {
+      const std::size_t at = position_of(fids[i]);
+      if (heads_[at] == 0) {
+        fids_.push_back(fids[i]);
+        sources_.push_back({i, false});
+        heads_[at] = static_cast<std::uint32_t>(fids_.size());
+      } else {
+        add(sources_[heads_[at] - 1], i);
+      }
+    }
+  }
+
+  std::span<const std::int64_t> fids() const noexcept { return fids_; }  // Each once, in the order of their first.
+  const float* sum(std::size_t i) const noexcept {
+    return sources_[i].is_summed ? &sums_[sources_[i].at * dim_] : &gradients_[sources_[i].at * dim_];
+  }
+
+ private:
+  struct Source {
+    std::size_t at;  // Row of the gradients, or of the sums.
+    bool is_summed;
+  };
+
+  std::size_t position_of(std::int64_t fid) const noexcept {
+    const std::size_t mask = heads_.size() - 1;
+    std::size_t at = mix64(static_cast<std::uint64_t>(fid)) & mask;
+    while (heads_[at] != 0 && fids_[heads_[at] - 1] != fid) at = (at + 1) & mask;
+    return at;
+  }
+
+  void add(Source& source, std::size_t i) {
+    const auto more = gradients_.subspan(i * dim_, dim_);
+    if (!source.is_summed) {
+      const auto first = gradients_.subspan(source.at * dim_, dim_);
+      source = {sums_.size() / dim_, true};
+      sums_.insert(sums_.end(), first.begin(), first.end());
+    }
+    float* sum = &sums_[source.at * dim_];
+    for (std::size_t j = 0; j < dim_; ++j) sum[j] += more[j];
+  }
+
+  std::span<const float> gradients_;
+  std::size_t dim_;
+  std::vector<std::uint32_t> heads_;  // Open addressing: 1 + position in fids_, or 0.
+  std::vector<std::int64_t> fids_;
+  std::vector<Source> sources_;
+  std::vector<float> sums_;
+};
+
+std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale) {
+  const GradientSums sums(fids, gradients, rows_.dim());
+  const std::lock_guard lock(writing_);
+  std::size_t updated_count = 0;
+  std::visit(
+      [&](const auto& optimizer) {
+        for (std::size_t i = 0; i < sums.fids().size(); ++i) {
+          prefetch_ahead(sums.fids(), i);
+          const CuckooIndex::Place place = index_.place_of(sums.fids()[i]);
+          if (!place) continue;
+          const std::uint32_t row = place.row();
+          touch(row);
+          const Change change(place.bucket->version);
+          optimizer.step({rows_.vector(row), rows_.state(row), sums.sum(i), rows_.dim(), scale});
+          updated_count += 1;
+        }
+      },
+      optimizer_);
+  return updated_count;
+}
+
+void Table::assign(std::span<const std::int64_t> fids, std::span<const float> vectors) {
+  const std::lock_guard lock(writing_);
+  for (std::size_t i = 0; i < fids.size(); ++i) {
+    prefetch_ahead(fids, i);
+    touch(put(fids[i], &vectors[i * rows_.dim()]));
+  }
+  index_.readers().collect();
+}
+
+std::size_t Table::erase(std::span<const std::int64_t> fids) {
+  const std::lock_guard lock(writing_);
+  std::size_t erased_count = 0;
+  for (std::size_t i = 0; i < fids.size(); ++i) {
+    prefetch_ahead(fids, i);
+    pending_.erase(fids[i]);
+    const CuckooIndex::Place place = index_.place_of(fids[i]);
+    if (!place) continue;
+    changes_.back().removed.push_back(fids[i]);
+    remove(place);
+    erased_count += 1;
+  }
+  return erased_count;
+}
+
+std::size_t Table::expire(std::int64_t now_us) {
+  const std::lock_guard lock(writing_);
+  time_seen_max_us_ = std::max(time_seen_max_us_, now_us);
+  const auto is_expired = [&](std::int64_t fid, std::int64_t last_seen_us) {
+    const std::int64_t after_us = rules_[slot_of(fid)].expire_after_us;
+    return after_us > 0 && now_us - last_seen_us >= after_us;
+  };
+  std::size_t expired_count = 0;
+  for (std::uint32_t row = rows_.next_live(0); row < rows_.row_end(); row = rows_.next_live(row + 1)) {
+    const RowFacts& facts = rows_.facts(row);
+    const std::int64_t fid = facts.fid.load(std::memory_order_relaxed);
+    if (!is_expired(fid, facts.last_seen_us.load(std::memory_order_relaxed))) continue;
+    changes_.back().removed.push_back(fid);
+    remove(index_.place_of(fid));
+    expired_count += 1;
+  }
+  std::erase_if(pending_, [&](const auto& each) { return is_expired(each.first, each.second.last_us); });
+  return expired_count;
+}
+
+void Table::set_rule(std::uint32_t slot, Rule rule) {
+  const std::lock_guard lock(writing_);
+  rules_[slot] = rule;
+}
+
+std::int64_t Table::time_seen_max_us() const {
+  const std::lock_guard lock(writing_);
+  return time_seen_max_us_;
+}
+
+void Table::set_time_seen_max_us(std::int64_t time_us) {
+  const std::lock_guard lock(writing_);
+  time_seen_max_us_ = time_us;
+}
+
+// The bucket of a FID some way ahead, and the row of one half as far.
+void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept {
+  if (i + kGroup < fids.size()) __builtin_prefetch(index_.choice(fids[i + kGroup]).first);
+  if (i + kGroup / 2 < fids.size()) {
+    const CuckooIndex::Choice buckets = index_.choice(fids[i + kGroup / 2]);
+    const unsigned lane = buckets.first->lane_of(fids[i + kGroup / 2]);
+    if (lane == Bucket::kLanes) {
+      __builtin_prefetch(buckets.second);
+    } else {
+      prefetch_vector(buckets.first->row(lane));
+      prefetch_lines(&rows_.facts(buckets.first->row(lane)), sizeof(RowFacts) + rows_.state_dim() * sizeof(float));
+    }
+  }
+}
+
+void Table::prefetch_vector(std::uint32_t row) const noexcept {
+  prefetch_lines(rows_.vector(row), rows_.dim() * sizeof(float));
+}
+
+// A row with start values, not yet counted as seen, in no epoch.
+CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us) {
+  const std::uint32_t row = rows_.allocate();
+  try {
+    const std::span vector(rows_.vector(row), rows_.dim());
+#ifdef DOLMEN_THREAD_SANITIZER
+    std::vector<float> start(rows_.dim());
+    start_values_.fill(fid, start);
+    copy_to_shared(vector.data(), start.data(), vector.size());
+#else
+    start_values_.fill(fid, vector);
+#endif
+    std::visit([&](const auto& optimizer) { optimizer.init(rows_.state(row), rows_.dim()); }, optimizer_);
+    RowFacts& facts = rows_.facts(row);
+    facts.fid.store(fid, std::memory_order_relaxed);
+    facts.last_seen_us.store(last_seen_us, std::memory_order_relaxed);
+    facts.count.store(0, std::memory_order_relaxed);
+    facts.epoch.store(kNoEpoch, std::memory_order_relaxed);
+    const CuckooIndex::Place place = index_.insert(fid, row);
+    totals_[slot_of(fid)].rows += 1;
+    return place;
+  } catch (...) {
+    rows_.release(row);
+    throw;
+  }
+}
+
+// Sets a vector, in a new row if need be; a row's optimiser state stays. Returns the row number.
+std::uint32_t Table::put(std::int64_t fid, const float* vector) {
+  CuckooIndex::Place place = index_.place_of(fid);
+  if (!place) {
+    place = insert_row(fid, time_seen_max_us_);
+    pending_.erase(fid);
+  }
+  const Change change(place.bucket->version);
+  copy_to_shared(rows_.vector(place.row()), vector, rows_.dim());
+  return place.row();
+}
+
+void Table::touch(std::uint32_t row) {
+  RowFacts& facts = rows_.facts(row);
+  if (facts.epoch.load(std::memory_order_relaxed) == current_epoch()) return;
+  changes_.back().rows.push_back(row);
+  facts.epoch.store(current_epoch(), std::memory_order_relaxed);
+}
+
+void Table::remove(CuckooIndex::Place place) noexcept {
+  const std::uint32_t row = place.row();
+  const RowFacts& facts = rows_.facts(row);
+  SlotTotal& total = totals_[slot_of(facts.fid.load(std::memory_order_relaxed))];
+  total.rows -= 1;
+  total.sights -= facts.count.load(std::memory_order_relaxed);
+  index_.erase(place);
+  rows_.release(row);
+}
+
+// ---------------------------------------------------------------------------------------------------------- changes
+
+std::uint32_t Table::epoch() const {
+  const std::lock_guard lock(writing_);
+  return current_epoch();
+}
+
+std::uint32_t Table::oldest_epoch() const {
+  const std::lock_guard lock(writing_);
+  return oldest_epoch_;
+}
+
+std::uint32_t Table::advance_epoch() {
+  const std::lock_guard lock(writing_);
+  changes_.emplace_back();
+  return current_epoch();
+}
+
+void Table::forget_epochs(std::uint32_t before) {
+  const std::lock_guard lock(writing_);
+  for (; oldest_epoch_ < before && changes_.size() > 1; ++oldest_epoch_) changes_.pop_front();
+}
+
+Delta Table::delta_since(std::uint32_t epoch) const {
+  const std::lock_guard lock(writing_);
+  std::vector<std::uint32_t> rows;
+  Delta delta;
+  for (std::uint32_t at = epoch; at <= current_epoch(); ++at) {
+    const EpochChanges& changes = changes_[at - oldest_epoch_];
+    for (const std::uint32_t row : changes.rows) {
+      // A row touched again later is in a later list too; a freed one is in none, and its number may be used anew.
+      if (rows_.is_live(row) && rows_.facts(row).epoch.load(std::memory_order_relaxed) == at) rows.push_back(row);
+    }
+    for (const std::int64_t fid : changes.removed) {
+      if (!index_.place_of(fid)) delta.removed.push_back(fid);
+    }
+  }
+  const auto sort_once = [](auto& values) {
+    std::sort(values.begin(), values.end());
+    values.erase(std::unique(values.begin(), values.end()), values.end());
+  };
+  sort_once(rows);
+  sort_once(delta.removed);
+  delta.fids.reserve(rows.size());
+  delta.vectors.reserve(rows.size() * rows_.dim());
+  for (const std::uint32_t row : rows) {
+    delta.fids.push_back(rows_.facts(row).fid.load(std::memory_order_relaxed));
+    delta.vectors.insert(delta.vectors.end(), rows_.vector(row), rows_.vector(row) + rows_.dim());
+  }
+  return delta;
+}
+
+void Table::apply_delta(std::span<const std::int64_t> fids, std::span<const float> vectors,
+                        std::span<const std::int64_t> removed) {
+  const std::lock_guard lock(writing_);
+  for (std::size_t i = 0; i < fids.size(); ++i) {
+    prefetch_ahead(fids, i);
+    put(fids[i], &vectors[i * rows_.dim()]);
+  }
+  for (const std::int64_t fid : removed) {
+    pending_.erase(fid);
+    if (const CuckooIndex::Place place = index_.place_of(fid)) remove(place);
+  }
+  index_.readers().collect();
+}
+
+// --------------------------------------------------------------------------------------------------- export, restore
+
+std::uint32_t Table::row_end() const {
+  const std::lock_guard lock(writing_);
+  return rows_.row_end();
+}
+
+Table::ReadResult Table::read_rows(std::uint32_t begin, const RowColumns<false>& columns) const {
+  const std::lock_guard lock(writing_);
+  std::size_t count = 0;
+  std::uint32_t row = rows_.next_live(begin);
+  for (; count < columns.fids.size() && row < rows_.row_end(); row = rows_.next_live(row + 1), ++count) {
+    const RowFacts& facts = rows_.facts(row);
+    columns.fids[count] = facts.fid.load(std::memory_order_relaxed);
+    std::copy_n(rows_.vector(row), dim(), &columns.vectors[count * dim()]);
+    std::copy_n(rows_.state(row), state_dim(), columns.states.data() + count * state_dim());
+    columns.last_seen_us[count] = facts.last_seen_us.load(std::memory_order_relaxed);
+    columns.counts[count] = facts.count.load(std::memory_order_relaxed);
+    columns.epochs[count] = facts.epoch.load(std::memory_order_relaxed);
+    columns.row_numbers[count] = row;
+  }
+  return {count, row};
+}
+
+bool Table::restore_rows(const RowColumns<true>& columns) {
+  const std::lock_guard lock(writing_);
+  for (std::size_t i = 0; i < columns.fids.size(); ++i) {
+    const std::int64_t fid = columns.fids[i];
+    if (index_.place_of(fid)) return false;
+    std::uint32_t row = 0;
+    if (columns.row_numbers.empty()) {
+      row = rows_.allocate();
+    } else {
+      row = columns.row_numbers[i];
+      if (rows_.is_live(row)) return false;
+      rows_.allocate(row);
+    }
+    copy_to_shared(rows_.vector(row), &columns.vectors[i * dim()], dim());
+    std::copy_n(columns.states.data() + i * state_dim(), state_dim(), rows_.state(row));
+    RowFacts& facts = rows_.facts(row);
+    facts.fid.store(fid, std::memory_order_relaxed);
+    facts.last_seen_us.store(columns.last_seen_us[i], std::memory_order_relaxed);
+    facts.count.store(columns.counts[i], std::memory_order_relaxed);
+    facts.epoch.store(kNoEpoch, std::memory_order_relaxed);
+    if (columns.epochs.empty()) {
+      touch(row);
+    } else {
+      restore_epoch(row, columns.epochs[i]);
+    }
+    index_.insert(fid, row);
+    SlotTotal& total = totals_[slot_of(fid)];
+    total.rows += 1;
+    total.sights += columns.counts[i];
+  }
+  index_.readers().collect();
+  return true;
+}
+
+void Table::restore_epoch(std::uint32_t row, std::uint32_t epoch) {
+  rows_.facts(row).epoch.store(epoch, std::memory_order_relaxed);
+  if (epoch >= oldest_epoch_ && epoch <= current_epoch()) changes_[epoch - oldest_epoch_].rows.push_back(row);
+}
+
+std::vector<PendingFid> Table::pending() const {
+  const std::lock_guard lock(writing_);
+  std::vector<PendingFid> all;
+  all.reserve(pending_.size());
+  for (const auto& [fid, pending] : pending_) all.push_back({fid, pending.count, pending.last_us});
+  std::sort(all.begin(), all.end(), [](const PendingFid& a, const PendingFid& b) { return a.fid < b.fid; });
+  return all;
+}
+
+void Table::restore_pending(std::span<const PendingFid> pending) {
+  const std::lock_guard lock(writing_);
+  for (const PendingFid& each : pending) pending_[each.fid] = {each.count, each.last_seen_us};
+}
+
+std::vector<Removal> Table::removals() const {
+  const std::lock_guard lock(writing_);
+  std::vector<Removal> all;
+  for (std::uint32_t at = oldest_epoch_; at <= current_epoch(); ++at) {
+    for (const std::int64_t fid : changes_[at - oldest_epoch_].removed) all.push_back({fid, at});
+  }
+  return all;
+}
+
+void Table::restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals) {
+  const std::lock_guard lock(writing_);
+  changes_ = std::deque<EpochChanges>(current - oldest + 1);
+  oldest_epoch_ = oldest;
+  for (const Removal& removal : removals) changes_[removal.epoch - oldest].removed.push_back(removal.fid);
+}
+
+std::vector<SlotTotal> Table::slot_totals() const {
+  const std::lock_guard lock(writing_);
+  return totals_;
+}
+
+MemorySizes Table::memory() const {
+  const std::lock_guard lock(writing_);
+  // A node of the map: the pair, the next pointer, the hash's cache, and the allocator's header.
+  constexpr std::size_t kNodeSize = sizeof(std::pair<std::int64_t, Sights>) + 2 * sizeof(void*);
+  MemorySizes sizes{index_.memory_size(), rows_.memory_size(),
+                    pending_.size() * kNodeSize + pending_.bucket_count() * sizeof(void*), 0};
+  for (const EpochChanges& changes : changes_) {
+    sizes.changes +=
+        changes.rows.capacity() * sizeof(std::uint32_t) + changes.removed.capacity() * sizeof(std::int64_t);
+  }
+  return sizes;
+}
+
+}  // namespace dolmen

@@ -1,0 +1,164 @@
+// The collisionless table: FID -> row, in batches.
+//
+// Threads: what is const may be called by any thread at any time, and never waits for a writer longer than one row's
+// change takes; `lookup`, `contains`, `counts` and `last_seen` take no lock at all. Calls that change the table are put
+// in line by a mutex; so are `delta_since`, `read_rows` and the totals, which readers of rows never notice.
+//
+// Deterministic: the same calls in the same order give the same rows, numbered alike. Only the places in the index
+// depend on its seed, and nobody sees those.
+//
+// Arguments are checked by the caller (module.cpp): FIDs are not negative, spans match in length, rows in width.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "cuckoo_index.hpp"
+#include "hash.hpp"
+#include "optimizers.hpp"
+#include "row_store.hpp"
+
+namespace dolmen {
+
+inline constexpr std::int64_t kNeverSeen = -1;
+
+struct Rule {
+  std::int64_t admit_after = 0;      // A FID gets a row at its n-th sight; 0 and 1: at once.
+  std::int64_t expire_after_us = 0;  // A row leaves when it was not seen for so long; 0: never.
+};
+
+struct TableOptions {
+  std::uint32_t dim;
+  std::uint64_t seed;       // Of start values.
+  std::uint64_t hash_seed;  // Of places in the index; not seen in any result.
+  float initial_range;
+};
+
+struct Delta {
+  std::vector<std::int64_t> fids;
+  std::vector<float> vectors;
+  std::vector<std::int64_t> removed;
+};
+
+// Columns of rows; the caller owns them. `row_numbers` and `epochs` carry what makes a restored table go on alike.
+template <bool is_const>
+struct RowColumns {
+  template <typename T>
+  using Column = std::span<std::conditional_t<is_const, const T, T>>;
+  Column<std::int64_t> fids;
+  Column<float> vectors, states;
+  Column<std::int64_t> last_seen_us, counts;
+  Column<std::uint32_t> epochs, row_numbers;
+};
+
+struct PendingFid {
+  std::int64_t fid, count, last_seen_us;
+};
+
+struct Removal {
+  std::int64_t fid;
+  std::uint32_t epoch;
+};
+
+struct SlotTotal {
+  std::int64_t rows = 0, sights = 0;
+};
+
+struct MemorySizes {
+  std::size_t index, rows, pending, changes;
+};
+
+class Table {
+ public:
+  Table(const TableOptions& options, Optimizer optimizer);
+
+  std::uint32_t dim() const noexcept { return rows_.dim(); }
+  std::uint32_t state_dim() const noexcept { return rows_.state_dim(); }
+  std::size_t size() const noexcept { return index_.size(); }
+
+  // Absent FIDs read as zeros.
+  void lookup(std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
+  void contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept;
+  void counts(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept;
+  void last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept;
+
+  void lookup_or_insert(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
+  // Sums the gradients of equal FIDs in the order given, then one step a row. Returns how many rows were updated.
+  std::size_t apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale);
+  void assign(std::span<const std::int64_t> fids, std::span<const float> vectors);
+  std::size_t erase(std::span<const std::int64_t> fids);
+  std::size_t expire(std::int64_t now_us);
+
+  void set_rule(std::uint32_t slot, Rule rule);
+  std::int64_t time_seen_max_us() const;
+  void set_time_seen_max_us(std::int64_t time_us);
+
+  std::uint32_t epoch() const;
+  std::uint32_t oldest_epoch() const;  // From here on changes are remembered.
+  std::uint32_t advance_epoch();
+  void forget_epochs(std::uint32_t before);
+  Delta delta_since(std::uint32_t epoch) const;
+  void apply_delta(std::span<const std::int64_t> fids, std::span<const float> vectors,
+                   std::span<const std::int64_t> removed);
+
+  // Fills the columns from row number `begin` on. Returns how many rows were read and where to go on.
+  struct ReadResult {
+    std::size_t count;
+    std::uint32_t next;
+  };
+  std::uint32_t row_end() const;
+  ReadResult read_rows(std::uint32_t begin, const RowColumns<false>& columns) const;
+  // False where a FID was present or a row number taken. Empty `row_numbers`: the lowest that are free; empty `epochs`:
+  // touched now. Epochs outside those remembered are kept, but no delta will tell of them.
+  bool restore_rows(const RowColumns<true>& columns);
+  std::vector<PendingFid> pending() const;  // By FID.
+  void restore_pending(std::span<const PendingFid> pending);
+  std::vector<Removal> removals() const;
+  void restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals);
+
+  std::vector<SlotTotal> slot_totals() const;  // By slot number.
+  MemorySizes memory() const;
+
+ private:
+  struct Sights {
+    std::int64_t count, last_us;
+  };
+  struct EpochChanges {
+    std::vector<std::uint32_t> rows;  // May name a row twice, or one that was freed since.
+    std::vector<std::int64_t> removed;
+  };
+  class GradientSums;
+
+  std::uint32_t current_epoch() const noexcept {
+    return oldest_epoch_ + static_cast<std::uint32_t>(changes_.size()) - 1;
+  }
+  Sights sights_to_admit(std::int64_t fid, std::int64_t now_us);
+  CuckooIndex::Place insert_row(std::int64_t fid, std::int64_t last_seen_us);
+  std::uint32_t put(std::int64_t fid, const float* vector);
+  void touch(std::uint32_t row);
+  void remove(CuckooIndex::Place place) noexcept;
+  void restore_epoch(std::uint32_t row, std::uint32_t epoch);
+  void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
+  void prefetch_vector(std::uint32_t row) const noexcept;
+  template <typename Copy, typename Absent>
+  void read_each(std::span<const std::int64_t> fids, const Copy& copy, const Absent& absent) const noexcept;
+
+  mutable std::mutex writing_;
+  CuckooIndex index_;
+  RowStore rows_;
+  Optimizer optimizer_;
+  StartValues start_values_;
+  std::vector<Rule> rules_ = std::vector<Rule>(kSlotCount);
+  std::vector<SlotTotal> totals_ = std::vector<SlotTotal>(kSlotCount);
+  std::unordered_map<std::int64_t, Sights> pending_;
+  std::int64_t time_seen_max_us_ = 0;
+  std::uint32_t oldest_epoch_ = 0;
+  std::deque<EpochChanges> changes_{1};  // Of oldest_epoch_ and on; the last is of the current epoch.
+};
+
+}  // namespace dolmen

@@ -1,0 +1,386 @@
+"""The collisionless table: each FID that earned a row owns it alone.
+
+Rows are made, counted, trained, expired, shipped and saved here; the work is in C++ (`dolmen._core`). Every call
+takes a batch and releases the GIL. Readers (`lookup`, `contains`, `counts`, `last_seen`) may run in any thread beside
+one another and beside the writers, take no lock, and never see half a row. Calls that change the table are put in
+line. The same calls in the same order give the same bytes, also after `save` and `load`.
+"""
+
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from dolmen._core import NativeTable
+from dolmen.embedding import table_file
+from dolmen.embedding.optimizers import AdaGrad, Optimizer
+from dolmen.embedding.rows import Delta, MemoryUse, PendingCounts, RowChunk, RowRules, TableHeader
+
+__all__ = ["Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "Table"]
+
+_SLOT_MAX: Final = (1 << 10) - 1
+_DIM_MAX: Final = 1 << 16
+
+
+class Table:
+    """A map from FID to row: a float32 vector, its optimiser state, a count of sights and the time of the last one.
+
+    A new row starts uniform in ±``initial_range``, from a hash of (``seed``, FID, column). ``rules`` are by slot
+    number; a slot without any admits at once and never expires. FIDs are int64 and not negative; times are
+    microseconds since 1970 and not negative. Arrays may be NumPy's or CPU tensors, and are not copied when they are
+    contiguous and of the right type.
+
+    >>> from dolmen.embedding.optimizers import SGD
+    >>> table = Table(2, optimizer=SGD(learning_rate=1.0))
+    >>> table.assign(np.array([7]), np.ones((1, 2), dtype=np.float32))
+    >>> table.apply_gradients(np.array([7, 7]), np.full((2, 2), 0.25, dtype=np.float32))
+    1
+    >>> table.lookup(np.array([7, 8])).tolist()
+    [[0.5, 0.5], [0.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        optimizer: Optimizer | None = None,
+        seed: int = 0,
+        initial_range: float = 0.01,
+        rules: Mapping[int, RowRules] | None = None,
+    ) -> None:
+        if not 1 <= dim <= _DIM_MAX:
+            raise ValueError(f"dim must be between 1 and {_DIM_MAX}, got {dim}")
+        if not 0 <= seed < 1 << 64:
+            raise ValueError(f"seed must be between 0 and 2**64 - 1, got {seed}")
+        if not 0.0 <= initial_range < float("inf"):
+            raise ValueError(f"initial_range must be 0 or more and finite, got {initial_range}")
+        for slot in rules or {}:
+            _require_slot(slot)
+        self._optimizer, self._seed, self._initial_range = optimizer or AdaGrad(), seed, initial_range
+        self._rules = dict(rules or {})
+        settings = {name: float(value) for name, value in asdict(self._optimizer).items()}
+        # Nobody who sends ids may know which of them share a bucket, so places in the index are drawn anew each time.
+        hash_seed = secrets.randbits(64)
+        self._native = NativeTable(dim, self._optimizer.name, settings, seed, hash_seed, initial_range)
+        for slot, rule in self._rules.items():
+            self._native.set_rule(slot, rule.admit_after, rule.expire_after_us)
+        self._writing = threading.RLock()  # Held by whatever must see no change for longer than one call.
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return self._native.dim
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What `apply_gradients` does to a row."""
+        return self._optimizer
+
+    @property
+    def seed(self) -> int:
+        """Of the start values."""
+        return self._seed
+
+    @property
+    def initial_range(self) -> float:
+        """Half the width of the start values' range."""
+        return self._initial_range
+
+    @property
+    def rules(self) -> Mapping[int, RowRules]:
+        """Admission and expiry, by slot number."""
+        return dict(self._rules)
+
+    @property
+    def time_seen_max_us(self) -> int:
+        """The latest time that any sight or expiry brought, 0 before the first."""
+        return self._native.time_seen_max_us
+
+    def __len__(self) -> int:
+        return len(self._native)
+
+    # Reading: any thread, at any time.
+
+    def lookup(self, fids: ArrayLike, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """The vector of each FID, shape (count, dim); zeros for one without a row. Changes and counts nothing."""
+        fids = _as_fids(fids)
+        out = self._out(len(fids), out)
+        self._native.lookup(fids, out)
+        return out
+
+    def contains(self, fids: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each FID has a row."""
+        fids = _as_fids(fids)
+        out = np.empty(len(fids), dtype=np.bool_)
+        self._native.contains(fids, out)
+        return out
+
+    def counts(self, fids: ArrayLike) -> NDArray[np.int64]:
+        """How often each FID was seen; 0 for one without a row."""
+        fids = _as_fids(fids)
+        out = np.empty(len(fids), dtype=np.int64)
+        self._native.counts(fids, out)
+        return out
+
+    def last_seen(self, fids: ArrayLike) -> NDArray[np.int64]:
+        """When each FID was last seen, in microseconds; -1 for one without a row.
+
+        A row that was only assigned counts as seen at the latest time the table knew then.
+        """
+        fids = _as_fids(fids)
+        out = np.empty(len(fids), dtype=np.int64)
+        self._native.last_seen(fids, out)
+        return out
+
+    def total_count(self, slot: int) -> int:
+        """The sum of `counts` over all rows of a slot."""
+        _require_slot(slot)
+        return int(self._native.slot_totals()[1][slot])
+
+    def slots(self) -> dict[int, int]:
+        """How many rows each slot has, for the slots that have any."""
+        rows, _ = self._native.slot_totals()
+        return {int(slot): int(rows[slot]) for slot in np.flatnonzero(rows)}
+
+    def memory(self) -> MemoryUse:
+        """What the table holds, in bytes, by purpose."""
+        return MemoryUse(*self._native.memory())
+
+    # Writing: one call at a time; others wait.
+
+    def lookup_or_insert(
+        self, fids: ArrayLike, now_us: int, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """As `lookup`, but each FID counts as seen at ``now_us``, and gets a row when its slot's rule says so.
+
+        An older time than the last changes no row's age. A FID that is not admitted yet reads as zeros.
+        """
+        fids = _as_fids(fids)
+        _require_time(now_us)
+        out = self._out(len(fids), out)
+        with self._writing:
+            self._native.lookup_or_insert(fids, now_us, out)
+        return out
+
+    def apply_gradients(self, fids: ArrayLike, grads: ArrayLike, learning_rate_scale: float = 1.0) -> int:
+        """One optimiser step for each distinct FID that has a row; the others are passed over. Returns how many.
+
+        ``grads`` is (count, dim). Gradients of equal FIDs are summed first, in the order given. A schedule or a
+        warm-up goes into ``learning_rate_scale``, which multiplies the optimiser's own rate.
+        """
+        if not 0.0 <= learning_rate_scale < float("inf"):
+            raise ValueError(f"learning_rate_scale must be 0 or more and finite, got {learning_rate_scale}")
+        fids, grads = _as_fids(fids), _as_array(grads, np.float32, "grads")
+        with self._writing:
+            return self._native.apply_gradients(fids, grads, learning_rate_scale)
+
+    def assign(self, fids: ArrayLike, vectors: ArrayLike) -> None:
+        """Set vectors (count, dim), in new rows where needed, past admission. Optimiser state and counts stay.
+
+        Of equal FIDs the last one holds.
+        """
+        fids, vectors = _as_fids(fids), _as_array(vectors, np.float32, "vectors")
+        with self._writing:
+            self._native.assign(fids, vectors)
+
+    def erase(self, fids: ArrayLike) -> int:
+        """Remove rows, and what was counted of FIDs that had none yet. Returns how many rows went."""
+        fids = _as_fids(fids)
+        with self._writing:
+            return self._native.erase(fids)
+
+    def expire(self, now_us: int) -> int:
+        """Remove the rows whose slot's ``expire_after_us`` has passed since they were last seen. Returns how many.
+
+        Counts of FIDs not yet admitted leave by the same rule.
+        """
+        _require_time(now_us)
+        with self._writing:
+            return self._native.expire(now_us)
+
+    # Changes: what sync ships.
+
+    @property
+    def epoch(self) -> int:
+        """The number of the current epoch, from 0. A change belongs to the epoch in which it is made."""
+        return self._native.epoch
+
+    def advance_epoch(self) -> int:
+        """Close the current epoch and open the next. Returns the number of the new one."""
+        with self._writing:
+            return self._native.advance_epoch()
+
+    def delta_since(self, epoch: int) -> Delta:
+        """What changed in ``epoch`` and later: each touched row once, with its current vector, and what was removed.
+
+        A row is touched when it is made, updated or assigned; being seen alone does not change it.
+
+        Raises:
+            ValueError: ``epoch`` is ahead of the current one, or was forgotten.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch must be 0 or more, got {epoch}")
+        with self._writing:
+            return Delta(*self._native.delta_since(epoch))
+
+    def forget_epochs(self, before: int) -> None:
+        """Drop the lists of changes older than the epoch ``before``; they grow until this is called."""
+        with self._writing:
+            if not 0 <= before <= self.epoch:
+                raise ValueError(f"before must be between 0 and the current epoch {self.epoch}, got {before}")
+            self._native.forget_epochs(before)
+
+    def apply_delta(self, delta: Delta) -> None:
+        """Take over another table's changes, row by row; a reader sees each row old or new. Twice changes no more.
+
+        What came by a delta is not recorded as a change of this table, and its rows keep their optimiser state.
+        """
+        fids, vectors = _as_fids(delta.fids, "delta.fids"), _as_array(delta.vectors, np.float32, "delta.vectors")
+        removed = _as_fids(delta.removed, "delta.removed")
+        with self._writing:
+            self._native.apply_delta(fids, vectors, removed)
+
+    # Whole contents: snapshots, copies, moving rows between shards.
+
+    def export_chunks(self, chunk_rows: int = 65_536) -> Iterator[RowChunk]:
+        """All rows in the order of their numbers, up to ``chunk_rows`` at a time.
+
+        Between two chunks the table may change; then rows made meanwhile may come or not. `save` lets nothing in.
+        """
+        if chunk_rows < 1:
+            raise ValueError(f"chunk_rows must be at least 1, got {chunk_rows}")
+        next_row = 0
+        while True:
+            *columns, next_row = self._native.read_rows(next_row, chunk_rows)
+            chunk = RowChunk(*columns)
+            if len(chunk.fids) == 0:
+                return
+            yield chunk
+
+    def restore_chunk(self, chunk: RowChunk) -> None:
+        """Add rows that this table does not have, with their state, counts and ages.
+
+        Raises:
+            ValueError: shapes do not fit, or a row exists already; rows before it in the chunk were added.
+        """
+        with self._writing:
+            self._native.restore_rows(
+                _as_fids(chunk.fids, "chunk.fids"),
+                _as_array(chunk.vectors, np.float32, "chunk.vectors"),
+                _as_array(chunk.states, np.float32, "chunk.states"),
+                _as_array(chunk.last_seen_us, np.int64, "chunk.last_seen_us"),
+                _as_array(chunk.counts, np.int64, "chunk.counts"),
+                None if chunk.epochs is None else _as_array(chunk.epochs, np.uint32, "chunk.epochs"),
+                None if chunk.row_numbers is None else _as_array(chunk.row_numbers, np.uint32, "chunk.row_numbers"),
+            )
+
+    def pending(self) -> PendingCounts:
+        """The FIDs that wait for admission."""
+        return PendingCounts(*self._native.pending())
+
+    def restore_pending(self, pending: PendingCounts) -> None:
+        """Take over what was counted of FIDs without a row, in place of what this table knew of them."""
+        with self._writing:
+            self._native.restore_pending(
+                _as_fids(pending.fids, "pending.fids"),
+                _as_array(pending.counts, np.int64, "pending.counts"),
+                _as_array(pending.last_seen_us, np.int64, "pending.last_seen_us"),
+            )
+
+    def clone(self) -> Self:
+        """A table of its own that from here on behaves as this one does. Writers wait meanwhile."""
+        with self._writing:
+            return self._restored(self._header(), self.pending(), self.export_chunks())
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one Arrow file that appears whole or not at all. Writers wait, readers do not.
+
+        Columns: fid, vector, state, last_seen_us, count, epoch, row; pyarrow, DuckDB and Polars read them.
+
+        Raises:
+            OSError: the file could not be written; an older file at ``path`` is as it was.
+        """
+        with self._writing:
+            table_file.write(Path(path), self._header(), self.pending(), self.export_chunks())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The table that `save` wrote. What it does from here on, the saved one would have done, bit for bit.
+
+        Raises:
+            SnapshotError: the file is torn, damaged or not a table.
+            OSError: there is no such file, or it cannot be read.
+        """
+        return cls._restored(*table_file.read(Path(path)))
+
+    def _header(self) -> TableHeader:
+        native = self._native
+        removed, removed_epochs = native.removals()
+        return TableHeader(
+            dim=native.dim,
+            state_dim=native.state_dim,
+            optimizer=self._optimizer,
+            seed=self._seed,
+            initial_range=self._initial_range,
+            rules=self.rules,
+            row_count=len(self),
+            time_seen_max_us=native.time_seen_max_us,
+            oldest_epoch=native.oldest_epoch,
+            epoch=native.epoch,
+            removed=removed,
+            removed_epochs=removed_epochs,
+        )
+
+    @classmethod
+    def _restored(cls, header: TableHeader, pending: PendingCounts, chunks: Iterator[RowChunk]) -> Self:
+        table = cls(
+            header.dim,
+            optimizer=header.optimizer,
+            seed=header.seed,
+            initial_range=header.initial_range,
+            rules=header.rules,
+        )
+        native = table._native
+        native.restore_epochs(header.oldest_epoch, header.epoch, header.removed, header.removed_epochs)
+        native.time_seen_max_us = header.time_seen_max_us
+        table.restore_pending(pending)
+        for chunk in chunks:
+            table.restore_chunk(chunk)
+        return table
+
+    def _out(self, count: int, out: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        if out is None:
+            return np.empty((count, self.dim), dtype=np.float32)
+        array = np.asarray(out)
+        if array.dtype != np.float32 or not array.flags.c_contiguous or not array.flags.writeable:
+            raise ValueError(f"out must be contiguous writable float32, got {array.dtype}; make it with numpy.empty")
+        return array
+
+
+def _as_array(values: ArrayLike, dtype: DTypeLike, name: str) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype != dtype:
+        raise ValueError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}; convert with .astype")
+    return np.ascontiguousarray(array)
+
+
+def _as_fids(fids: ArrayLike, name: str = "fids") -> NDArray[np.int64]:
+    array = _as_array(fids, np.int64, name)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, got shape {array.shape}; flatten them first")
+    return array
+
+
+def _require_slot(slot: int) -> None:
+    if not 0 <= slot <= _SLOT_MAX:
+        raise ValueError(f"slot must be between 0 and {_SLOT_MAX}, got {slot}")
+
+
+def _require_time(now_us: int) -> None:
+    if not 0 <= now_us < 1 << 63:
+        raise ValueError(f"now_us must be microseconds since 1970 and not negative, got {now_us}")
