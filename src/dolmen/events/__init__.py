@@ -1,1 +1,24 @@
+"""What happened: events, the log they lie in, and the joiner that makes examples of them."""
 
+from dolmen.events.embedded import EmbeddedLog
+from dolmen.events.event import Action, CatalogueChange, Event, Features, Impression, decode, encode
+from dolmen.events.log import DEFAULT_RETENTION, Appended, Log, Record, Retention, Topic
+from dolmen.events.store import Store
+
+__all__ = [
+    "DEFAULT_RETENTION",
+    "Action",
+    "Appended",
+    "CatalogueChange",
+    "EmbeddedLog",
+    "Event",
+    "Features",
+    "Impression",
+    "Log",
+    "Record",
+    "Retention",
+    "Store",
+    "Topic",
+    "decode",
+    "encode",
+]
