@@ -1,0 +1,50 @@
+// What each stage of the loop says for itself, read from the server's status. Plain data in, plain data out.
+
+import { count, isKnown, milliseconds, score, seconds, UNKNOWN } from "./format.js";
+
+const STALE_SECONDS = 5; // The promise for p99.
+
+const health = (stage) => {
+  if (!stage) return { alive: false, state: "not seen yet" };
+  if (stage.alive) return { alive: true, state: "up" };
+  return { alive: false, state: isKnown(stage.age_seconds) ? `down for ${seconds(stage.age_seconds)}` : "down" };
+};
+
+/** One entry a stage: {name, title, alive, state, figure, unit, more}. `state` is words; `more` is a second line. */
+export function readStages(status) {
+  const { stages = {}, now = {} } = status;
+  const serve = health(stages.serve);
+  const join = health(stages.join);
+  const learn = health(stages.train);
+  const fresh = isKnown(now.staleness_seconds) && now.staleness_seconds <= STALE_SECONDS;
+  const sync = !serve.alive ? serve
+    : !learn.alive ? { alive: true, state: "nothing new to bring", late: true }
+    : !isKnown(now.staleness_seconds) ? { alive: true, state: "waiting for a delta" }
+    : fresh ? { alive: true, state: "up" } : { alive: true, state: `behind by ${seconds(now.staleness_seconds)}`, late: true };
+  return [
+    { name: "serve", title: "Serve", ...serve, figure: milliseconds(now.recommend_p99_ms), unit: "recommend p99" },
+    // The log lives inside whoever answers here: an answer is its sign of life.
+    { name: "log", title: "Log", alive: true, state: "up", figure: count(now.events_total), unit: "events kept" },
+    { name: "join", title: "Join", ...join, figure: perSecond(now.examples_per_second, join.alive), unit: "examples a second" },
+    { name: "learn", title: "Learn", ...learn, figure: score(now.auc_online), unit: "AUC, online" },
+    { name: "sync", title: "Sync", ...sync, figure: count(now.version), unit: "served version" },
+  ];
+}
+
+const perSecond = (value, alive) => (alive ? count(value) : UNKNOWN);
+
+/** Events each second along each arrow. An arrow from or to a stage that is down is still. */
+export function readRates(status) {
+  const { stages = {}, now = {} } = status;
+  const figures = stages.serve?.figures ?? {};
+  const known = (...values) => values.find(isKnown) ?? 0;
+  const alive = (name) => (stages[name]?.alive ? 1 : 0);
+  const slates = known(figures.recommendations_per_second, figures.requests_per_second) * alive("serve");
+  const impressions = known(figures.impressions_per_second, now.events_per_second - figures.actions_per_second, slates) * alive("serve");
+  const actions = known(figures.actions_per_second, now.events_per_second) * alive("serve");
+  return {
+    slate: slates, impression: impressions, action: actions,
+    event: known(now.events_per_second) * alive("serve") * alive("join"),
+    example: known(now.examples_per_second) * alive("join") * alive("train"),
+  };
+}
