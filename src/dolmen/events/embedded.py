@@ -168,7 +168,6 @@ class EmbeddedLog:
         """See ``Log.wait``. Other processes' appends are noticed within about 1 ms (see ``watch.py``)."""
         end = time.monotonic() + wait_seconds
         watch = self._watch()
-        seen: dict[tuple[str, int], int] = {}
         while True:
             missing = False
             for place, offset in positions.items():
@@ -177,11 +176,8 @@ class EmbeddedLog:
                     missing = True
                     continue
                 watch.add(store.file)  # before the look, so that nothing falls between the two
-                version = store.version
-                if seen.get(place) != version:
-                    seen[place] = version
-                    if offset != self.bounds(*place)[1]:
-                        return True  # a record, or an error that the read will tell
+                if offset != self.bounds(*place)[1]:
+                    return True  # a record, or an error that the read will tell
             left = end - time.monotonic()
             if left <= 0:
                 return False
@@ -399,7 +395,7 @@ def _earlier(txn: Transaction, producer: str, sequence: int) -> tuple[int, int] 
         if cursor.set_range(_producer_key(producer, sequence)) and cursor.key().startswith(prefix):
             oldest = int.from_bytes(cursor.key()[-8:], "big")
             raise ValueError(
-                f"producer {producer!r}: sequence {sequence} is not remembered though {oldest} is; it must grow"
+                f"producer {producer!r}: sequence {sequence} is older than {oldest}, the oldest remembered"
             )
     return None
 

@@ -75,11 +75,6 @@ class Store:
         """The handle of a database, for ``txn.get(key, db=handle)``. Ask again after a fork, or simply each time."""
         return self._opened().handles[name]
 
-    @property
-    def version(self) -> int:
-        """A number that grows with each committed write of any process. A look costs microseconds, no system call."""
-        return self._opened().version()
-
     def size_bytes(self) -> int:
         """Bytes on disk. Space freed by deletions is used again, but not given back."""
         return self.file.stat().st_size
@@ -136,10 +131,6 @@ class _Environment:
         self._databases += [name for name in names if name not in self._databases]
         with self.alone():
             self._open_databases()
-
-    def version(self) -> int:
-        with self._within():
-            return int(self._lmdb.info()["last_txnid"])
 
     def run(self, work: Callable[[Transaction], T], *, write: bool) -> T:
         for _ in range(_ATTEMPTS_MAX):

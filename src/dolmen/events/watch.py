@@ -19,6 +19,7 @@ __all__ = ["Watch"]
 _IN_MODIFY: Final = 0x2
 _IN_NONBLOCK_CLOEXEC: Final = 0o2004000
 _POLL_SECONDS: Final = 0.004
+_LOOK_SECONDS_MIN: Final = 0.001
 _LOOK_SECONDS_MAX: Final = 0.1  # look at least this often: a network file system may tell nothing
 
 
@@ -35,6 +36,7 @@ class Watch:
             libc = ctypes.CDLL(None, use_errno=True)
             self._descriptor = libc.inotify_init1(_IN_NONBLOCK_CLOEXEC)
             self._libc = libc if self._descriptor >= 0 else None  # none left of this user's: fall back to polling
+        self._look_seconds = _LOOK_SECONDS_MAX
         self._poll = select.poll()
         if self._libc is not None:
             self._poll.register(self._descriptor, select.POLLIN)
@@ -57,8 +59,12 @@ class Watch:
         """Return when a watched file was written, or after ``seconds``, or now and then in between."""
         if self._libc is None:
             time.sleep(min(seconds, _POLL_SECONDS))
-        elif self._poll.poll(min(seconds, _LOOK_SECONDS_MAX) * 1000):
-            os.read(self._descriptor, 1 << 16)  # the news itself is all we need
+        elif self._poll.poll(min(seconds, self._look_seconds) * 1000):
+            os.read(self._descriptor, 1 << 16)  # that there is news is all we need
+            # LMDB writes the file a moment before it lets readers see the transaction: look again soon.
+            self._look_seconds = _LOOK_SECONDS_MIN
+        else:
+            self._look_seconds = min(self._look_seconds * 2, _LOOK_SECONDS_MAX)
 
     def close(self) -> None:
         """Give the descriptor back; later waits poll."""
