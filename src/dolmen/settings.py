@@ -1,0 +1,101 @@
+"""Settings from files: tables of plain values become frozen dataclasses, checked by their annotations.
+
+Each part of dolmen declares its settings as a frozen dataclass of its own, with defaults, reasons and bounds; this
+module only carries them in from TOML or JSON and out again, with errors that name the place, the value and the mend.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from dolmen.errors import ConfigError
+
+__all__ = ["read_settings", "suggestion", "write_settings"]
+
+T = TypeVar("T")
+
+
+def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed: Any) -> T:
+    """A ``kind`` (a dataclass) from plain values by name; what is not named has its default.
+
+    Args:
+        kind: the dataclass.
+        values: as they come from TOML or JSON: texts, numbers, lists, tables.
+        where: what messages call this place, such as ``train`` for ``train.learning_rate``.
+        fixed: fields that the program sets and no file may.
+
+    Raises:
+        ConfigError: an unknown name (the message offers the nearest), a value of another type or out of range, or a
+            setting that has no default and is missing.
+    """
+    declared = {one.name: one for one in fields(kind) if one.name not in fixed}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    for name in values:
+        if name not in declared:
+            raise ConfigError(f"{where}: unknown setting {name!r}{suggestion(name, declared)}")
+    for name, one in declared.items():
+        if name not in values and one.default is MISSING and one.default_factory is MISSING:
+            raise ConfigError(f"{where}.{name} is missing")
+    given = {name: _fit(hints[name], value, f"{where}.{name}") for name, value in values.items()}
+    try:
+        return kind(**given, **fixed)
+    except ConfigError:
+        raise
+    except ValueError as problem:
+        raise ConfigError(f"{where}: {problem}") from problem
+
+
+def write_settings(settings: Any, *, leave_out: Iterable[str] = ()) -> dict[str, Any]:
+    """The inverse of ``read_settings``: plain values by name, ready for TOML or JSON; ``None`` is left out."""
+    skipped = frozenset(leave_out)
+    return {
+        name: _plain(value) for name, value in asdict(settings).items() if value is not None and name not in skipped
+    }
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The tail of an error about an unknown name: the nearest known one, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known are {', '.join(sorted(names)) or 'none'}"
+
+
+def _fit(hint: Any, value: Any, where: str) -> Any:
+    # Strict over JSON: a list may become a tuple and a text an enum or a path, but a text never becomes a number.
+    try:
+        return TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        raise ConfigError(f"{where}{place}: {_lower(first['msg'])}, got {value!r}") from None
+    except PydanticSchemaGenerationError:
+        raise AssertionError(f"{where} has a type that no file can hold; pass it as a fixed field") from None
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Enum():
+            return value.value
+        case Path():
+            return str(value)
+        case Mapping():
+            return {str(name): _plain(one) for name, one in value.items()}
+        case tuple() | list():
+            return [_plain(one) for one in value]
+        case _:
+            return value

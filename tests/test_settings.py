@@ -1,0 +1,67 @@
+"""Settings from plain values: types are kept, mistakes are named."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+
+from dolmen.errors import ConfigError
+from dolmen.settings import read_settings, write_settings
+
+
+class Kind(StrEnum):
+    GRAPH = "graph"
+    EXACT = "exact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    folder: Path
+    rate: float = 0.5
+    count: int = 3
+    kind: Kind = Kind.GRAPH
+    widths: tuple[int, ...] = (64,)
+    limit: int | None = None
+    hide: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"sample.count must be at least 1, got {self.count}")
+
+
+def test_values_of_a_file_become_the_declared_types() -> None:
+    values = {"folder": "a/b", "rate": 1, "kind": "exact", "widths": [1, 2], "hide": {"buy": "1d"}}
+    sample = read_settings(Sample, values, "sample")
+    assert sample == Sample(folder=Path("a/b"), rate=1.0, kind=Kind.EXACT, widths=(1, 2), hide={"buy": "1d"})
+    assert isinstance(sample.rate, float)
+
+
+def test_what_is_written_reads_back_the_same() -> None:
+    sample = Sample(folder=Path("x"), widths=(3, 4), limit=None, hide={"a": "1s"})
+    assert read_settings(Sample, write_settings(sample), "sample") == sample
+
+
+def test_fields_that_the_program_sets_are_no_settings() -> None:
+    assert read_settings(Sample, {}, "sample", folder=Path("f")).folder == Path("f")
+    with pytest.raises(ConfigError, match="sample: unknown setting 'folder'"):
+        read_settings(Sample, {"folder": "elsewhere"}, "sample", folder=Path("f"))
+    assert "folder" not in write_settings(Sample(folder=Path("f")), leave_out=["folder"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, r"sample\.folder is missing"),
+        ({"folder": "f", "rte": 1.0}, r"sample: unknown setting 'rte'; did you mean 'rate'\?"),
+        ({"folder": "f", "count": "3"}, r"sample\.count: input should be a valid integer, got '3'"),
+        ({"folder": "f", "count": True}, r"sample\.count: .*integer, got True"),
+        ({"folder": "f", "widths": [1, "x"]}, r"sample\.widths\[1\]: .*integer, got"),
+        ({"folder": "f", "kind": "grph"}, r"sample\.kind: .*'graph' or 'exact', got 'grph'"),
+        ({"folder": "f", "count": 0}, r"sample\.count must be at least 1, got 0"),
+    ],
+)
+def test_a_mistake_is_named_with_place_value_and_mend(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_settings(Sample, values, "sample")
