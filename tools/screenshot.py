@@ -1,0 +1,105 @@
+"""Photograph the console of a running server, for the README and the documents.
+
+    python tools/screenshot.py http://127.0.0.1:8080/ --out docs/images
+
+Writes ``console-light.png``, ``console-dark.png`` and ``console-phone.png``. For each it becomes a new person and
+takes a few items of one genre, so that the picture shows what the page is for. Needs Chromium and ``playwright``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+_ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class _View(NamedTuple):
+    name: str
+    width: int
+    height: int
+    scheme: str
+    scale: int
+
+
+_VIEWS = (
+    _View("light", 1440, 1010, "light", 1),
+    _View("dark", 1440, 1010, "dark", 1),
+    _View("phone", 390, 844, "light", 2),
+)
+
+
+def _take_items(page: Page, genre: str | None, count: int) -> str | None:
+    """Become someone new and take ``count`` items of one genre, that of the first item where none is given."""
+    page.get_by_role("button", name="Be someone new").click()
+    page.locator("#slate li").first.wait_for()
+    if genre is None:
+        chips = page.locator("#slate li .chip:not(.fresh)")
+        genre = chips.first.inner_text() if chips.count() else None
+    for _ in range(count):
+        of_genre = page.locator("#slate li button").filter(has=page.locator(".chip", has_text=genre or ""))
+        target = of_genre.first if of_genre.count() else page.locator("#slate li button").first
+        target.focus()
+        target.press("Enter")
+        page.locator("#journey [data-step=learned].reached").wait_for()
+    page.evaluate("document.activeElement.blur()")
+    return genre
+
+
+def _photograph(browser: Browser, address: str, view: _View, folder: Path, genre: str | None, clicks: int) -> Path:
+    context = browser.new_context(
+        viewport={"width": view.width, "height": view.height},
+        color_scheme="dark" if view.scheme == "dark" else "light",
+        device_scale_factor=view.scale,
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.locator("#link[data-state=up]").wait_for()
+    taken = _take_items(page, genre, clicks)
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(1500)  # let the slate settle and the dots spread along the arrows
+    path = folder / f"console-{view.name}.png"
+    page.screenshot(path=path)
+    context.close()
+    print(f"{path}  ({view.width} x {view.height}, {clicks} items of {taken})")
+    return path
+
+
+def main() -> int:
+    """Parse the command line, take the pictures; 1 where there is no browser."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", nargs="?", default="http://127.0.0.1:8080/", help="where the console is")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the pictures")
+    parser.add_argument("--genre", help="take items of this genre (default: that of the first item)")
+    parser.add_argument("--clicks", type=int, default=4, help="how many items to take before the picture")
+    given = parser.parse_args()
+    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if path is None:
+        print(f"no browser: none of {', '.join(_BROWSERS)} is on the PATH", file=sys.stderr)
+        return 1
+    given.out.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        for view in _VIEWS:
+            _photograph(browser, given.address, view, given.out, given.genre, given.clicks)
+        browser.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
