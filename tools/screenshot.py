@@ -61,23 +61,22 @@ def _take_items(page: Page, genre: str | None, count: int) -> str | None:
     return genre
 
 
-def _photograph(browser: Browser, address: str, view: _View, folder: Path, genre: str | None, clicks: int) -> Path:
+def _photograph(browser: Browser, view: _View, given: argparse.Namespace) -> None:
     context = browser.new_context(
         viewport={"width": view.width, "height": view.height},
         color_scheme="dark" if view.scheme == "dark" else "light",
         device_scale_factor=view.scale,
     )
     page = context.new_page()
-    page.goto(address)
+    page.goto(given.address)
     page.locator("#link[data-state=up]").wait_for()
-    taken = _take_items(page, genre, clicks)
+    taken = _take_items(page, given.genre, given.clicks)
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(1500)  # let the slate settle and the dots spread along the arrows
-    path = folder / f"console-{view.name}.png"
+    path = given.out / f"console-{view.name}.png"
     page.screenshot(path=path)
     context.close()
-    print(f"{path}  ({view.width} x {view.height}, {clicks} items of {taken})")
-    return path
+    sys.stdout.write(f"{path}  ({view.width} x {view.height}, {given.clicks} items of {taken})\n")
 
 
 def main() -> int:
@@ -90,13 +89,13 @@ def main() -> int:
     given = parser.parse_args()
     path = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if path is None:
-        print(f"no browser: none of {', '.join(_BROWSERS)} is on the PATH", file=sys.stderr)
+        sys.stderr.write(f"no browser: none of {', '.join(_BROWSERS)} is on the PATH\n")
         return 1
     given.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         for view in _VIEWS:
-            _photograph(browser, given.address, view, given.out, given.genre, given.clicks)
+            _photograph(browser, view, given)
         browser.close()
     return 0
 
