@@ -56,7 +56,7 @@ def drained(acks: Connection, last: int) -> int:
 
 
 def test_two_producers_killed_at_random_lose_and_double_nothing(tmp_path: Path) -> None:
-    """Each restarts at the sequence after its last acknowledged one; what was written but not acknowledged comes again."""
+    """Each restarts after its last acknowledged sequence: what was written but not acknowledged comes again."""
     odds = random.Random(5)
     acked = {"p": -1, "q": -1}
     for _ in range(6):

@@ -2,7 +2,9 @@
 
 from dolmen.events.embedded import EmbeddedLog
 from dolmen.events.event import Action, CatalogueChange, Event, Features, Impression, decode, encode
+from dolmen.events.examples import Examples, decode_examples, encode_examples
 from dolmen.events.log import DEFAULT_RETENTION, Appended, Log, Record, Retention, Topic
+from dolmen.events.sampling import corrected_logits, corrected_probabilities
 from dolmen.events.store import Store
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "CatalogueChange",
     "EmbeddedLog",
     "Event",
+    "Examples",
     "Features",
     "Impression",
     "Log",
@@ -19,6 +22,10 @@ __all__ = [
     "Retention",
     "Store",
     "Topic",
+    "corrected_logits",
+    "corrected_probabilities",
     "decode",
+    "decode_examples",
     "encode",
+    "encode_examples",
 ]
