@@ -1,4 +1,4 @@
-"""The extension module, as `module.cpp` binds it. Arrays must be contiguous and of just these types: nothing is copied."""
+"""The extension module, as `module.cpp` binds it. Arrays must be contiguous and of just these types."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -93,7 +93,7 @@ dolmen::Optimizer make_optimizer(const std::string& name, const std::map<std::st
                            single("weight_decay")};
   }
   if (name == "adam") {
-    return dolmen::Adam(single("learning_rate"), setting("beta1"), setting("beta2"), single("epsilon"),
+    return dolmen::Adam(single("learning_rate"), single("beta1"), single("beta2"), single("epsilon"),
                         single("weight_decay"));
   }
   throw nb::value_error(("unknown optimizer " + name).c_str());

@@ -38,17 +38,18 @@ void AdaGrad::step(const Step& step) const noexcept {
   }
 }
 
-Adam::Adam(float learning_rate, double beta1, double beta2, float epsilon, float weight_decay)
+Adam::Adam(float learning_rate, float beta1, float beta2, float epsilon, float weight_decay)
     : learning_rate_(learning_rate),
-      beta1_(static_cast<float>(beta1)),
-      beta2_(static_cast<float>(beta2)),
+      beta1_(beta1),
+      beta2_(beta2),
       epsilon_(epsilon),
       weight_decay_(weight_decay),
-      exact_beta1_(beta1),
-      exact_beta2_(beta2) {
+      // Of the betas as rounded, so that the correction of the first step undoes it exactly.
+      exact_beta1_(beta1_),
+      exact_beta2_(beta2_) {
   for (std::size_t t = 0; t < kCorrectionCount; ++t) {
-    corrections_.push_back({static_cast<float>(1.0 - std::pow(beta1, static_cast<double>(t))),
-                            static_cast<float>(1.0 - std::pow(beta2, static_cast<double>(t)))});
+    corrections_.push_back({static_cast<float>(1.0 - std::pow(exact_beta1_, static_cast<double>(t))),
+                            static_cast<float>(1.0 - std::pow(exact_beta2_, static_cast<double>(t)))});
   }
 }
 

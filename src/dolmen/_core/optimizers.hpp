@@ -38,7 +38,7 @@ struct AdaGrad {
 // Kingma and Ba, ICLR 2015, algorithm 1, with each row's own step count t: state is m, v, t.
 class Adam {
  public:
-  Adam(float learning_rate, double beta1, double beta2, float epsilon, float weight_decay);
+  Adam(float learning_rate, float beta1, float beta2, float epsilon, float weight_decay);
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim + 1; }
   void init(float* state, std::uint32_t dim) const noexcept;
   void step(const Step& step) const noexcept;

@@ -20,7 +20,8 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
     : index_(options.hash_seed),
       rows_(options.dim, std::visit([&](const auto& o) { return o.state_dim(options.dim); }, optimizer)),
       optimizer_(std::move(optimizer)),
-      start_values_(options.seed, options.initial_range) {}
+      start_values_(options.seed, options.initial_range),
+      start_(options.dim) {}
 
 // ---------------------------------------------------------------------------------------------------------- reading
 
@@ -97,7 +98,7 @@ void Table::lookup_or_insert(std::span<const std::int64_t> fids, std::int64_t no
         std::fill_n(&out[i * dim], dim, 0.0F);
         continue;
       }
-      place = insert_row(fid, now_us);
+      place = insert_row(fid, now_us, nullptr);
       touch(place.row());
       pending_.erase(fid);
     }
@@ -279,18 +280,16 @@ void Table::prefetch_vector(std::uint32_t row) const noexcept {
   prefetch_lines(rows_.vector(row), rows_.dim() * sizeof(float));
 }
 
-// A row with start values, not yet counted as seen, in no epoch.
-CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us) {
+// A row with the given vector, or start values where that is null; not yet counted as seen, in no epoch. It is whole
+// before any reader can find it.
+CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector) {
   const std::uint32_t row = rows_.allocate();
   try {
-    const std::span vector(rows_.vector(row), rows_.dim());
-#ifdef DOLMEN_THREAD_SANITIZER
-    std::vector<float> start(rows_.dim());
-    start_values_.fill(fid, start);
-    copy_to_shared(vector.data(), start.data(), vector.size());
-#else
-    start_values_.fill(fid, vector);
-#endif
+    if (vector == nullptr) {
+      start_values_.fill(fid, start_);
+      vector = start_.data();
+    }
+    copy_to_shared(rows_.vector(row), vector, rows_.dim());
     std::visit([&](const auto& optimizer) { optimizer.init(rows_.state(row), rows_.dim()); }, optimizer_);
     RowFacts& facts = rows_.facts(row);
     facts.fid.store(fid, std::memory_order_relaxed);
@@ -310,8 +309,9 @@ CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us
 std::uint32_t Table::put(std::int64_t fid, const float* vector) {
   CuckooIndex::Place place = index_.place_of(fid);
   if (!place) {
-    place = insert_row(fid, time_seen_max_us_);
+    place = insert_row(fid, time_seen_max_us_, vector);
     pending_.erase(fid);
+    return place.row();
   }
   const Change change(place.bucket->version);
   copy_to_shared(rows_.vector(place.row()), vector, rows_.dim());

@@ -138,7 +138,7 @@ class Table {
     return oldest_epoch_ + static_cast<std::uint32_t>(changes_.size()) - 1;
   }
   Sights sights_to_admit(std::int64_t fid, std::int64_t now_us);
-  CuckooIndex::Place insert_row(std::int64_t fid, std::int64_t last_seen_us);
+  CuckooIndex::Place insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector);
   std::uint32_t put(std::int64_t fid, const float* vector);
   void touch(std::uint32_t row);
   void remove(CuckooIndex::Place place) noexcept;
@@ -153,6 +153,7 @@ class Table {
   RowStore rows_;
   Optimizer optimizer_;
   StartValues start_values_;
+  std::vector<float> start_;  // Where they are made.
   std::vector<Rule> rules_ = std::vector<Rule>(kSlotCount);
   std::vector<SlotTotal> totals_ = std::vector<SlotTotal>(kSlotCount);
   std::unordered_map<std::int64_t, Sights> pending_;

@@ -256,11 +256,11 @@ class Table:
             raise ValueError(f"chunk_rows must be at least 1, got {chunk_rows}")
         next_row = 0
         while True:
-            *columns, next_row = self._native.read_rows(next_row, chunk_rows)
-            chunk = RowChunk(*columns)
-            if len(chunk.fids) == 0:
+            columns = self._native.read_rows(next_row, chunk_rows)
+            if len(columns[0]) == 0:
                 return
-            yield chunk
+            next_row = columns[-1]
+            yield RowChunk(*columns[:-1])
 
     def restore_chunk(self, chunk: RowChunk) -> None:
         """Add rows that this table does not have, with their state, counts and ages.

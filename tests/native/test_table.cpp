@@ -1,0 +1,133 @@
+// The native table without Python, for the sanitizers: random operations against std::map, and readers beside a writer.
+// Usage: test_table [seconds of the thread test]
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "table.hpp"
+
+namespace {
+
+using dolmen::Table;
+
+#define REQUIRE(condition)                                                         \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                                \
+    }                                                                              \
+  } while (false)
+
+constexpr std::uint32_t kDim = 5;
+
+Table make_table(std::uint64_t hash_seed) {
+  return Table({kDim, 1, hash_seed, 0.01F}, dolmen::AdaGrad{0.05F, 0.1F, 1e-8F, 0.0F});
+}
+
+std::vector<float> rows_of(const std::vector<std::int64_t>& fids, float plus = 0.0F) {
+  std::vector<float> rows;
+  for (const std::int64_t fid : fids) rows.insert(rows.end(), kDim, static_cast<float>(fid % 100'000) + plus);
+  return rows;
+}
+
+// Assign and erase at random, from few FIDs to many, so that segments grow and split; then every FID reads back.
+void test_against_map(std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  Table table = make_table(seed);
+  std::map<std::int64_t, float> expected;
+  for (int step = 0; step < 400; ++step) {
+    std::vector<std::int64_t> fids(1 + random() % 600);
+    for (std::int64_t& fid : fids) fid = static_cast<std::int64_t>(random() % 60'000) << (seed % 3 * 15);
+    if (random() % 3 != 0) {
+      const float plus = static_cast<float>(step) / 1024.0F;
+      table.assign(fids, rows_of(fids, plus));
+      for (const std::int64_t fid : fids) expected[fid] = static_cast<float>(fid % 100'000) + plus;
+    } else {
+      std::size_t erased_count = 0;
+      for (const std::int64_t fid : fids) erased_count += expected.erase(fid);
+      REQUIRE(table.erase(fids) == erased_count);
+    }
+    REQUIRE(table.size() == expected.size());
+  }
+  std::vector<std::int64_t> fids;
+  for (std::int64_t i = 0; i < 60'000; ++i) fids.push_back(i << (seed % 3 * 15));
+  std::vector<float> out(fids.size() * kDim);
+  table.lookup(fids, out);
+  for (std::size_t i = 0; i < fids.size(); ++i) {
+    const auto found = expected.find(fids[i]);
+    for (std::size_t j = 0; j < kDim; ++j)
+      REQUIRE(out[i * kDim + j] == (found == expected.end() ? 0.0F : found->second));
+  }
+}
+
+void test_expire_and_restore() {
+  Table table = make_table(3);
+  table.set_rule(0, {2, 10});
+  std::vector<std::int64_t> fids;
+  for (std::int64_t i = 0; i < 30'000; ++i) fids.push_back(i);
+  std::vector<float> out(fids.size() * kDim);
+  for (std::int64_t now = 0; now < 4; ++now) table.lookup_or_insert(fids, now, out);
+  REQUIRE(table.size() == fids.size());
+  REQUIRE(table.apply_gradients(fids, out, 1.0F) == fids.size());
+  const std::size_t used = table.memory().rows;
+  REQUIRE(table.expire(12) == 0);
+  REQUIRE(table.expire(13) == fids.size());
+  REQUIRE(table.memory().rows < used / 10);
+  REQUIRE(table.delta_since(0).removed.size() == fids.size());
+}
+
+// The writer makes, changes, moves and removes rows; each row has one value in all its columns at every instant.
+void test_readers_beside_a_writer(double seconds) {
+  Table table = make_table(7);
+  std::vector<std::int64_t> stable, churned;
+  for (std::int64_t i = 0; i < 3000; ++i) stable.push_back(i);
+  for (std::int64_t i = 0; i < 30'000; ++i) churned.push_back(50'000 + i);
+  table.assign(stable, rows_of(stable));
+  std::atomic<bool> is_over{false};
+  std::atomic<std::uint64_t> read_count{0};
+  const auto read = [&](std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    std::vector<std::int64_t> fids(500);
+    std::vector<float> out(fids.size() * kDim);
+    while (!is_over) {
+      for (std::size_t i = 0; i < fids.size(); ++i)
+        fids[i] = i % 2 == 0 ? stable[random() % 3000] : churned[random() % 30'000];
+      table.lookup(fids, out);
+      for (std::size_t i = 0; i < fids.size(); ++i) {
+        const float* row = &out[i * kDim];
+        for (std::size_t j = 1; j < kDim; ++j) REQUIRE(row[j] == row[0]);
+        const float plus = row[0] - static_cast<float>(fids[i]);
+        REQUIRE(plus == 0.0F || plus == 0.5F || (i % 2 == 1 && row[0] == 0.0F));
+      }
+      read_count += fids.size();
+    }
+  };
+  std::thread first(read, 1);
+  std::thread second(read, 2);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  for (int step = 0; std::chrono::steady_clock::now() < end; ++step) {
+    table.assign(stable, rows_of(stable, step % 2 == 0 ? 0.5F : 0.0F));
+    table.assign(churned, rows_of(churned));
+    table.erase(churned);
+    table.forget_epochs(table.advance_epoch());
+  }
+  is_over = true;
+  first.join();
+  second.join();
+  REQUIRE(read_count > 0);
+}
+
+}  // namespace
+
+int main(int argument_count, char** arguments) {
+  const double seconds = argument_count > 1 ? std::atof(arguments[1]) : 5.0;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) test_against_map(seed);
+  test_expire_and_restore();
+  test_readers_beside_a_writer(seconds);
+  std::puts("native tests: ok");
+}
