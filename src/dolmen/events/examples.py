@@ -1,7 +1,7 @@
 """Examples on the log: one record is one batch, as an Arrow stream that any Arrow reader can open.
 
-Columns: those of ``examples_schema``, then ``request_id``. The stream's metadata says which schema it was made for, what of
-the inputs it includes (``positions``) and with which odds its joiner kept negatives.
+Columns: those of ``examples_schema``, then ``request_id``. The stream's metadata says which schema it was made for,
+what of the inputs it includes (``positions``) and the odds with which its joiner kept negatives.
 """
 
 from __future__ import annotations

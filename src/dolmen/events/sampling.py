@@ -1,7 +1,7 @@
 """Negative sampling: which negatives are kept, and the correction that makes predictions true again.
 
-Negatives outnumber positives by far, so each is kept with odds r only. A model trained on what is left predicts too high:
-its odds are 1/r times the true odds. Adding ln r to the served logit undoes exactly that.
+Negatives outnumber positives by far, so each is kept with odds r only. A model trained on what is left predicts too
+high: its odds are 1/r times the true odds. Adding ln r to the served logit undoes exactly that.
 
 Source: S. Wang, H. Zhang, J. Wang, "Nonuniform Negative Sampling and Log Odds Correction with Rare Events Data",
 NeurIPS 2021; used for serving in section 2.3 of "Monolith" (ORSUM 2022, arXiv 2209.07663).
