@@ -1,0 +1,58 @@
+"""A copy of the parameters that stopped learning at some moment, to be judged beside the ones that went on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from dolmen.errors import SnapshotError
+from dolmen.models import Model
+from dolmen.telemetry import logger
+from dolmen.training.snapshot import SnapshotFolder, load_snapshot
+
+if TYPE_CHECKING:
+    from dolmen.training.trainer import Trainer
+
+__all__ = ["Frozen"]
+
+_log = logger(__name__)
+
+
+@final
+class Frozen:
+    """Keeps the copy in ``folder`` as a snapshot, so that it survives restarts.
+
+    It is taken after the first record with which ``after_examples`` are learned (never, if ``None``): a place in the
+    log, not a moment, so that a replay takes the same copy.
+    """
+
+    def __init__(self, folder: Path, after_examples: int | None) -> None:
+        self._snapshots = SnapshotFolder(folder, keep=1)
+        self._after_examples = after_examples
+        self._is_frozen = False
+
+    def recall(self, trainer: Trainer) -> None:
+        """Judge the kept copy again, if the trainer is past the place where it was taken."""
+        if not self._snapshots.paths():
+            return
+        try:
+            kept = load_snapshot(self._snapshots.folder, schema=trainer.schema, for_serving=True)
+        except SnapshotError as problem:
+            _log.warning("frozen copy passed over", problem=str(problem))
+            return
+        if kept.manifest.version <= trainer.version:
+            self._take(trainer, kept.parameters.model, kept.manifest.version)
+
+    def freeze_when_due(self, trainer: Trainer) -> None:
+        """Take the copy, if this is the place."""
+        if self._is_frozen or self._after_examples is None or trainer.judge is None:
+            return
+        if trainer.counters["examples"] >= self._after_examples:
+            path = self._snapshots.write(trainer.contents(created_time_us=0))
+            self._take(trainer, load_snapshot(path, for_serving=True).parameters.model, trainer.version)
+
+    def _take(self, trainer: Trainer, model: Model, version: int) -> None:
+        assert trainer.judge is not None
+        trainer.judge.frozen = model
+        self._is_frozen = True
+        _log.info("frozen copy is judged", version=version)

@@ -1,0 +1,105 @@
+"""What is in a snapshot, for people: ``dolmen inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.embedding import Embeddings, Table
+from dolmen.features import Schema, slot_numbers, values_of
+from dolmen.training.snapshot import load_snapshot
+
+__all__ = ["describe_snapshot"]
+
+_QUANTILES: Final = {"min": 0.0, "p50": 0.5, "p99": 0.99, "max": 1.0}
+
+
+def describe_snapshot(path: Path | str, *, top_count: int = 10) -> dict[str, Any]:
+    """Plain values, ready for JSON or a table.
+
+    ``slots`` has, for each slot that owns rows: ``rows``, ``sights`` (of all rows), quantiles of vectors' ``norms``, of
+    ``counts`` and of ``ages_seconds`` (since the row was last seen, at the data's newest time), and ``top_ids``: the
+    ``top_count`` most often seen, as ``[value, count]`` (the id itself if it was a small integer, else its hash).
+
+    Args:
+        path: a snapshot, a folder of snapshots or a trainer's folder.
+        top_count: how many ids to name.
+
+    Raises:
+        SnapshotError: there is no valid snapshot.
+    """
+    snapshot = load_snapshot(path)
+    manifest, schema, embeddings = snapshot.manifest, snapshot.parameters.schema, snapshot.parameters.embeddings
+    return {
+        "path": str(snapshot.path),
+        "version": manifest.version,
+        "offset": manifest.offset,
+        "lineage": manifest.lineage,
+        "dolmen": manifest.dolmen,
+        "created_time_us": manifest.created_time_us,
+        "newest_event_time_us": manifest.newest_event_time_us,
+        "model": manifest.model,
+        "model_options": manifest.model_options,
+        "train": manifest.train,
+        "schema": manifest.schema,
+        "schema_fingerprint": manifest.schema_fingerprint,
+        "positions": manifest.positions,
+        "counters": manifest.counters,
+        "file_bytes": {name: entry.bytes for name, entry in manifest.files.items()},
+        "dense_parameters": sum(one.numel() for one in snapshot.parameters.model.parameters()),
+        "rows": len(embeddings),
+        "table_bytes": embeddings.memory(),
+        "slots": _slots(schema, embeddings, manifest.newest_event_time_us, top_count),
+    }
+
+
+def _slots(schema: Schema, embeddings: Embeddings, now_us: int, top_count: int) -> dict[str, dict[str, Any]]:
+    columns = {dim: _Columns(table) for dim, table in embeddings.tables.items()}
+    told: dict[str, dict[str, Any]] = {}
+    for name, slot in schema.slots.items():
+        if schema.owner(name) is not slot:
+            continue
+        table = columns[slot.dim]
+        chosen = np.flatnonzero(table.slot_numbers == schema.slot_number(name))
+        counts = table.counts[chosen]
+        top = chosen[np.argsort(-counts, kind="stable")[:top_count]]
+        told[name] = {
+            "dim": slot.dim,
+            "rows": len(chosen),
+            "sights": int(counts.sum()),
+            "norms": _quantiles(table.norms[chosen]),
+            "counts": _quantiles(counts),
+            "ages_seconds": _quantiles(np.maximum(0, now_us - table.last_seen_us[chosen]) / 1e6),
+            "top_ids": [
+                [int(value), int(count)]
+                for value, count in zip(values_of(table.fids[top]), table.counts[top], strict=True)
+            ],
+        }
+    return told
+
+
+class _Columns:
+    """What is told of a table's rows, column by column; the vectors themselves stay behind."""
+
+    def __init__(self, table: Table) -> None:
+        chunks = list(table.export_chunks())
+        self.fids = _joined([chunk.fids for chunk in chunks], np.int64)
+        self.counts = _joined([chunk.counts for chunk in chunks], np.int64)
+        self.last_seen_us = _joined([chunk.last_seen_us for chunk in chunks], np.int64)
+        self.norms = _joined([np.linalg.norm(chunk.vectors, axis=1) for chunk in chunks], np.float32)
+        self.slot_numbers = slot_numbers(self.fids)
+
+
+def _joined(parts: list[NDArray[Any]], kind: type) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+
+
+def _quantiles(values: NDArray[Any]) -> dict[str, float]:
+    if len(values) == 0:
+        return {}
+    return {
+        name: float(value) for name, value in zip(_QUANTILES, np.quantile(values, [*_QUANTILES.values()]), strict=True)
+    }

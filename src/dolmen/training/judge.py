@@ -1,0 +1,84 @@
+"""Progressive evaluation: predict first, learn after, on the same stream; so every example is a test example once.
+
+Four courses are judged side by side:
+
+- ``served``: the probabilities that people were answered with, which is what counts;
+- ``online``: the trainer's own parameters just before they learn the example;
+- ``frozen``: a copy that stopped learning at some moment, which shows what learning on is worth;
+- ``online_since``: the online course over exactly the examples that the frozen one was judged on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dolmen.evaluation import Progressive
+from dolmen.features import Batch, Schema
+from dolmen.models import Model, scorer
+
+__all__ = ["Judge"]
+
+_COURSES: Final = ("served", "online", "frozen", "online_since")
+
+
+@final
+class Judge:
+    """Judges the probabilities of ``label`` (the schema's first if ``None``)."""
+
+    def __init__(self, schema: Schema, label: str | None = None) -> None:
+        self.label = label if label is not None else next(iter(schema.labels))
+        self.courses = {name: Progressive() for name in _COURSES}
+        self.frozen: Model | None = None
+
+    @property
+    def auc(self) -> float:
+        """Of the online course so far; NaN until both labels were seen."""
+        return self.courses["online"].auc
+
+    def see(self, model: Model, batch: Batch) -> None:
+        """Judge everybody on ``batch``; ``model`` has not learned it yet."""
+        labels = batch.labels[self.label].numpy()
+        weights = (batch.weights / batch.sampling_rates).numpy()
+        online = _probabilities(model, batch)
+        self.courses["online"].update(online, labels, weights)
+        if self.frozen is not None:
+            self.courses["frozen"].update(_probabilities(self.frozen, batch), labels, weights)
+            self.courses["online_since"].update(online, labels, weights)
+        self.courses["served"].update(batch.served_probabilities.numpy(), labels, weights)  # NaN: not served
+
+    def restart(self) -> None:
+        """Forget what was seen."""
+        self.courses = {name: Progressive() for name in _COURSES}
+
+    def figures(self) -> dict[str, float]:
+        """For people: such as ``auc_online`` over the whole stream, and ``auc_online_recent`` over its newest part."""
+        figures: dict[str, float] = {}
+        for name, course in self.courses.items():
+            total, recent = course.total(), course.recent()
+            figures[f"judged_{name}_total"] = total.pop("count")
+            del recent["count"]
+            figures |= {f"{figure}_{name}": value for figure, value in total.items()}
+            figures |= {f"{figure}_{name}_recent": value for figure, value in recent.items()}
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {name: course.state_dict() for name, course in self.courses.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        for name, course in self.courses.items():
+            course.load_state_dict(state[name])
+
+
+def _probabilities(model: Model, batch: Batch) -> NDArray[np.float32]:
+    able = scorer(model)
+    able.eval()
+    with torch.no_grad():
+        probabilities: NDArray[np.float32] = able.score(batch).sigmoid().numpy()
+    return probabilities

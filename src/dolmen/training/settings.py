@@ -1,0 +1,156 @@
+"""What a trainer process is told, and how it comes to its trainer: from the newest snapshot, or from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from dolmen.clock import parse_duration_us
+from dolmen.embedding import Embed, Embeddings, Optimizer
+from dolmen.errors import ConfigError
+from dolmen.events import Log, Topic
+from dolmen.features import Schema
+from dolmen.models import build, describe
+from dolmen.telemetry import logger
+from dolmen.training.config import TrainConfig
+from dolmen.training.snapshot import Manifest, Snapshot, SnapshotFolder, load_snapshot
+from dolmen.training.specimens import Specimens
+from dolmen.training.trainer import Trainer
+
+__all__ = ["TrainerSettings", "new_trainer", "open_trainer"]
+
+_log = logger(__name__)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """One trainer process.
+
+    Args:
+        folder: its state: ``snapshots/``, ``frozen/``, ``bad/``. One trainer at a time works in it.
+        schema: of the examples.
+        model: a name that ``dolmen.models.build`` knows.
+        model_options: that model's options.
+        train: settings of learning.
+        optimizer: of the tables' rows; AdaGrad if ``None``.
+        start_from: a snapshot (of a batch run, say) to begin with where ``folder`` has none yet.
+        sync_every: how often deltas are published; what a person does is in the answers about this much later.
+        dense_every: how often a delta carries the dense layers too. They are few megabytes at most and move slowly.
+        snapshot_every: how often a snapshot is written; a restart replays at most this much of the stream.
+        keep_snapshots: older ones are deleted; three, so that two may be bad.
+        freeze_after_examples: keep a copy of the parameters as of then and judge it beside the learning ones.
+        status_every: how often figures go to the topic ``status``.
+        threads: of torch. Steps are small: one thread is fastest, and bits do not depend on the machine's cores.
+        dataset: what is being learned, for people.
+    """
+
+    folder: Path
+    schema: Schema
+    model: str = "joint"
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optimizer: Optimizer | None = None
+    start_from: Path | None = None
+    sync_every: str = "250ms"
+    dense_every: str = "1s"
+    snapshot_every: str = "30s"
+    keep_snapshots: int = 3
+    freeze_after_examples: int | None = None
+    status_every: str = "1s"
+    threads: int = 1
+    dataset: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("sync_every", "dense_every", "snapshot_every", "status_every"):
+            try:
+                duration_us = parse_duration_us(getattr(self, name))
+            except ValueError as problem:
+                raise ConfigError(f"trainer.{name}: {problem}") from None
+            if duration_us == 0:
+                raise ConfigError(f"trainer.{name} must be above 0, got {getattr(self, name)!r}")
+        for name, least in (("keep_snapshots", 1), ("threads", 1), ("freeze_after_examples", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"trainer.{name} must be at least {least}, got {value}")
+
+
+def new_trainer(
+    schema: Schema,
+    model: str = "joint",
+    options: Mapping[str, Any] | None = None,
+    config: TrainConfig | None = None,
+    *,
+    optimizer: Optimizer | None = None,
+    specimens: Specimens | None = None,
+) -> Trainer:
+    """A trainer that has learned nothing: empty tables and a new model, both from the config's seed.
+
+    Raises:
+        ConfigError: the model's name or an option is unknown or cannot be used.
+    """
+    config = config if config is not None else TrainConfig()
+    embed = Embed(Embeddings(schema, optimizer=optimizer, seed=config.seed))
+    made = build(model, options if options is not None else {}, embed, seed=config.seed)
+    return Trainer(made, embed, config, specimens=specimens)
+
+
+def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
+    """The trainer that ``settings`` ask for, at the newest valid snapshot of its folder, and that snapshot's lineage.
+
+    Where there is no snapshot yet it is new, or goes on from ``start_from``, at the log's first example; the lineage is
+    then ``""``: none is written.
+
+    Raises:
+        ConfigError: the snapshot is of another model or optimiser than the settings.
+        SnapshotError: there are snapshots, and none can be used.
+    """
+    specimens = Specimens(settings.folder / "bad")
+    folder = SnapshotFolder(settings.folder / "snapshots")
+    if folder.paths():
+        snapshot = load_snapshot(folder.folder, schema=settings.schema)
+        _check_same(settings, snapshot, folder.folder)
+        trainer = Trainer.resume(snapshot, settings.train, specimens=specimens)
+        if trainer.lineage != snapshot.manifest.lineage:
+            _log.warning("settings of learning have changed, a new lineage begins", version=trainer.version)
+        return trainer, snapshot.manifest.lineage
+    if settings.start_from is not None:
+        snapshot = load_snapshot(settings.start_from, schema=settings.schema)
+        _check_same(settings, snapshot, settings.start_from)
+        trainer = Trainer.resume(snapshot, settings.train, specimens=specimens)
+        trainer.begin_lineage()
+        trainer.positions.clear()
+    else:
+        trainer = new_trainer(
+            settings.schema,
+            settings.model,
+            settings.model_options,
+            settings.train,
+            optimizer=settings.optimizer,
+            specimens=specimens,
+        )
+    trainer.offset, _ = log.bounds(Topic.EXAMPLES, 0)
+    return trainer, ""
+
+
+def _check_same(settings: TrainerSettings, snapshot: Snapshot, place: Path) -> None:
+    mend = f"take over the snapshot's value, or start in another folder than {place}"
+    manifest = snapshot.manifest
+    # Built, so that options left out and options at their defaults are the same thing.
+    asked = describe(build(settings.model, settings.model_options, snapshot.parameters.embed))
+    for name, wanted, found in (("model", asked["name"], manifest.model), *_options(asked["options"], manifest)):
+        if wanted != found:
+            raise ConfigError(f"trainer.{name} is {wanted!r}, snapshot {snapshot.path.name} has {found!r}; {mend}")
+    for table in snapshot.parameters.embeddings.tables.values():
+        if settings.optimizer is not None and table.optimizer != settings.optimizer:
+            raise ConfigError(
+                f"trainer.optimizer is {settings.optimizer}, snapshot {snapshot.path.name} has {table.optimizer};"
+                f" {mend}"
+            )
+
+
+def _options(asked: Mapping[str, Any], manifest: Manifest) -> list[tuple[str, Any, Any]]:
+    names = sorted({*asked, *manifest.model_options})
+    return [(f"model_options.{name}", asked.get(name), manifest.model_options.get(name)) for name in names]

@@ -1,0 +1,417 @@
+"""The trainer: one batch, one step, whether the batches come from a data set (``fit``) or a stream (``follow``).
+
+One record of the topic ``examples`` is one step, in the log's order. All that a step does follows from the record, the
+parameters before it and the number of the step: rows age by event time, random draws come from (seed, step), expiry
+happens between two records. So a trainer that was killed and started again from a snapshot walks the same road, bit for
+bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any, Final, Self, final
+
+import torch
+from torch import Tensor
+
+from dolmen.clock import parse_duration_us
+from dolmen.embedding import Embed, Embeddings
+from dolmen.errors import BadEventError, OffsetGoneError, SchemaError, SnapshotError
+from dolmen.events import Log, Record, Topic
+from dolmen.events.examples import decode_examples
+from dolmen.features import Batch, Schema
+from dolmen.models import Ability, Model, describe
+from dolmen.seeds import derive_seed
+from dolmen.telemetry import logger
+from dolmen.training.config import TrainConfig
+from dolmen.training.fit import FitReport, fit
+from dolmen.training.judge import Judge
+from dolmen.training.snapshot import Contents, Parameters, Snapshot, SnapshotFolder
+from dolmen.training.specimens import Specimens
+
+__all__ = ["StepReport", "Trainer"]
+
+_log = logger(__name__)
+
+_READ_RECORDS_MAX: Final = 64  # small, so that what happens between records (sync, stop) never waits for long
+_EXPIRIES_IN_A_LIFE: Final = 50  # by default a row outlives its time by 2 % at most
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did. ``is_learned`` is false where the batch was empty or its loss was no number."""
+
+    loss: float
+    example_count: int
+    is_learned: bool
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What ``Trainer.keep`` copied."""
+
+    embeddings: Embeddings
+    dense: Mapping[str, Tensor]
+    optimizer: dict[str, Any]
+    newest_event_time_us: int
+
+
+@final
+class Trainer:
+    """Trains one model on one set of tables. Not thread-safe: one thread steps, publishes and writes snapshots.
+
+    Args:
+        model: anything with a ``loss``; scored before it learns if it declares ``Scores``.
+        embed: the look-up that the model was built with.
+        config: see ``TrainConfig``.
+        description: ``name`` and ``options`` of the model, kept in snapshots to build it again; ``None``: as the
+            registry of models describes it, which knows our own models only.
+        specimens: keeps examples of records that cannot be used; none are kept if ``None``.
+
+    Attributes:
+        version: steps since the beginning; what parameters are called by.
+        offset: of the next record of ``examples``.
+        lineage: the name of this course of learning, see ``sync``.
+        newest_event_time_us: the data's time so far.
+        positions: what of the log's other topics the records so far include.
+        counters: whole numbers for people; they are in snapshots, so that they stay true over restarts.
+        loss_sum, step_seconds, step_count: of all steps of this process, over examples, time and count.
+        logged_us: when the newest record that was learned had been written.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        embed: Embed,
+        config: TrainConfig | None = None,
+        *,
+        description: Mapping[str, Any] | None = None,
+        specimens: Specimens | None = None,
+    ) -> None:
+        self.model, self.embed = model, embed
+        self.config = config if config is not None else TrainConfig()
+        self._description = description
+        self.specimens = specimens
+        self.version = self.offset = 0
+        self.lineage = ""
+        self.begin_lineage()
+        self.newest_event_time_us = 0
+        self.positions: dict[str, int] = {}
+        self.counters = {
+            "examples": 0,
+            "records": 0,
+            "records_bad": 0,
+            "records_gone": 0,
+            "steps_refused": 0,
+            "expired": 0,
+        }
+        self.loss_sum = self.step_seconds = 0.0
+        self.step_count = self.logged_us = 0
+        self.judge = Judge(self.schema, self.config.label) if Ability.SCORES in model.abilities else None
+        self._names = [name for name, _ in model.named_parameters()]
+        self._dense = list(model.parameters())
+        self._optimizer = self._new_optimizer()
+        self._future_us = parse_duration_us(self.config.future_max)
+        self._expire_every_us = _expire_every_us(self.schema, self.config)
+
+    @property
+    def schema(self) -> Schema:
+        """What the examples hold."""
+        return self.embed.schema
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """The tables that are trained."""
+        return self.embed.embeddings
+
+    def step(self, batch: Batch, *, logged_us: int | None = None) -> StepReport:
+        """Judge the model on ``batch``, then learn from it.
+
+        A row's step does not depend on how many strangers share its batch: its gradient is that of the summed loss. The
+        dense layers follow the mean.
+
+        Args:
+            batch: examples with labels.
+            logged_us: when the batch was written, if that is known; event times much later are not believed.
+        """
+        self.version += 1
+        if batch.size == 0:
+            return StepReport(0.0, 0, is_learned=False)
+        self._advance_time(batch, logged_us)
+        every = self.config.evaluate_every
+        if self.judge is not None and every and self.version % every == 0:
+            self.judge.see(self.model, batch)
+        # torch's generator is the process's own; seeding it by step makes a step independent of all draws before.
+        torch.default_generator.manual_seed(derive_seed(self.config.seed, "step", self.version))
+        self.model.train()
+        with self.embed.recording(self.newest_event_time_us) as tape:
+            loss = self.model.loss(batch)
+            value = loss.item()
+            is_learned = math.isfinite(value)
+            if is_learned:
+                torch.autograd.backward(loss * batch.size)
+                is_learned = self._step_dense(batch.size)
+            if is_learned:
+                tape.apply(self.config.embedding_rate_scale)
+        self.model.zero_grad()
+        self.counters["examples"] += batch.size
+        if not is_learned:
+            self.counters["steps_refused"] += 1
+        return StepReport(value, batch.size, is_learned)
+
+    def learn(self, record: Record) -> StepReport | None:
+        """One record of the topic ``examples``: decode, step, and note its place. ``None``: it cannot be used.
+
+        A bad record is counted, a specimen is kept, and it is passed over; it is a version like any other.
+        """
+        report: StepReport | None = None
+        try:
+            examples = decode_examples(self.schema, record.value)
+        except (BadEventError, SchemaError) as problem:
+            self.version += 1
+            self.counters["records_bad"] += 1
+            self._keep_specimen(record, str(problem))
+        else:
+            started = time.perf_counter()
+            report = self.step(examples.batch, logged_us=record.time_us)
+            self.step_seconds += time.perf_counter() - started
+            self.step_count += 1
+            self.loss_sum += report.loss * report.example_count if report.is_learned else 0.0
+            self.positions.update(examples.positions)
+            if examples.batch.size and not report.is_learned:
+                self._keep_specimen(record, f"its loss is {report.loss}, or its gradients are not finite")
+        self.counters["records"] += 1
+        self.logged_us = record.time_us
+        self.offset = record.offset + 1
+        self.positions[f"{Topic.EXAMPLES}/0"] = self.offset
+        return report
+
+    def follow(
+        self,
+        log: Log,
+        stop: Event,
+        *,
+        between: Callable[[], None] | None = None,
+        wait_seconds: float = 0.05,
+    ) -> None:
+        """Learn from the topic ``examples`` as it grows, until ``stop`` is set.
+
+        Args:
+            log: where the examples are.
+            stop: set it to return after the current record.
+            between: called after each record, and at least every ``wait_seconds`` while there is none.
+            wait_seconds: how long to wait for a record at a time.
+        """
+        while not stop.is_set():
+            try:
+                records = log.read(
+                    Topic.EXAMPLES, 0, self.offset, max_records=_READ_RECORDS_MAX, wait_seconds=wait_seconds
+                )
+            except OffsetGoneError as problem:
+                self._pass_over_gone(log, problem)
+                continue
+            for record in records:
+                self.learn(record)
+                if between is not None:
+                    between()
+                if stop.is_set():
+                    return
+            if not records and between is not None:
+                between()
+
+    def fit(
+        self,
+        batches: Iterable[Batch],
+        *,
+        epochs: int = 1,
+        validation: Iterable[Batch] | None = None,
+        patience: int | None = None,
+        progress: bool | None = None,
+    ) -> FitReport:
+        """Learn from a data set: ``epochs`` passes over ``batches``. See ``dolmen.training.fit``."""
+        return fit(self, batches, epochs=epochs, validation=validation, patience=patience, progress=progress)
+
+    def parameters(self) -> Parameters:
+        """The parameters as they are, shared and not copied."""
+        return Parameters(
+            schema=self.schema,
+            model=self.model,
+            embed=self.embed,
+            embeddings=self.embeddings,
+            version=self.version,
+            dense_version=self.version,
+            lineage=self.lineage,
+            newest_event_time_us=self.newest_event_time_us,
+            positions=dict(self.positions),
+        )
+
+    def contents(self, *, created_time_us: int, parameters_offset: int = 0) -> Contents:
+        """What a snapshot of this moment holds; write it before the next step.
+
+        Raises:
+            ConfigError: the model is not of the registry, and the trainer was given no ``description``.
+        """
+        description = self._description if self._description is not None else describe(self.model)
+        return Contents(
+            schema=self.schema,
+            model=self.model,
+            embeddings=self.embeddings,
+            model_name=description["name"],
+            model_options=description["options"],
+            train=self.config.to_dict(),
+            version=self.version,
+            offset=self.offset,
+            lineage=self.lineage,
+            created_time_us=created_time_us,
+            newest_event_time_us=self.newest_event_time_us,
+            positions=dict(self.positions),
+            parameters_offset=parameters_offset,
+            counters=dict(self.counters),
+            evaluation=self.judge.state_dict() if self.judge is not None else {},
+            optimizer=self._optimizer_tensors(),
+        )
+
+    def save(self, folder: Path | str, *, created_time_us: int = 0) -> Path:
+        """Write a snapshot into ``folder`` (of snapshots); returns its own folder."""
+        return SnapshotFolder(folder).write(self.contents(created_time_us=created_time_us))
+
+    @classmethod
+    def resume(
+        cls, snapshot: Snapshot, config: TrainConfig | None = None, *, specimens: Specimens | None = None
+    ) -> Self:
+        """A trainer that goes on where ``snapshot`` was taken.
+
+        With a ``config`` that differs from the snapshot's, it goes on under a new lineage: the same version will not
+        mean the same bits any more, so replicas must start again.
+
+        Raises:
+            SnapshotError: the optimiser's state does not fit the model.
+        """
+        manifest, parameters = snapshot.manifest, snapshot.parameters
+        written = TrainConfig.from_dict(manifest.train)
+        trainer = cls(
+            parameters.model,
+            parameters.embed,
+            config if config is not None else written,
+            description={"name": manifest.model, "options": manifest.model_options},
+            specimens=specimens,
+        )
+        trainer.version, trainer.offset = manifest.version, manifest.offset
+        if trainer.config == written:
+            trainer.lineage = manifest.lineage
+        trainer.newest_event_time_us = manifest.newest_event_time_us
+        trainer.positions = dict(manifest.positions)
+        trainer.counters.update(manifest.counters)
+        if trainer.judge is not None and snapshot.evaluation:
+            trainer.judge.load_state_dict(snapshot.evaluation)
+        trainer._load_optimizer(snapshot)
+        return trainer
+
+    def begin_lineage(self) -> None:
+        """From here on the same version does not mean the same bits as before; what was published under it ends."""
+        self.lineage = secrets.token_hex(8)
+
+    def keep(self) -> Kept:
+        """A copy of everything that learning changes, to come back to with ``restore``."""
+        return Kept(
+            embeddings=self.embeddings.clone(),
+            dense={name: tensor.clone() for name, tensor in self.model.state_dict().items()},
+            optimizer=copy.deepcopy(self._optimizer.state_dict()) if self._optimizer is not None else {},
+            newest_event_time_us=self.newest_event_time_us,
+        )
+
+    def restore(self, kept: Kept) -> None:
+        """Go back to what ``keep`` gave. ``embeddings`` is another object then; ``version`` goes on counting."""
+        self.embed.embeddings = kept.embeddings
+        self.model.load_state_dict(kept.dense)
+        if self._optimizer is not None:
+            self._optimizer.load_state_dict(kept.optimizer)
+        self.newest_event_time_us = kept.newest_event_time_us
+
+    def _advance_time(self, batch: Batch, logged_us: int | None) -> None:
+        newest_us = int(batch.event_times_us.max())
+        if logged_us is not None:
+            newest_us = min(newest_us, logged_us + self._future_us)
+        before_us, self.newest_event_time_us = self.newest_event_time_us, max(self.newest_event_time_us, newest_us)
+        every_us = self._expire_every_us
+        if every_us and before_us and before_us // every_us != self.newest_event_time_us // every_us:
+            self.counters["expired"] += self.embeddings.expire(self.newest_event_time_us)
+
+    def _step_dense(self, size: int) -> bool:
+        """Move the dense layers by the mean gradient; false, and nothing moved, where it is not finite."""
+        if self._optimizer is None:
+            return True
+        gradients = [one.grad for one in self._dense if one.grad is not None]
+        if not gradients:
+            return True
+        torch._foreach_div_(gradients, float(size))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
+        if not math.isfinite(norm):
+            return False
+        longest = self.config.gradient_norm_max
+        if longest is not None and norm > longest:
+            torch._foreach_mul_(gradients, longest / norm)
+        rate = self.config.learning_rate * min(1.0, size / self.config.full_batch)
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.step()
+        return True
+
+    def _new_optimizer(self) -> torch.optim.Optimizer | None:
+        if not self._dense:
+            return None
+        # Fused: one call into C++ for all layers, which is most of what a small step costs otherwise.
+        return torch.optim.AdamW(
+            self._dense, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
+        )
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        if self._optimizer is None:
+            return {}
+        state = self._optimizer.state_dict()["state"]
+        return {f"{self._names[index]}.{key}": value for index, kept in state.items() for key, value in kept.items()}
+
+    def _load_optimizer(self, snapshot: Snapshot) -> None:
+        if self._optimizer is None:
+            return
+        places = {name: index for index, name in enumerate(self._names)}
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in snapshot.optimizer.items():
+            layer, _, key = name.rpartition(".")
+            if layer not in places or (tensor.dim() > 0 and tensor.shape != self._dense[places[layer]].shape):
+                raise SnapshotError(f"snapshot {snapshot.path.name}: the optimiser's {name} fits no layer of the model")
+            state.setdefault(places[layer], {})[key] = tensor
+        whole = self._optimizer.state_dict()
+        self._optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+    def _keep_specimen(self, record: Record, problem: str) -> None:
+        _log.warning("record passed over", topic=Topic.EXAMPLES, offset=record.offset, problem=problem)
+        if self.specimens is not None:
+            self.specimens.keep(Topic.EXAMPLES, record.offset, record.value, problem)
+
+    def _pass_over_gone(self, log: Log, problem: OffsetGoneError) -> None:
+        first, _ = log.bounds(Topic.EXAMPLES, 0)
+        _log.error(
+            "examples were deleted before they were learned", offset=self.offset, first=first, problem=str(problem)
+        )
+        self.counters["records_gone"] += first - self.offset
+        self.offset = first
+        self.begin_lineage()  # a replay from an older snapshot could meet another hole
+
+
+def _expire_every_us(schema: Schema, config: TrainConfig) -> int:
+    """How often rows are looked over, in the data's time; 0 where no slot expires."""
+    lives = [slot.expire_after_us for slot in schema.slots.values() if slot.expire_after_us]
+    if not lives:
+        return 0
+    if config.expire_every is not None:
+        return parse_duration_us(config.expire_every)
+    return max(1, min(lives) // _EXPIRIES_IN_A_LIFE)

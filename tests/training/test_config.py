@@ -1,0 +1,32 @@
+import pytest
+
+from dolmen.errors import ConfigError
+from dolmen.training import TrainConfig
+
+
+def test_config_survives_being_written() -> None:
+    config = TrainConfig(learning_rate=0.01, expire_every="2h", seed=7)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rate", 0.0, r"train\.learning_rate must be above 0, got 0"),
+        ("full_batch", 0, r"train\.full_batch must be at least 1, got 0"),
+        ("weight_decay", -1.0, r"train\.weight_decay must be at least 0, got -1"),
+        ("gradient_norm_max", 0.0, r"train\.gradient_norm_max must be above 0"),
+        ("embedding_rate_scale", 0.0, r"train\.embedding_rate_scale must be above 0"),
+        ("evaluate_every", -1, r"train\.evaluate_every must be at least 0"),
+        ("expire_every", "soon", r"train\.expire_every: .*'soon'"),
+        ("future_max", "0s", r"train\.future_max must be above 0, got '0s'"),
+    ],
+)
+def test_a_value_out_of_range_is_named(name: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_dict({name: value})
+
+
+def test_an_unknown_setting_offers_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="'learning_rat'; did you mean 'learning_rate'"):
+        TrainConfig.from_dict({"learning_rat": 0.1})
