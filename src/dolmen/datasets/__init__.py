@@ -3,5 +3,18 @@
 from dolmen.datasets.dataset import Dataset, DatasetInfo, Slate, Split
 from dolmen.datasets.examples import Batches
 from dolmen.datasets.registry import describe, load, names, where
+from dolmen.datasets.world import World, WorldConfig
 
-__all__ = ["Batches", "Dataset", "DatasetInfo", "Slate", "Split", "describe", "load", "names", "where"]
+__all__ = [
+    "Batches",
+    "Dataset",
+    "DatasetInfo",
+    "Slate",
+    "Split",
+    "World",
+    "WorldConfig",
+    "describe",
+    "load",
+    "names",
+    "where",
+]
