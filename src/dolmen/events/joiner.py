@@ -2,7 +2,8 @@
 
 The rules, and why they are so, stand in docs/concepts/log-and-join.md. In short: impressions and actions are taken in
 the order in which they were logged, and meet by (request id, item). An item with an action leaves at once as a
-positive; when its window closes in stream time, an item without one leaves as a negative, or is dropped by negative sampling.
+positive; when its window closes in stream time, an item without one leaves as a negative, or is dropped by negative
+sampling.
 
 Exactness: one transaction commits positions, pending slates and the finished batches (the outbox) together. Only then
 are the batches appended to the log, named by producer and sequence: repeated after a crash, the append adds nothing.
@@ -77,7 +78,7 @@ class JoinConfig:
     batch_max: int = 2048
     read_max: int = 2000
     cache_max: int = 50_000
-    ahead_max: str = "1m"
+    ahead_max: str = "1s"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -219,7 +220,7 @@ class Joiner:
         return {
             **msgspec.structs.asdict(ledger.counts),
             "records_unread": max(unread, 0),
-            "watermark_us": ledger.stream_time_us,
+            "watermark_us": ledger.stream_time_us if unread > 0 else self._flowed_us(),
             "negative_rate": self.config.negative_rate,
             "state_bytes": self._state.size_bytes(),
         }
