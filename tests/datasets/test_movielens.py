@@ -1,4 +1,5 @@
 import hashlib
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dolmen.datasets import Dataset, movielens, movielens_100k, sources
+from dolmen.datasets import Dataset, movielens, movielens_1m, movielens_100k, sources
 from dolmen.datasets.entry import Tables, content_sha256
 from dolmen.errors import DataError
 
@@ -126,6 +127,34 @@ def test_damaged_files_are_refused_or_read_as_the_original(tmp_path: Path, layou
     assert all("delete that copy" in refusal for refusal in refusals)
 
 
+def test_movielens_1m_is_read_from_its_official_files(cut_off: Path) -> None:
+    archive = cut_off / "ml-1m.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as made:
+        films = "1::Stone Story (1995)::Animation|Comedy\n9::L'\u00e9t\u00e9 (Summer)(1982)::Drama\n"
+        made.writestr("ml-1m/movies.dat", films.encode("latin-1"))
+        made.writestr("ml-1m/users.dat", "1::F::1::10::48067\n2::M::56::16::70072-1\n")
+        made.writestr("ml-1m/ratings.dat", "1::9::5::978300760\n2::1::3::978302109\n")
+    info = replace(movielens_1m.INFO, statistics={"users": 2, "items": 2, "interactions": 2, "clicks": 1})
+
+    dataset = replace(movielens_1m.ENTRY, info=info).load(download=False)
+
+    assert dataset.items.to_pylist() == [
+        {"id": 1, "title": "Stone Story", "genres": ["Animation", "Comedy"], "release_year": 1995},
+        {"id": 9, "title": "L'été (Summer)", "genres": ["Drama"], "release_year": 1982},
+    ]
+    assert dataset.users.to_pylist() == [
+        {"id": 1, "age": 1, "gender": "F", "occupation": "K-12 student", "zip_code": "48067"},
+        {"id": 2, "age": 56, "gender": "M", "occupation": "self-employed", "zip_code": "70072-1"},
+    ]
+    assert [(slate.user, slate.items, slate.clicked) for slate in dataset.slates()] == [
+        (1, [9], [True]),
+        (2, [1], [False]),
+    ]
+    with pytest.raises(DataError, match="counted 2 users, expected 6040"):
+        movielens_1m.ENTRY.load(download=False)
+
+
 ratings_logs = st.lists(
     st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 5), st.integers(0, 400)), min_size=1, max_size=60
 )
@@ -183,25 +212,24 @@ def test_movielens_100k_is_complete_and_in_time_order(ratings_of_films: Dataset)
     assert ratings_of_films.items["title"][0].as_py() == "Toy Story"
 
 
-def copy_of(layout: sources.Layout) -> sources.Place:
-    found = sources.find([layout])
-    if found is None:
-        pytest.skip(f"movielens-100k: no copy as {layout.description} on this machine")
-    return found[1]
-
-
 @pytest.mark.data
-@pytest.mark.parametrize("layout", WRITERS, ids=lambda layout: layout.description)
-def test_every_copy_of_movielens_100k_gives_the_same_tables(layout: sources.Layout) -> None:
-    tables = tables_of(layout, copy_of(layout))
+def test_every_copy_of_movielens_100k_on_this_machine_gives_the_same_tables(ratings_of_films: Dataset) -> None:
+    copies = [
+        (layout, place) for layout in WRITERS for place in map(layout.find, sources.search_path()) if place is not None
+    ]
 
-    assert content_sha256(tables) == movielens_100k.INFO.content_sha256
+    assert copies
+    for layout, place in copies:
+        assert content_sha256(tables_of(layout, place)) == ratings_of_films.info.content_sha256
 
 
 @pytest.mark.data
 def test_the_official_files_of_movielens_100k_give_the_same_tables(tmp_path: Path) -> None:
     """A Parquet copy has every column, so the published files can be rebuilt from it byte for byte."""
-    place = copy_of(movielens_100k.PARQUET)
+    found = sources.find([movielens_100k.PARQUET])
+    if found is None:
+        pytest.skip("movielens-100k: no Parquet copy on this machine (only it has the columns to rebuild the rest)")
+    _, place = found
     published = {
         "u.item": ("movies", "|", "latin-1", "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701"),
         "u.user": ("users", "|", "utf-8", "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),

@@ -158,8 +158,8 @@ def test_only_items_that_are_there_are_shown() -> None:
     world = World(MOVING)
     dataset = world.dataset(5_000)
     rows = pc.index_in(dataset.interactions["item"].combine_chunks(), value_set=dataset.items["id"].combine_chunks())
-    came = dataset.items["available_from"].take(rows).cast(pa.int64()).to_numpy()
-    left = pc.fill_null(dataset.items["available_until"].take(rows).cast(pa.int64()), 2**62).to_numpy()
+    came = dataset.items["available_from_us"].take(rows).to_numpy()
+    left = pc.fill_null(dataset.items["available_until_us"].take(rows), 2**62).to_numpy()
     shown = column(dataset, "event_time")
 
     assert rows.null_count == 0

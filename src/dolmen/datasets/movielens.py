@@ -70,7 +70,7 @@ RATINGS: Final = pa.schema(
     ]
 )
 
-_TITLE_AND_YEAR: Final = re.compile(r"^(.*\S)\s+\((\d{4})\)(?:\s+\(V\))?$")  # (V): released on video only
+_TITLE_AND_YEAR: Final = re.compile(r"^(.*\S)\s*\((\d{4})\)(?:\s+\(V\))?$")  # (V): released on video only
 
 
 def split_title(title: str) -> tuple[str, int | None]:

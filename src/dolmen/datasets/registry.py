@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dolmen.datasets import movielens_100k, simulated
+from dolmen.datasets import movielens_1m, movielens_100k, simulated
 from dolmen.datasets.dataset import Dataset, DatasetInfo
 from dolmen.datasets.entry import Entry
 from dolmen.errors import DataError
@@ -12,7 +12,9 @@ from dolmen.features.schema import suggestion
 
 __all__ = ["describe", "load", "names", "where"]
 
-_ENTRIES: Final[dict[str, Entry]] = {entry.info.name: entry for entry in (movielens_100k.ENTRY, *simulated.ENTRIES)}
+_ENTRIES: Final[dict[str, Entry]] = {
+    entry.info.name: entry for entry in (movielens_100k.ENTRY, movielens_1m.ENTRY, *simulated.ENTRIES)
+}
 
 
 def names() -> list[str]:

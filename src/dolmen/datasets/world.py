@@ -150,7 +150,7 @@ class World:
     def dataset(self, slate_count: int, info: DatasetInfo | None = None) -> Dataset:
         """The first ``slate_count`` slates as tables, with everybody and every item that lived meanwhile.
 
-        ``items`` tells when each came (``available_from``) and left (``available_until``, null if not yet).
+        ``items`` tells when each came and left (``available_from_us``; ``available_until_us``, null if not yet).
         ``info`` is for data sets with a name of their own; it must say that they are simulated.
         """
         if info is None:
@@ -280,18 +280,13 @@ class World:
             "genres": pa.array([genre_names[own].tolist() for own in self._truth.genres(ids)], pa.list_(pa.string())),
         }
         if self._lifetime_us is None:
-            never = pa.nulls(len(ids), _INSTANT)
-            born = pa.array(np.full(len(ids), self.config.start_us), _INSTANT)
-            return pa.table({**columns, "available_from": born, "available_until": never})
-        from_us = self.config.start_us - self._ages_us(rank, self._lifetime_us) + generation * self._lifetime_us
-        until_us = from_us + self._lifetime_us
-        return pa.table(
-            {
-                **columns,
-                "available_from": pa.array(from_us, _INSTANT),
-                "available_until": pa.array(until_us, _INSTANT, mask=until_us > end_us),
-            }
-        )
+            from_us = np.full(len(ids), self.config.start_us)
+            until_us = pa.nulls(len(ids), pa.int64())
+        else:
+            from_us = self.config.start_us - self._ages_us(rank, self._lifetime_us) + generation * self._lifetime_us
+            left_us = from_us + self._lifetime_us
+            until_us = pa.array(left_us, mask=left_us > end_us)
+        return pa.table({**columns, "available_from_us": from_us, "available_until_us": until_us})
 
 
 def _cumulated_zipf(count: int, exponent: float) -> _Floats:
