@@ -1,0 +1,166 @@
+"""The application, and the server that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, final
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+import dolmen
+from dolmen.clock import Clock, SystemClock
+from dolmen.errors import ConfigError
+from dolmen.events import EmbeddedLog, Log
+from dolmen.serving.api import routers
+from dolmen.serving.guard import Guard
+from dolmen.serving.parts import Parts
+from dolmen.serving.problems import install
+from dolmen.serving.settings import ServeSettings
+from dolmen.telemetry import logger
+
+__all__ = ["create_app", "run_server"]
+
+_log = logger(__name__)
+_BACKLOG: Final = 1024
+_CONNECTIONS_MAX: Final = 2048  # far above what the queues let in; only so that sockets do not run out
+_GRACE_SECONDS: Final = 5
+_SWITCH_SECONDS: Final = 0.001  # how long a thread may keep the interpreter from the others; Python's default is 5 ms
+
+_ABOUT: Final = """\
+What next, for this person, now? Send what people do, ask for slates; each answer learns from the last within seconds.
+
+Ids are integers or strings. Errors have one shape: `{"error": {"code", "message", "field", "retry"}}`.
+"""
+
+
+def create_app(settings: ServeSettings, *, log: Log | None = None, clock: Clock | None = None) -> FastAPI:
+    """The application, with all its parts; they start and stop with it.
+
+    Args:
+        settings: of the server.
+        log: where events go; the embedded log in ``settings.log_folder`` if ``None``. Who hands one over closes it.
+        clock: the time; the machine's if ``None``.
+
+    Raises:
+        LogError: log or state cannot be opened.
+    """
+    own_log = log if log is not None else EmbeddedLog(settings.log_folder)
+    parts = Parts(settings, own_log, clock if clock is not None else SystemClock())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await parts.start()
+        try:
+            yield
+        finally:
+            await parts.stop()
+            if log is None:
+                own_log.close()
+
+    app = FastAPI(
+        title="dolmen",
+        version=dolmen.__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,  # those pages load scripts from elsewhere
+        redoc_url=None,
+        default_response_class=JSONResponse,
+    )
+    install(app)
+    for router in routers(parts):
+        app.include_router(router)
+    app.add_middleware(Guard, settings=settings, timed=parts.timed)
+    return app
+
+
+def run_server(
+    app: FastAPI,
+    settings: ServeSettings,
+    stop: threading.Event,
+    *,
+    extend: Callable[[FastAPI], None] | None = None,
+    listening: Callable[[str], None] | None = None,
+) -> None:
+    """Serve ``app`` until ``stop`` is set; then finish what is under way and return.
+
+    Args:
+        app: by ``create_app``.
+        settings: the same that made it.
+        stop: signals are the caller's business; they set this.
+        extend: may add to the application, as the console does.
+        listening: told the address once the socket is open (with port 0, the port is known only then).
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    if extend is not None:
+        extend(app)
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        limit_concurrency=_CONNECTIONS_MAX,
+        timeout_keep_alive=65,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        lifespan="on",
+        proxy_headers=False,
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    server = _Server(config)
+    threading.Thread(target=_stop_when_told, args=(server, stop), name="stopper", daemon=True).start()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # what lives as long as the server need not be looked at again and again
+    _log.info("listening", address=address)
+    if listening is not None:
+        listening(address)
+    with contextlib.closing(listener):
+        server.run(sockets=[listener])
+    if not server.started:
+        raise ConfigError("the server could not start; the log above says why")
+    _log.info("server stopped")
+
+
+@final
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: signals belong to whoever runs the stage."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _stop_when_told(server: uvicorn.Server, stop: threading.Event) -> None:
+    stop.wait()
+    server.should_exit = True
+
+
+def _listen(settings: ServeSettings) -> socket.socket:
+    try:
+        found: list[Any] = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, place = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+    except OSError as problem:
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}; choose another"
+            " serving.host or serving.port (0 takes any free one)"
+        ) from None
+    return listener

@@ -1,0 +1,349 @@
+"""Items and people as the catalogue describes them, with their features computed once, when they change.
+
+Items are numbered by *rows*, and the features of many rows are gathered from flat columns in a few NumPy calls: ranking
+two hundred candidates touches no Python object of any item.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dolmen.errors import SchemaError
+from dolmen.events.event import CatalogueChange, decode
+from dolmen.events.log import Log, Topic
+from dolmen.features import Batch, Jagged, RawId, Schema, Side, extract_rows
+from dolmen.serving.ids import id_of, key_of, key_prefix
+from dolmen.serving.settings import ServeSettings
+from dolmen.serving.state import Changes, State
+from dolmen.serving.tail import Tail
+
+__all__ = ["ITEMS_TABLE", "USERS_TABLE", "Catalogue", "Profile", "Rows", "check_attributes"]
+
+ITEMS_TABLE: Final = "items"
+USERS_TABLE: Final = "users"
+Rows = NDArray[np.int64]
+_NO_ATTRIBUTES: Final[Mapping[str, Any]] = {}
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    id: RawId
+    attributes: dict[str, Any]
+
+
+_decoder: Final = msgspec.msgpack.Decoder(_Stored)
+
+
+@final
+@dataclass(frozen=True)
+class Profile:
+    """One person: attributes, and the features of them."""
+
+    attributes: Mapping[str, Any]
+    slots: Mapping[str, list[int]]
+    dense: Mapping[str, float]
+
+
+def check_attributes(schema: Schema, of: Side, rows: Sequence[tuple[RawId, Mapping[str, Any]]]) -> None:
+    """Whether the attributes of these items or people can become features.
+
+    Raises:
+        SchemaError: a value does not fit its field; the message names row, field, value and mend.
+    """
+    _extract(schema, of, rows)
+
+
+@final
+class Catalogue:
+    """Every item, and the people who are about. Any thread may call anything.
+
+    A removed item keeps its row until the next start, so that a request under way still finds what it proposed.
+    """
+
+    def __init__(self, settings: ServeSettings, log: Log, state: State) -> None:
+        self._settings, self._state, self.schema = settings, state, settings.schema
+        self.lock = threading.RLock()
+        self.ids: list[RawId] = []
+        self.attributes: list[Mapping[str, Any]] = []
+        self._rows: dict[RawId, int] = {}
+        self._features = _Columns(self.schema)
+        self._alive = np.zeros(16, dtype=np.bool_)
+        self._alive_count = 0
+        self._changed_rows: list[int] = []
+        self._profiles: OrderedDict[RawId, Profile] = OrderedDict()
+        self._dirty: dict[tuple[str, bytes], bytes | None] = {}
+        self._saving: dict[tuple[str, bytes], bytes | None] = {}
+        self._load()
+        self.tail: Tail[CatalogueChange] = Tail(
+            log,
+            Topic.CATALOGUE,
+            positions=state.positions(Topic.CATALOGUE),
+            decode=lambda value: decode(CatalogueChange, value),
+            apply=self._apply,
+            lock=self.lock,
+        )
+
+    def __len__(self) -> int:
+        """How many items can be shown."""
+        return self._alive_count
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are, those of removed items included."""
+        return len(self.ids)
+
+    def row_of(self, raw: RawId) -> int | None:
+        """The row of an item that can be shown."""
+        row = self._rows.get(raw)
+        return row if row is not None and self._alive[row] else None
+
+    def row_or_absent(self, raw: RawId) -> int:
+        """As ``row_of``, with -1 for ``None``."""
+        row = self._rows.get(raw, -1)
+        return row if row >= 0 and self._alive[row] else -1
+
+    def rows_of(self, ids: Iterable[RawId]) -> Rows:
+        """The rows of those items that are known; order kept, unknown ones left out."""
+        rows = [row for raw in ids if (row := self._rows.get(raw)) is not None]
+        return np.array(rows, dtype=np.int64)
+
+    def alive(self) -> NDArray[np.bool_]:
+        """By row, whether the item can be shown."""
+        with self.lock:
+            return self._alive[: len(self.ids)].copy()
+
+    def items(self, rows: Rows) -> Batch:
+        """The item side of the schema for these rows, in their order."""
+        with self.lock:
+            return self._features.take(rows)
+
+    def take_changed_rows(self) -> Rows:
+        """Rows added, changed or removed since the last call."""
+        with self.lock:
+            changed, self._changed_rows = self._changed_rows, []
+        return np.unique(np.array(changed, dtype=np.int64))
+
+    def profile_of(self, raw: RawId) -> Profile:
+        """What is known of a person; of a stranger, the id."""
+        with self.lock:
+            profile = self._profiles.get(raw)
+            if profile is not None:
+                self._profiles.move_to_end(raw)
+                return profile
+            value = self._user_value(raw)
+            profile = _profile(self.schema, raw, _decoder.decode(value).attributes if value else _NO_ATTRIBUTES)
+            self._profiles[raw] = profile
+            if len(self._profiles) > self._settings.people_in_memory:
+                self._profiles.popitem(last=False)
+            return profile
+
+    def is_known_user(self, raw: RawId) -> bool:
+        """Whether the catalogue describes this person."""
+        with self.lock:
+            return self._user_value(raw) is not None
+
+    def is_known_item(self, raw: RawId) -> bool:
+        """Whether the catalogue describes this item."""
+        return self.row_of(raw) is not None
+
+    def users(self, prefix: str, limit: int) -> list[tuple[RawId, Mapping[str, Any]]]:
+        """The first people of the catalogue whose id, as text, starts with ``prefix``.
+
+        Who was added within the last second may be missing.
+        """
+        found: list[tuple[RawId, Mapping[str, Any]]] = []
+        for kind in (b"i", b"s"):
+            start = key_prefix(kind, prefix)
+            for key, value in self._state.scan(USERS_TABLE, start, limit):
+                raw = id_of(key)
+                if not key.startswith(start) or raw is None:
+                    break
+                found.append((raw, _decoder.decode(value).attributes))
+        return found[:limit]
+
+    def take_changes(self) -> Changes:
+        """What changed since the last call, with the log positions that it includes."""
+        with self.lock:
+            self._saving, self._dirty = self._dirty, {}
+            changes = [(table, key, value) for (table, key), value in self._saving.items()]
+            return Changes(changes, {Topic.CATALOGUE: self.tail.positions})
+
+    def saved(self, *, on_disk: bool) -> None:
+        """What was taken is on disk, or is not and must be taken again."""
+        with self.lock:
+            if not on_disk:
+                self._dirty = {**self._saving, **self._dirty}
+            self._saving = {}
+
+    def _user_value(self, raw: RawId) -> bytes | None:
+        place = (USERS_TABLE, key_of(raw))
+        for unsaved in (self._dirty, self._saving):
+            if place in unsaved:
+                return unsaved[place]
+        return self._state.get(*place)
+
+    def _load(self) -> None:
+        part: list[tuple[RawId, Mapping[str, Any]]] = []
+        for _, value in self._state.scan(ITEMS_TABLE):
+            stored = _decoder.decode(value)
+            part.append((stored.id, stored.attributes))
+            if len(part) == 1000:
+                self._put_items(part)
+                part = []
+        self._put_items(part)
+
+    def _apply(self, changes: Sequence[CatalogueChange]) -> None:
+        # Of an item that changes twice here the last change holds; a removal between them leaves no trace either.
+        items = {change.id: change for change in changes if change.of == "item"}
+        kept = [(change.id, change.attributes) for change in items.values() if not change.removed]
+        self._put_items(kept)
+        for change in items.values():
+            if change.removed:
+                self._remove_item(change.id)
+        for change in changes:
+            table = ITEMS_TABLE if change.of == "item" else USERS_TABLE
+            value = None if change.removed else msgspec.msgpack.encode(_Stored(change.id, change.attributes))
+            self._dirty[table, key_of(change.id)] = value
+            if change.of == "user":
+                self._profiles.pop(change.id, None)
+
+    def _put_items(self, items: Sequence[tuple[RawId, Mapping[str, Any]]]) -> None:
+        if not items:
+            return
+        features = _extract_usable(self.schema, Side.ITEM, items)
+        rows = np.empty(len(items), dtype=np.int64)
+        for place, (raw, attributes) in enumerate(items):
+            row = self._rows.get(raw)
+            if row is None:
+                row = len(self.ids)
+                self.ids.append(raw)
+                self.attributes.append(attributes)
+                if row == len(self._alive):
+                    self._alive = np.concatenate([self._alive, np.zeros(row, dtype=np.bool_)])
+                self._rows[raw] = row
+            else:
+                self.attributes[row] = attributes
+            self._alive_count += not self._alive[row]
+            self._alive[row] = True
+            rows[place] = row
+        self._features.put(rows, features)
+        self._changed_rows.extend(rows.tolist())
+
+    def _remove_item(self, raw: RawId) -> None:
+        row = self._rows.get(raw)
+        if row is not None and self._alive[row]:
+            self._alive[row] = False
+            self._alive_count -= 1
+            self._changed_rows.append(row)
+
+
+@final
+class _Columns:
+    """The item side of many items, by row. Values of a changed row are appended; the old ones are swept in time."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._slots = {slot.name: _Ragged() for slot in schema.slots_of(Side.ITEM)}
+        self._dense = {one.name: np.zeros(16, dtype=np.float32) for one in schema.dense_of(Side.ITEM)}
+
+    def put(self, rows: Rows, batch: Batch) -> None:
+        """Set the features of ``rows``, each once."""
+        for name, column in self._slots.items():
+            jagged = batch.slot(name)
+            column.put(rows, jagged.values.numpy(), jagged.offsets.numpy())
+        end = int(rows.max()) + 1
+        for name, values in self._dense.items():
+            if len(values) < end:
+                self._dense[name] = np.concatenate([values, np.zeros(max(end, len(values)), dtype=np.float32)])
+            self._dense[name][rows] = batch.dense[name].numpy()
+
+    def take(self, rows: Rows) -> Batch:
+        """The features of ``rows``, in their order."""
+        return Batch(
+            size=len(rows),
+            slots={name: column.take(rows) for name, column in self._slots.items()},
+            dense={name: torch.from_numpy(values[rows]) for name, values in self._dense.items()},
+        )
+
+
+@final
+class _Ragged:
+    """Lists of FIDs by row: row ``i`` is ``values[starts[i]:starts[i] + lengths[i]]``."""
+
+    def __init__(self) -> None:
+        self._starts, self._lengths = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
+        self._values = np.empty(64, dtype=np.int64)
+        self._end = 0
+
+    def put(self, rows: Rows, values: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
+        top = int(rows.max()) + 1
+        if top > len(self._starts):
+            self._starts, self._lengths = _grown(self._starts, top), _grown(self._lengths, top)
+        if self._end + len(values) > len(self._values):
+            self._sweep()
+            self._values = _grown(self._values, self._end + len(values))
+        self._values[self._end : self._end + len(values)] = values
+        self._starts[rows] = offsets[:-1] + self._end
+        self._lengths[rows] = np.diff(offsets)
+        self._end += len(values)
+
+    def take(self, rows: Rows) -> Jagged:
+        lengths = self._lengths[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        places = np.arange(offsets[-1]) + np.repeat(self._starts[rows] - offsets[:-1], lengths)
+        return Jagged(torch.from_numpy(self._values[places]), torch.from_numpy(offsets))
+
+    def _sweep(self) -> None:
+        """Leave behind the values that no row has any more."""
+        kept = self.take(np.arange(len(self._starts)))
+        self._starts = kept.offsets.numpy()[:-1].copy()
+        self._end = len(kept.values)
+        self._values[: self._end] = kept.values.numpy()
+
+
+def _grown(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    larger = np.zeros(max(size, 2 * len(array)), dtype=np.int64)
+    larger[: len(array)] = array
+    return larger
+
+
+def _extract(schema: Schema, side: Side, rows: Sequence[tuple[RawId, Mapping[str, Any]]]) -> Batch:
+    slots = [slot.name for slot in schema.slots_of(side)]
+    dense = [one.name for one in schema.dense_of(side)]
+    values = [{**attributes, str(side): raw} for raw, attributes in rows]
+    return extract_rows(schema, values, slots=slots, dense=dense)
+
+
+def _extract_usable(schema: Schema, side: Side, rows: Sequence[tuple[RawId, Mapping[str, Any]]]) -> Batch:
+    """As ``_extract``; a row of the log that does not fit this schema keeps its id alone.
+
+    The API checked each change against its schema; the log may also hold changes from before the schema was changed.
+    """
+    try:
+        return _extract(schema, side, rows)
+    except SchemaError:
+        return Batch.concat([_one_usable(schema, side, row) for row in rows])
+
+
+def _one_usable(schema: Schema, side: Side, row: tuple[RawId, Mapping[str, Any]]) -> Batch:
+    try:
+        return _extract(schema, side, [row])
+    except SchemaError:
+        return _extract(schema, side, [(row[0], _NO_ATTRIBUTES)])
+
+
+def _profile(schema: Schema, raw: RawId, attributes: Mapping[str, Any]) -> Profile:
+    batch = _extract_usable(schema, Side.USER, [(raw, attributes)])
+    return Profile(
+        attributes,
+        {name: jagged.values.tolist() for name, jagged in batch.slots.items()},
+        {name: column.item() for name, column in batch.dense.items()},
+    )

@@ -1,0 +1,207 @@
+"""How often each item was shown and acted on: which items are new, which are popular, which get clicked.
+
+Counts follow the topics of impressions and actions, so they survive restarts and know what other servers showed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.errors import BadEventError
+from dolmen.events.event import Action, decode
+from dolmen.events.log import Log, Topic
+from dolmen.features import RawId
+from dolmen.serving.catalogue import Catalogue, Rows
+from dolmen.serving.ids import key_of
+from dolmen.serving.settings import ServeSettings
+from dolmen.serving.state import Change, Changes, State
+from dolmen.serving.tail import Tail
+
+__all__ = ["COUNTS_TABLE", "TOTALS_TABLE", "Exposure", "Shown", "decode_shown"]
+
+COUNTS_TABLE: Final = "counts"
+TOTALS_TABLE: Final = "totals"
+_SHOWN_KEY: Final = b"shown"
+_ACTIONS_POSITION: Final = "actions as counted"  # apart from the people's: the two are saved one after the other
+_PRIOR_SHOWN: Final = 20.0  # an item shown less often than this is mostly judged by the average of all
+_PRIOR_RATE: Final = 0.05  # that average, before anything was shown
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    id: RawId
+    shown: int
+    acted: int
+    weight: float
+    weight_time_us: int
+
+
+class Shown(msgspec.Struct, tag="impression", array_like=True, frozen=True, gc=False):
+    """What counting needs of an impression; the fields behind it are passed over."""
+
+    request_id: str
+    event_time_us: int
+    user: RawId
+    version: int
+    surface: str
+    shared: msgspec.Raw
+    items: list[RawId]
+
+
+_stored_decoder: Final = msgspec.msgpack.Decoder(_Stored)
+_shown_decoder: Final = msgspec.msgpack.Decoder(Shown)
+
+
+def decode_shown(value: bytes) -> Sequence[RawId]:
+    """The items of an impression as the log stores it."""
+    try:
+        return _shown_decoder.decode(value).items
+    except msgspec.DecodeError as problem:
+        raise BadEventError(f"Impression: {problem}") from None
+
+
+@final
+class Exposure:
+    """Counts by row of the catalogue. Any thread may call anything.
+
+    ``shown_count``: items shown, on all slates ever.
+    """
+
+    def __init__(self, settings: ServeSettings, log: Log, state: State, catalogue: Catalogue) -> None:
+        self._settings, self._catalogue = settings, catalogue
+        self._kinds = {label.action_kind for label in settings.schema.labels.values()}
+        self._half_life_us = settings.us("popularity_half_life")
+        self.lock = threading.RLock()
+        self._shown, self._acted = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
+        self._weights, self._times_us = np.zeros(16), np.zeros(16, dtype=np.int64)
+        self._dirty: set[int] = set()
+        self._saving: set[int] = set()
+        total = state.get(TOTALS_TABLE, _SHOWN_KEY)
+        self.shown_count: int = msgspec.msgpack.decode(total) if total is not None else 0
+        self._saved_shown_count = self.shown_count
+        for _, value in state.scan(COUNTS_TABLE):
+            self._restore(_stored_decoder.decode(value))
+        self.shown_tail: Tail[Sequence[RawId]] = Tail(
+            log,
+            Topic.IMPRESSIONS,
+            positions=state.positions(Topic.IMPRESSIONS),
+            decode=decode_shown,
+            apply=self._show,
+            lock=self.lock,
+        )
+        self.acted_tail: Tail[Action] = Tail(
+            log,
+            Topic.ACTIONS,
+            positions=state.positions(_ACTIONS_POSITION),
+            decode=lambda value: decode(Action, value),
+            apply=self._act,
+            lock=self.lock,
+        )
+
+    def new_rows(self) -> Rows:
+        """The items that can be shown and were not shown often yet."""
+        alive = self._catalogue.alive()
+        with self.lock:
+            self._reserve(len(alive))
+            return np.flatnonzero(alive & (self._shown[: len(alive)] < self._settings.explore_below))
+
+    def popularity(self, now_us: int) -> NDArray[np.float64]:
+        """By row: actions, each counting half after every half-life."""
+        count = self._catalogue.row_count
+        with self.lock:
+            self._reserve(count)
+            ages = np.maximum(now_us - self._times_us[:count], 0) / self._half_life_us
+            decayed: NDArray[np.float64] = self._weights[:count] * np.exp2(-ages)
+            return decayed
+
+    def rates(self, rows: Rows) -> NDArray[np.float64]:
+        """How likely each of ``rows`` is acted on when shown; near the average of all where little is known (row -1)."""
+        with self.lock:
+            self._reserve(int(rows.max(initial=-1)) + 1)
+            total_shown, total_acted = int(self._shown.sum()), int(self._acted.sum())
+            average = (min(total_acted, total_shown) + _PRIOR_SHOWN * _PRIOR_RATE) / (total_shown + _PRIOR_SHOWN)
+            shown = np.where(rows >= 0, self._shown[rows], 0)
+            acted = np.where(rows >= 0, np.minimum(self._acted[rows], shown), 0)
+            rates: NDArray[np.float64] = (acted + _PRIOR_SHOWN * average) / (shown + _PRIOR_SHOWN)
+            return rates
+
+    def take_changes(self) -> Changes:
+        """What changed since the last call, with the log positions that it includes."""
+        with self.lock:
+            self._saving, self._dirty = self._dirty, set()
+            changes = list(self._stored(self._saving))
+            if self.shown_count != self._saved_shown_count:
+                changes.append((TOTALS_TABLE, _SHOWN_KEY, msgspec.msgpack.encode(self.shown_count)))
+                self._saved_shown_count = self.shown_count
+            positions = {Topic.IMPRESSIONS: self.shown_tail.positions, _ACTIONS_POSITION: self.acted_tail.positions}
+            return Changes(changes, positions)
+
+    def saved(self, *, on_disk: bool) -> None:
+        """What was taken is on disk, or is not and must be taken again."""
+        with self.lock:
+            if not on_disk:
+                self._dirty |= self._saving
+                self._saved_shown_count = -1
+            self._saving = set()
+
+    def _stored(self, rows: Iterable[int]) -> Iterator[Change]:
+        for row in rows:
+            raw = self._catalogue.ids[row]
+            stored = _Stored(
+                raw,
+                int(self._shown[row]),
+                int(self._acted[row]),
+                float(self._weights[row]),
+                int(self._times_us[row]),
+            )
+            yield COUNTS_TABLE, key_of(raw), msgspec.msgpack.encode(stored)
+
+    def _show(self, slates: Sequence[Sequence[RawId]]) -> None:
+        self.shown_count += sum(map(len, slates))
+        rows = self._catalogue.rows_of([item for slate in slates for item in slate])
+        if len(rows) > 0:
+            self._reserve(int(rows.max()) + 1)
+            np.add.at(self._shown, rows, 1)
+            self._dirty.update(rows.tolist())
+
+    def _act(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if action.kind not in self._kinds:
+                continue
+            rows = self._catalogue.rows_of([action.item])
+            if len(rows) == 0:
+                continue
+            row = int(rows[0])
+            self._reserve(row + 1)
+            self._acted[row] += 1
+            age_us = action.event_time_us - int(self._times_us[row])
+            if age_us >= 0:
+                self._weights[row] = self._weights[row] * 0.5 ** min(age_us / self._half_life_us, 1000.0) + 1.0
+                self._times_us[row] = action.event_time_us
+            else:  # an older action that came late: it has decayed already
+                self._weights[row] += 0.5 ** min(-age_us / self._half_life_us, 1000.0)
+            self._dirty.add(row)
+
+    def _restore(self, stored: _Stored) -> None:
+        rows = self._catalogue.rows_of([stored.id])
+        if len(rows) == 0:
+            return  # removed from the catalogue
+        row = int(rows[0])
+        self._reserve(row + 1)
+        self._shown[row], self._acted[row] = stored.shown, stored.acted
+        self._weights[row], self._times_us[row] = stored.weight, stored.weight_time_us
+
+    def _reserve(self, count: int) -> None:
+        size = len(self._shown)
+        if count <= size:
+            return
+        more = max(count, 2 * size) - size
+        self._shown = np.concatenate([self._shown, np.zeros(more, dtype=np.int64)])
+        self._acted = np.concatenate([self._acted, np.zeros(more, dtype=np.int64)])
+        self._weights = np.concatenate([self._weights, np.zeros(more)])
+        self._times_us = np.concatenate([self._times_us, np.zeros(more, dtype=np.int64)])

@@ -1,0 +1,134 @@
+"""What every request passes before a handler sees it: who may ask, from where, how much; and how long it took.
+
+Plain ASGI, since it stands in the way of every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+from typing import Final, final
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dolmen.serving.problems import refusal
+from dolmen.serving.settings import ServeSettings, is_loopback
+
+__all__ = ["Guard", "Timed"]
+
+_GUARDED: Final = ("/v1/", "/metrics", "/openapi.json")
+_BODY_SECONDS: Final = 30.0  # for all of a body: who sends slower keeps a connection for nothing
+
+Timed = Callable[[str, int, float], None]
+"""Told of each request: its route's path, the status, and the seconds it took."""
+
+
+@final
+class Guard:
+    """Middleware around the whole app.
+
+    - With a token: guarded paths need it as bearer token; it is compared in constant time.
+    - Without one, on loopback: the ``Host`` must be this machine too, and a page of another origin may not post, or any
+      web page that somebody opens here could use the server.
+    - A body is refused by its declared size, and cut off when it grows past the limit.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: ServeSettings, timed: Timed) -> None:
+        self._app, self._timed = app, timed
+        self._token = settings.token.encode() if settings.token is not None else None
+        self._body_bytes_max = settings.body_bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            answer = self._refused(scope)
+            if answer is not None:
+                await answer(scope, receive, watched)
+            else:
+                await self._app(scope, self._bounded(receive), watched)
+        finally:
+            route = scope.get("route")
+            self._timed(getattr(route, "path", "other"), status, time.perf_counter() - started)
+
+    def _refused(self, scope: Scope) -> ASGIApp | None:
+        headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
+        path: str = scope["path"]
+        if self._token is not None:
+            if path.startswith(_GUARDED) and not self._has_token(headers.get(b"authorization", b"")):
+                return refusal(
+                    401,
+                    "unauthorized",
+                    "this server asks for a token; send it as 'Authorization: Bearer …'",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+        else:
+            host = headers.get(b"host", b"").decode("latin-1")
+            if not is_loopback(_host_name(host)):
+                return refusal(403, "forbidden", f"this server answers on loopback only, not as host {host[:100]!r}")
+            origin = headers.get(b"origin", b"").decode("latin-1")
+            if origin and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
+                return refusal(403, "forbidden", f"pages of {origin[:100]!r} may not send here")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit():
+            return refusal(400, "bad_request", "Content-Length must be a number")
+        if int(length) > self._body_bytes_max:
+            return refusal(413, "too_large", self._too_large())
+        return None
+
+    def _has_token(self, header: bytes) -> bool:
+        assert self._token is not None
+        scheme, _, given = header.partition(b" ")
+        return hmac.compare_digest(given.strip(), self._token) and scheme.lower() == b"bearer"
+
+    def _bounded(self, receive: Receive) -> Receive:
+        size = 0
+        ends = time.monotonic() + _BODY_SECONDS
+        is_whole = False
+
+        async def bounded() -> Message:
+            nonlocal size, is_whole
+            if is_whole:
+                return await receive()  # from here on: whether the client has gone
+            try:
+                async with asyncio.timeout(max(0.0, ends - time.monotonic())):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body did not arrive within {_BODY_SECONDS:g} s") from None
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                if size > self._body_bytes_max:
+                    raise HTTPException(413, self._too_large())
+                is_whole = not message.get("more_body", False)
+            return message
+
+        return bounded
+
+    def _too_large(self) -> str:
+        return f"a body has at most {self._body_bytes_max} bytes; send fewer entries at a time"
+
+
+_READ_HEADERS: Final = frozenset({b"authorization", b"host", b"origin", b"content-length"})
+
+
+def _host_name(host: str) -> str:
+    """``127.0.0.1:8080`` → ``127.0.0.1``; ``[::1]:8080`` → ``::1``."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,225 @@
+"""The scoring thread: takes what waits, answers it together, and lets an answer go once its impression is in the log.
+
+What may wait is bounded: a request that finds the queue full is refused at once, and one that waited too long is
+refused when its turn comes. Both are cheap, so an overloaded server keeps answering as many people as it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import msgspec
+import torch
+
+from dolmen.clock import Clock
+from dolmen.errors import DolmenError, OverloadedError
+from dolmen.events import encode
+from dolmen.serving.ingest import Arrived, Writer
+from dolmen.serving.recommender import Ask, Recommender, Slate
+from dolmen.serving.settings import ServeSettings
+from dolmen.telemetry import logger
+from dolmen.training.snapshot import Parameters
+
+__all__ = ["Scoring", "told_parameters"]
+
+_log = logger(__name__)
+_RETRY_AFTER_SECONDS: Final = 1.0
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    ask: Ask
+    since: float
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[bytes]
+
+    def settle(self, outcome: bytes | BaseException) -> None:
+        self.loop.call_soon_threadsafe(_resolve, self.future, outcome)
+
+
+@final
+class Scoring:
+    """A bounded queue and the thread that empties it.
+
+    Args:
+        settings: the queue's limits.
+        clock: for staleness.
+        recommender: makes slates.
+        writer: of the topic ``impressions``.
+        is_stale: whether training is away.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        clock: Clock,
+        recommender: Recommender,
+        writer: Writer,
+        is_stale: Callable[[], bool],
+    ) -> None:
+        self._clock, self._recommender, self._writer, self._is_stale = clock, recommender, writer, is_stale
+        self._queue_max, self._together_max = settings.queue_max, settings.score_together_max
+        self._wait_seconds_max = settings.us("queue_wait_max") / 1e6
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
+        self.recommend_count = 0
+        self.slate_count = 0
+        self.shown_count = 0
+        self.pass_count = 0
+        self.refused_count = 0
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Answer what waits, then end."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def waiting_count(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    async def answer(self, ask: Ask) -> bytes:
+        """The JSON of the slate for ``ask``; its impression is in the log.
+
+        Raises:
+            OverloadedError: too many wait already, or this one waited too long.
+            DolmenError: the request cannot be answered, or its impression not written.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(ask, time.monotonic(), loop, loop.create_future())
+        with self._wake:
+            if len(self._waiting) >= self._queue_max or self._stopping:
+                self.refused_count += 1
+                raise OverloadedError(
+                    f"{len(self._waiting)} requests wait for ranking already; ask again a little later",
+                    retry_after_seconds=_RETRY_AFTER_SECONDS,
+                )
+            self._waiting.append(waiting)
+            self._wake.notify()
+        return await waiting.future
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)  # a pass is small: handing it to other threads costs more than it saves
+        while True:
+            with self._wake:
+                while not self._waiting and not self._stopping:
+                    self._wake.wait()
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._together_max))]
+            if not group:
+                return
+            self._answer([one for one in group if self._is_wanted(one)])
+
+    def _is_wanted(self, waiting: _Waiting) -> bool:
+        if waiting.future.cancelled():
+            return False  # its visitor has left
+        if time.monotonic() - waiting.since <= self._wait_seconds_max:
+            return True
+        self.refused_count += 1
+        problem = OverloadedError(
+            "this request waited too long for ranking; ask again a little later",
+            retry_after_seconds=_RETRY_AFTER_SECONDS,
+        )
+        waiting.settle(problem)
+        return False
+
+    def _answer(self, group: Sequence[_Waiting]) -> None:
+        if not group:
+            return
+        try:
+            outcomes: Sequence[Slate | DolmenError] = self._recommender.answer([one.ask for one in group])
+        except Exception as problem:
+            _log.exception("requests not answered", count=len(group))
+            for one in group:
+                one.settle(problem)
+            return
+        self.pass_count += 1
+        for one, outcome in zip(group, outcomes, strict=True):
+            try:
+                if isinstance(outcome, DolmenError):
+                    one.settle(outcome)
+                else:
+                    self._record(one, outcome)
+            except Exception as problem:
+                one.settle(problem)
+
+    def _record(self, waiting: _Waiting, slate: Slate) -> None:
+        impression = slate.impression
+        answer = _encoder.encode(_told(slate, self._clock.now_us(), is_stale=self._is_stale()))
+        if not impression.items:
+            waiting.settle(answer)  # nothing is left to show to this person: nothing was shown
+            return
+
+        def settle(outcome: Arrived | DolmenError) -> None:
+            if isinstance(outcome, DolmenError):
+                waiting.settle(outcome)
+                return
+            self.recommend_count += waiting.ask.items is None
+            self.slate_count += 1
+            self.shown_count += len(impression.items)
+            waiting.settle(answer)
+
+        self._writer.submit([encode(impression)], [impression.items], [impression.request_id.encode()], settle)
+
+
+def told_parameters(parameters: Parameters | None, now_us: int, *, is_stale: bool) -> dict[str, Any]:
+    """What an answer says of the parameters that made it; version 0 where there were none."""
+    newest_us = parameters.newest_event_time_us if parameters is not None else 0
+    return {
+        "version": parameters.version if parameters is not None else 0,
+        "newest_event_time_us": newest_us,
+        "staleness_seconds": max(0, now_us - newest_us) / 1e6 if newest_us > 0 else None,
+        "stale": is_stale,
+        "positions": dict(parameters.positions) if parameters is not None else {},
+    }
+
+
+def _told(slate: Slate, now_us: int, *, is_stale: bool) -> dict[str, Any]:
+    shown = slate.impression
+    columns = zip(shown.items, shown.probabilities, shown.propensities, slate.explored, slate.attributes, strict=True)
+    return {
+        "request_id": shown.request_id,
+        "items": [
+            {
+                "item": item,
+                "position": position,
+                "probability": probability,
+                "propensity": propensity,
+                "explored": explored,
+                "attributes": attributes if attributes is not None else {},
+            }
+            for position, (item, probability, propensity, explored, attributes) in enumerate(columns)
+        ],
+        "ranked_by": "model" if slate.parameters is not None else "popularity",
+        "parameters": told_parameters(slate.parameters, now_us, is_stale=is_stale),
+    }
+
+
+def _resolve(future: asyncio.Future[bytes], outcome: bytes | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -1,0 +1,219 @@
+"""Settings of a server: every limit has its default here, and the reason for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, final
+
+from dolmen.clock import parse_duration_us
+from dolmen.errors import ConfigError
+from dolmen.features import Schema, Side
+from dolmen.features.schema import suggestion
+
+__all__ = ["ALWAYS", "IndexKind", "ServeSettings", "is_loopback"]
+
+ALWAYS: Final = "always"
+
+_BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "port": (0, 65535),
+    "candidate_count": (1, 10_000),
+    "popular_count": (0, 10_000),
+    "slate_max": (1, 1000),
+    "explore_share": (0.0, 1.0),
+    "explore_below": (0, 1_000_000),
+    "model_from_version": (0, 1 << 62),
+    "uncorrected_negative_rate": (1e-9, 1.0),
+    "history_max": (1, 10_000),
+    "hidden_max": (1, 1_000_000),
+    "people_in_memory": (1, 100_000_000),
+    "refresh_items_per_second": (1, 10_000_000),
+    "queue_max": (1, 100_000),
+    "score_together_max": (1, 1000),
+    "log_queue_bytes_max": (1 << 16, 1 << 34),
+    "body_bytes_max": (1 << 10, 1 << 30),
+}
+_DURATIONS: Final = ("popularity_half_life", "queue_wait_max", "event_ahead_max", "stale_after")
+
+
+class IndexKind(StrEnum):
+    """How candidates are found: ``graph`` scales to millions of items, ``exact`` looks at every one."""
+
+    GRAPH = "graph"
+    EXACT = "exact"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """Settings of a server.
+
+    Args:
+        schema: the fields of an example; parameters of another schema are refused.
+        log_folder: the embedded log.
+        snapshot_folder: where the trainer keeps its snapshots.
+        state_folder: this server's own: people, catalogue and counts, with the log positions that they include.
+        host: address to listen on. Anything but loopback needs a ``token``.
+        port: 0 takes any free one.
+        token: when set, every request to ``/v1``, ``/metrics`` and the API's documents must carry it as bearer token.
+        dataset: what is served, for the console.
+        simulated: whether people and items are made up; the console says so.
+        index: how candidates are found.
+        candidate_count: items that retrieval proposes for ranking. 200 keeps ranking at a few milliseconds.
+        popular_count: popular items that are ranked beside them, so that a young retriever does no harm.
+        slate_max: items in one recommended slate.
+        explore_share: the odds with which each position of a slate goes to a new item.
+        explore_below: an item counts as new until it was shown so many times.
+        hide: for how long an item is not recommended again after an action of this kind: a duration or ``"always"``.
+            ``None``: always, for every kind that a label of the schema is made of.
+        history_slots: for each slot that holds what a person did, oldest first: which kinds of action enter it.
+            ``None``: every ordered slot of the person's side that shares the rows of ``item``, by the labels' kinds.
+        history_max: actions remembered for each person.
+        hidden_max: items remembered as hidden for each person; beyond that the oldest may come again.
+        people_in_memory: the others are read from disk when they come.
+        popularity_half_life: after so long, an action counts half for popularity.
+        model_from_version: popularity answers until the parameters have learned from so many records.
+        uncorrected_negative_rate: the joiner's rate of kept negatives, for a model whose loss does not undo the
+            sampling; ln of it is added to each logit. dolmen's own models undo it, so leave 1 for them.
+        refresh_items_per_second: besides items whose own rows changed, so many item vectors are computed anew.
+        queue_max: requests that may wait for scoring; more are refused at once.
+        queue_wait_max: a request that waited longer is refused: its visitor has left.
+        score_together_max: waiting requests that are scored in one pass.
+        log_queue_bytes_max: events that may wait for the disk.
+        body_bytes_max: size of a request's body. A thousand events of 300 bytes need a tenth of it.
+        event_ahead_max: how far an event time may lie ahead of this server's clock. Windows of the joiner close by the
+            newest event time, so a wrong clock must not pass.
+        stale_after: answers say ``stale`` when training was not heard of for so long.
+        seed: of exploration.
+    """
+
+    schema: Schema
+    log_folder: Path
+    snapshot_folder: Path
+    state_folder: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = field(default=None, repr=False)
+    dataset: str = ""
+    simulated: bool = False
+    index: IndexKind = IndexKind.GRAPH
+    candidate_count: int = 200
+    popular_count: int = 50
+    slate_max: int = 100
+    explore_share: float = 0.1
+    explore_below: int = 20
+    hide: Mapping[str, str] | None = None
+    history_slots: Mapping[str, tuple[str, ...]] | None = None
+    history_max: int = 200
+    hidden_max: int = 10_000
+    people_in_memory: int = 100_000
+    popularity_half_life: str = "7d"
+    model_from_version: int = 1
+    uncorrected_negative_rate: float = 1.0
+    refresh_items_per_second: int = 2_000
+    queue_max: int = 64
+    queue_wait_max: str = "500ms"
+    score_together_max: int = 8
+    log_queue_bytes_max: int = 64 << 20
+    body_bytes_max: int = 4 << 20
+    event_ahead_max: str = "1m"
+    stale_after: str = "10s"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _BOUNDS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise ConfigError(f"serving.{name} must be between {low:g} and {high:g}, got {value!r}")
+        for name in _DURATIONS:
+            _check_duration(name, getattr(self, name))
+        try:
+            object.__setattr__(self, "index", IndexKind(self.index))
+        except ValueError:
+            raise ConfigError(f"serving.index must be one of {', '.join(IndexKind)}, got {self.index!r}") from None
+        for name in ("log_folder", "snapshot_folder", "state_folder"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
+        if self.token is not None and len(self.token) < 16:
+            raise ConfigError("serving.token must have at least 16 characters, so that it cannot be guessed")
+        if not is_loopback(self.host) and self.token is None:
+            raise ConfigError(
+                f"serving.host {self.host!r} can be reached from other machines; set serving.token, or use 127.0.0.1"
+            )
+        self._fill_kinds()
+
+    def _fill_kinds(self) -> None:
+        kinds = tuple(dict.fromkeys(label.action_kind for label in self.schema.labels.values()))
+        hide = dict(self.hide) if self.hide is not None else dict.fromkeys(kinds, ALWAYS)
+        for kind, duration in hide.items():
+            if duration != ALWAYS:
+                _check_duration(f"hide.{kind}", duration)
+        object.__setattr__(self, "hide", hide)
+        if self.history_slots is None:
+            object.__setattr__(self, "history_slots", dict.fromkeys(_history_slots(self.schema), kinds))
+            return
+        for name in self.history_slots:
+            if name not in _history_slots(self.schema):
+                raise ConfigError(
+                    f"serving.history_slots: {name!r} must be a slot with many=True, of='user', table='item'"
+                    f"{suggestion(name, list(_history_slots(self.schema)))}"
+                )
+        history_slots = {name: tuple(some) for name, some in self.history_slots.items()}
+        object.__setattr__(self, "history_slots", history_slots)
+
+    def us(self, name: str) -> int:
+        """The duration setting called ``name``, in microseconds."""
+        return parse_duration_us(getattr(self, name))
+
+    @property
+    def hide_us(self) -> dict[str, int]:
+        """``hide`` in microseconds; "always" is longer than any clock runs."""
+        assert self.hide is not None, "filled when made"
+        return {kind: 1 << 61 if one == ALWAYS else parse_duration_us(one) for kind, one in self.hide.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ServeSettings:
+        """Settings by name, as they stand in a file.
+
+        Raises:
+            ConfigError: an unknown name, which gets the nearest known one offered, or a value out of range.
+        """
+        known = [one.name for one in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"serving: unknown setting {name!r}{suggestion(name, known)}")
+        try:
+            return cls(**values)
+        except TypeError as problem:
+            raise ConfigError(f"serving: {problem}") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _history_slots(schema: Schema) -> list[str]:
+    return [
+        slot.name
+        for slot in schema.slots_of(Side.USER)
+        if slot.many and "item" in schema.slots and schema.owner(slot.name).name == "item"
+    ]
+
+
+def _check_duration(name: str, value: str) -> None:
+    try:
+        if parse_duration_us(value) > 0:
+            return
+        problem = f"must be above 0, got {value!r}"
+    except (TypeError, ValueError) as caught:
+        problem = str(caught)
+    raise ConfigError(f"serving.{name}: {problem}")
