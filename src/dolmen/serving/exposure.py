@@ -120,7 +120,7 @@ class Exposure:
             return decayed
 
     def rates(self, rows: Rows) -> NDArray[np.float64]:
-        """How likely each of ``rows`` is acted on when shown; near the average of all where little is known (row -1)."""
+        """How likely each of ``rows`` is acted on when shown; near that of all where little is known (row -1)."""
         with self.lock:
             self._reserve(int(rows.max(initial=-1)) + 1)
             total_shown, total_acted = int(self._shown.sum()), int(self._acted.sum())
