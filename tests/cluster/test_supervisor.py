@@ -11,14 +11,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dolmen.cluster.supervisor import RestartPolicy, Stage, Supervisor, hold_folder
+from dolmen.cluster.lifetime import hold_folder
+from dolmen.cluster.supervisor import RestartPolicy, Stage, Supervisor
 from dolmen.errors import ConfigError
 
 QUICK = RestartPolicy(wait_seconds_min=0.05, wait_seconds_max=0.4, settled_seconds=5.0, grace_seconds=5.0)
 
 SLEEPER = """
 import signal, sys, threading
-from dolmen.cluster.supervisor import stop_with_parent
+from dolmen.cluster.lifetime import stop_with_parent
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 stop_with_parent(stop.set)

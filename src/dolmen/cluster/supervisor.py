@@ -8,26 +8,24 @@ supervisor has: if the supervisor itself is killed, the pipe closes and the stag
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
+from dolmen.cluster.lifetime import PARENT_PIPE
 from dolmen.errors import ConfigError
 from dolmen.telemetry import logger
 
-__all__ = ["RestartPolicy", "Stage", "Supervisor", "hold_folder", "stage_command", "stop_with_parent"]
+__all__ = ["RestartPolicy", "Stage", "Supervisor", "stage_command"]
 
 _log = logger(__name__)
-_PARENT_PIPE: Final = "DOLMEN_PARENT_PIPE"
 _LOG_BYTES_MAX: Final = 8 << 20  # a stage logs changes of state only; this holds weeks of them
 
 
@@ -147,7 +145,7 @@ class Supervisor:
                 stderr=output,
                 start_new_session=True,
                 pass_fds=(self._read_end,),
-                env={**os.environ, _PARENT_PIPE: str(self._read_end)},
+                env={**os.environ, PARENT_PIPE: str(self._read_end)},
             )
         finally:
             if output is not None:
@@ -222,40 +220,6 @@ class Supervisor:
         _log.info("stage stopped", name=one.stage.name, status=_describe_status(process.returncode))
         with self._lock:
             one.process = None
-
-
-@contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process alone. The lock lives in the kernel: however we end, nothing stays behind.
-
-    Raises:
-        ConfigError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"the state folder {folder} is in use by another dolmen; stop that one, or name another folder"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
-
-
-def stop_with_parent(stop: Callable[[], None]) -> None:
-    """In a supervised process: call ``stop`` (once, from a thread) when the supervisor is gone. Elsewhere: nothing."""
-    handle = os.environ.pop(_PARENT_PIPE, None)
-    if handle is None:
-        return
-
-    def wait() -> None:
-        os.read(int(handle), 1)  # nobody ever writes: this returns when the last write end is closed
-        stop()
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 def stage_command(*arguments: str) -> list[str]:

@@ -20,7 +20,9 @@ from dolmen.client import Answer, Client
 from dolmen.errors import RemoteError
 from dolmen.seeds import generator
 
-__all__ = ["Freshness", "Percentiles", "Prober"]
+__all__ = ["PROBES_PER_SECOND", "Freshness", "Percentiles", "Prober"]
+
+PROBES_PER_SECOND: Final = 25.0  # often enough to see staleness of a tenth of a second, and little load
 
 _SAMPLES_MAX: Final = 200_000  # 1.6 MB of float64: more than an hour of replay
 
@@ -43,6 +45,12 @@ class Percentiles:
             return cls(0, None, None, None)
         p50, p99 = np.percentile(values, [50, 99])
         return cls(int(values.size), float(p50), float(p99), float(values.max()))
+
+    def scaled(self, factor: float) -> Percentiles:
+        """The same in another unit."""
+        return Percentiles(
+            self.count, *(None if value is None else value * factor for value in (self.p50, self.p99, self.max))
+        )
 
 
 @final
@@ -103,7 +111,7 @@ class Prober:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
         self._latencies: deque[float] = deque(maxlen=_SAMPLES_MAX)
-        self.failure_count = 0
+        self.answer_count = self.shown_count = self.failure_count = 0
         self.first_failure: str | None = None
 
     def __enter__(self) -> Prober:
@@ -133,4 +141,6 @@ class Prober:
             self.first_failure = self.first_failure or str(problem)
             return
         self._latencies.append(time.monotonic() - started)
+        self.answer_count += 1
+        self.shown_count += len(answer.items)
         self._freshness.answered(answer.parameters.positions)

@@ -140,6 +140,8 @@ class Replay:
         self._act(late, None)
 
     def _show(self, slate: Slate) -> str | None:
+        with self._lock:
+            self.figures.impressions_sent += len(slate.items)
         try:
             answer = self._client.rank(slate.user, slate.items, context=slate.context)
         except RemoteError as problem:
@@ -148,16 +150,17 @@ class Replay:
         self._freshness.answered(answer.parameters.positions)
         with self._lock:
             self.figures.slates += 1
-            self.figures.impressions_sent += len(slate.items)
             self.figures.impressions_acknowledged += len(answer.items)
         return answer.request_id
 
     def _act(self, late: list[tuple[int, int, dict[str, Any]]], until_us: int | None) -> None:
         """Send the actions of ``late`` that were done by ``until_us`` (all if ``None``)."""
         while late and (until_us is None or late[0][0] <= until_us):
-            due = []
+            due: list[dict[str, Any]] = []
             while late and len(due) < _ACTIONS_AT_ONCE and (until_us is None or late[0][0] <= until_us):
                 due.append(heapq.heappop(late)[2])
+            with self._lock:
+                self.figures.actions_sent += len(due)
             try:
                 positions = self._client.send(due)
             except RemoteError as problem:
@@ -165,7 +168,6 @@ class Replay:
                 continue
             self._freshness.acknowledged(positions, len(due))
             with self._lock:
-                self.figures.actions_sent += len(due)
                 self.figures.actions_acknowledged += len(due)
 
     def _failed(self, problem: RemoteError) -> None:

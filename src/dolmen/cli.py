@@ -1,0 +1,252 @@
+"""The command line: thin, one function a verb. What a verb does stands in the folder that it names."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as TextTable
+
+from dolmen import __version__
+from dolmen.errors import ConfigError, DolmenError
+from dolmen.telemetry import LogFormat, set_up_logs
+
+__all__ = ["app", "main"]
+
+# Verbs import what they need when they run: `dolmen --help` should not wait for torch.
+
+app = typer.Typer(
+    name="dolmen",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Real-time recommendations: embeddings that never collide and are never stale.\n\n"
+        "Events go into a durable log, a joiner makes examples of them, a trainer learns each within a second, and the"
+        " server answers with what was just learned.\n\n"
+        "[bold]Start here:[/bold]  dolmen demo    the whole loop on real events, with a page to watch it\n\n"
+        "[bold]Then:[/bold]        dolmen up --config dolmen.toml    the same loop on your own events"
+    ),
+    epilog="`dolmen VERB --help` explains a verb. Documents: docs/README.md in the source.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Data sets by name: list them, read about one, fetch one.")
+app.add_typer(data_app, name="data", rich_help_panel="Look")
+
+ConfigPath = Annotated[
+    Path, typer.Option("--config", "-c", help="The configuration file (see docs/reference/configuration.md).")
+]
+LogForm = Annotated[LogFormat, typer.Option("--log-format", help="How log lines look.")]
+
+_out = Console()
+_errors = Console(stderr=True)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        _out.print(f"dolmen {__version__}")
+        raise typer.Exit
+
+
+@app.command(rich_help_panel="Run the loop")
+def demo(
+    data: Annotated[
+        str, typer.Option(help="Which data set to replay: `dolmen data list` names them.")
+    ] = "movielens-100k",
+    events: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many items were shown; all if left out.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1, help="Items shown a second; headless runs default to 1500, others to 200.")
+    ] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="No page to watch: replay, report, exit.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Where the JSON report goes.")] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="The folder of everything that is written; ./state, or a temporary one when headless."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete that folder's old demo first, rather than going on from it.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Run the whole loop on real events, replayed through the public HTTP API, and watch it learn.
+
+    Ctrl-C stops everything cleanly; the next start goes on from there.
+    """
+    from dolmen.demo import DemoOptions, run_demo
+
+    options = DemoOptions(
+        data=data,
+        event_count=events,
+        rate=rate,
+        headless=headless,
+        report_path=report,
+        state=state if state is not None else Path("state"),
+        fresh=fresh,
+        port=port,
+        seed=seed,
+    )
+    raise typer.Exit(run_demo(options, temporary=headless and state is None))
+
+
+@app.command(rich_help_panel="Run the loop")
+def up(config: ConfigPath = Path("dolmen.toml"), log_format: LogForm = LogFormat.AUTO) -> None:
+    """Run all stages as supervised processes: one that dies is restarted, and the others go on."""
+    from dolmen.cluster import run_up
+
+    set_up_logs("up", form=log_format)
+    run_up(config)
+
+
+@app.command(rich_help_panel="Run one stage")
+def serve(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The configuration file.")] = None,
+    snapshot: Annotated[Path | None, typer.Option(help="Serve this snapshot alone, with no stream behind it.")] = None,
+    data: Annotated[str | None, typer.Option(help="With --snapshot: the data set whose items are served.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --snapshot: the port on 127.0.0.1.")] = 8080,
+    log_format: LogForm = LogFormat.AUTO,
+) -> None:
+    """Answer requests: follow the trainer's deltas, log impressions and actions, show the console."""
+    from dolmen import console
+    from dolmen.cluster import Config, snapshot_config, stages
+
+    set_up_logs("serve", form=log_format)
+    if config is not None and snapshot is None:
+        stages.serve(Config.from_toml(config), extend=console.mount)
+    elif snapshot is not None and config is None:
+        stages.serve(snapshot_config(snapshot, data=data, port=port), extend=console.mount)
+    else:
+        raise ConfigError("name either --config dolmen.toml or --snapshot FOLDER")
+
+
+@app.command(rich_help_panel="Run one stage")
+def join(config: ConfigPath = Path("dolmen.toml"), log_format: LogForm = LogFormat.AUTO) -> None:
+    """Join impressions with actions: positives leave at once, negatives when their window closes."""
+    from dolmen.cluster import Config, stages
+
+    set_up_logs("join", form=log_format)
+    stages.join(Config.from_toml(config))
+
+
+@app.command(rich_help_panel="Run one stage")
+def train(
+    follow: Annotated[bool, typer.Option("--follow", help="Learn from the stream of --config until stopped.")] = False,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The configuration file.")] = None,
+    data: Annotated[str | None, typer.Option(help="Learn from this data set instead, in batch.")] = None,
+    model: Annotated[str, typer.Option(help="In batch: which model; `dolmen models` lists them.")] = "joint",
+    epochs: Annotated[int, typer.Option(min=1, help="In batch: passes over the training part.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="In batch: examples a step.")] = 256,
+    seed: Annotated[int, typer.Option(help="In batch: of everything random.")] = 0,
+    out: Annotated[Path, typer.Option(help="In batch: the folder that gets the snapshot.")] = Path("snapshots"),
+    log_format: LogForm = LogFormat.AUTO,
+) -> None:
+    """Learn: from the stream (--follow --config FILE), or in batch from a data set (--data NAME)."""
+    from dolmen.cluster import Config, stages, train_in_batch
+
+    if follow:
+        if data is not None:
+            raise ConfigError("--follow learns from the stream of --config; leave --data out")
+        set_up_logs("train", form=log_format)
+        stages.train(Config.from_toml(config if config is not None else Path("dolmen.toml")))
+        return
+    if data is None:
+        raise ConfigError(
+            "name a data set, such as --data movielens-100k, or follow a stream with --follow --config FILE"
+        )
+    tested = train_in_batch(data, model=model, epochs=epochs, batch_size=batch_size, seed=seed, out=out)
+    _out.print(
+        f"test: AUC {tested.auc:.4f}, log loss {tested.log_loss:.4f} over {tested.example_count:,} later examples"
+    )
+    _out.print(f"snapshot: {tested.path}\nserve it: dolmen serve --snapshot {out}")
+
+
+@app.command(rich_help_panel="Look")
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(help="A snapshot, a folder of snapshots, a table file, a log or a state folder.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Plain JSON.")] = False,
+    top: Annotated[int, typer.Option(min=0, max=1000, help="How many of the most seen ids to name.")] = 5,
+) -> None:
+    """Show what is in a snapshot, a table or a log."""
+    from dolmen.cluster import inspect_path
+
+    found = inspect_path(path, top_count=top)
+    if as_json:
+        sys.stdout.write(json.dumps(found.values, indent=2, default=str) + "\n")
+        return
+    for table in found.tables():
+        _out.print(table)
+
+
+@app.command(rich_help_panel="Look")
+def models() -> None:
+    """List the models: what each does, who wrote it up, and what it can do."""
+    from dolmen.models import entry, names
+
+    table = TextTable("name", "job", "what it is", "can", "source", title="models")
+    for one in map(entry, names()):
+        table.add_row(one.name, one.job, one.title, ", ".join(sorted(one.abilities)), one.source)
+    _out.print(table)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sets, and say which are on this machine."""
+    from dolmen import datasets
+
+    table = TextTable("name", "what it is", "where", title="data sets")
+    for name in datasets.names():
+        info = datasets.describe(name)
+        title = f"{info.title} [yellow](simulated)[/yellow]" if info.simulated else info.title
+        table.add_row(name, title, datasets.where(name) or "to be fetched")
+    _out.print(table)
+
+
+@data_app.command("show")
+def data_show(name: Annotated[str, typer.Argument(help="A name from `dolmen data list`.")]) -> None:
+    """Show what a data set is, where it comes from and what its owners allow."""
+    from dolmen import datasets
+
+    info = datasets.describe(name)
+    table = TextTable(show_header=False, box=None, title=info.title, title_justify="left")
+    rows: dict[str, Any] = {
+        "name": info.name,
+        "summary": info.summary,
+        "simulated": "yes: no real person or item is in it" if info.simulated else "no",
+        "statistics": ", ".join(f"{count:,} {what}" for what, count in info.statistics.items()),
+        "source": info.source_url,
+        "terms": f"{info.terms} ({info.terms_url})",
+        "citation": info.citation,
+        "on this machine": datasets.where(name) or "no; `dolmen data fetch` gets it",
+    }
+    for key, value in rows.items():
+        table.add_row(f"[bold]{key}[/bold]", str(value))
+    _out.print(table)
+
+
+@data_app.command("fetch")
+def data_fetch(name: Annotated[str, typer.Argument(help="A name from `dolmen data list`.")]) -> None:
+    """Get a data set, check it, and say what is in it."""
+    from dolmen import datasets
+
+    _out.print(repr(datasets.load(name)))
+
+
+def main() -> None:
+    """The command ``dolmen``. An error that we raise on purpose is one line, with exit status 1, and no traceback."""
+    try:
+        app()
+    except DolmenError as problem:
+        _errors.print("error:", style="bold red", end=" ")
+        _errors.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)

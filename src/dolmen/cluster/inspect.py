@@ -1,0 +1,146 @@
+"""``dolmen inspect``: what is in a snapshot, a table file, a log or a state folder, for people and for programs."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from rich.table import Table as TextTable
+
+from dolmen.embedding import Table
+from dolmen.errors import DataError
+from dolmen.events import EmbeddedLog
+from dolmen.training import describe_snapshot
+
+__all__ = ["Inspection", "inspect_path"]
+
+
+@final
+@dataclass(frozen=True)
+class Inspection:
+    """What was found: by kind (``snapshot``, ``table``, ``log``), plain values ready for JSON."""
+
+    values: dict[str, dict[str, Any]]
+
+    def tables(self) -> Iterator[TextTable]:
+        """The same for people."""
+        for kind, values in self.values.items():
+            yield from {"snapshot": _snapshot_tables, "table": _plain_tables, "log": _log_tables}[kind](values)
+
+
+def inspect_path(path: Path, *, top_count: int = 5) -> Inspection:
+    """Look at what lies at ``path``, which changes nothing.
+
+    Raises:
+        DataError: there is nothing that dolmen wrote.
+        SnapshotError: what is there is damaged.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if path.suffix == ".arrow":
+        return Inspection({"table": _describe_table(path)})
+    found: dict[str, dict[str, Any]] = {}
+    snapshots, log = _first(path, _holds_snapshots), _first(path, _holds_log)
+    if snapshots is not None:
+        found["snapshot"] = describe_snapshot(snapshots, top_count=top_count)
+    if log is not None:
+        found["log"] = _describe_log(log)
+    if not found:
+        raise DataError(f"{path} holds no snapshot, table or log; name a state folder, or a folder or file inside one")
+    return Inspection(found)
+
+
+def _first(path: Path, holds: Any) -> Path | None:
+    """``path`` itself, or the folder inside a state folder that has what is looked for."""
+    places = [path, path / "trainer" / "snapshots", path / "snapshots", path / "log"]
+    return next((place for place in places if place.is_dir() and holds(place)), None)
+
+
+def _holds_snapshots(path: Path) -> bool:
+    return (path / "manifest.json").exists() or any(path.glob("[0-9]*/manifest.json"))
+
+
+def _holds_log(path: Path) -> bool:
+    return any(path.glob("*/0/data.mdb"))
+
+
+def _describe_table(path: Path) -> dict[str, Any]:
+    table = Table.load(path)
+    return {
+        "path": str(path),
+        "rows": len(table),
+        "dim": table.dim,
+        "optimizer": str(table.optimizer),
+        "bytes": table.memory().total_bytes,
+        "rows_by_slot": {str(slot): count for slot, count in table.slots().items()},
+    }
+
+
+def _describe_log(path: Path) -> dict[str, Any]:
+    log = EmbeddedLog(path)
+    try:
+        topics = {}
+        for topic in log.topics():
+            for partition in range(log.partitions(topic)):
+                first, following = log.bounds(topic, partition)
+                newest = log.read(topic, partition, following - 1, max_records=1) if following > first else []
+                topics[f"{topic}/{partition}"] = {
+                    "first_offset": first,
+                    "next_offset": following,
+                    "records": following - first,
+                    "newest": _time(newest[0].time_us) if newest else None,
+                    "file_bytes": sum(file.stat().st_size for file in (path / topic / str(partition)).glob("data.mdb")),
+                }
+        return {"path": str(path), "topics": topics}
+    finally:
+        log.close()
+
+
+def _snapshot_tables(values: dict[str, Any]) -> Iterator[TextTable]:
+    about = TextTable(show_header=False, box=None, title=f"snapshot {values['path']}", title_justify="left")
+    for name in ("version", "model", "rows", "dense_parameters", "schema_fingerprint", "dolmen"):
+        about.add_row(f"[bold]{name}[/bold]", str(values[name]))
+    about.add_row("[bold]written[/bold]", _time(values["created_time_us"]))
+    about.add_row("[bold]newest event[/bold]", _time(values["newest_event_time_us"]))
+    about.add_row("[bold]bytes[/bold]", f"{sum(values['file_bytes'].values()):,}")
+    yield about
+    slots = TextTable(
+        "slot", "rows", "sights", "norm p50", "norm max", "age p50", "count p99", "most seen", title="slots"
+    )
+    for name, slot in values["slots"].items():
+        slots.add_row(
+            name,
+            f"{slot['rows']:,}",
+            f"{slot['sights']:,}",
+            *(_quantile(slot["norms"], one) for one in ("p50", "max")),
+            _quantile(slot["ages_seconds"], "p50", unit=" s"),
+            _quantile(slot["counts"], "p99"),
+            ", ".join(f"{value} ({count:,})" for value, count in slot["top_ids"]),
+        )
+    yield slots
+
+
+def _plain_tables(values: dict[str, Any]) -> Iterator[TextTable]:
+    about = TextTable(show_header=False, box=None)
+    for name, value in values.items():
+        about.add_row(f"[bold]{name}[/bold]", str(value))
+    yield about
+
+
+def _log_tables(values: dict[str, Any]) -> Iterator[TextTable]:
+    topics = TextTable("topic", "first", "next", "records", "newest", "file bytes", title=f"log {values['path']}")
+    for name, one in values["topics"].items():
+        numbers = [f"{one[key]:,}" for key in ("first_offset", "next_offset", "records")]
+        topics.add_row(name, *numbers, one["newest"] or "-", f"{one['file_bytes']:,}")
+    yield topics
+
+
+def _quantile(values: dict[str, Any] | None, name: str, *, unit: str = "") -> str:
+    return "-" if not values or values.get(name) is None else f"{values[name]:,.3g}{unit}"
+
+
+def _time(time_us: int) -> str:
+    return datetime.datetime.fromtimestamp(time_us / 1e6, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

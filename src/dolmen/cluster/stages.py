@@ -1,0 +1,61 @@
+"""One stage of the loop in this process: what ``dolmen serve``, ``join`` and ``train --follow`` do, and ``up`` runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from dolmen.cluster.config import Config
+from dolmen.cluster.lifetime import stop_on_signals, stop_with_parent
+from dolmen.cluster.supervisor import Stage, stage_command
+from dolmen.events import Joiner
+from dolmen.serving import create_app, run_server
+from dolmen.training import run_trainer
+
+__all__ = ["STAGES", "join", "serve", "stages_of", "train"]
+
+STAGES = ("serve", "join", "train")
+"""In the order of the data's flow."""
+
+
+def serve(config: Config, *, extend: Callable[[FastAPI], None] | None = None) -> None:
+    """Answer requests until told to stop. ``extend`` may add to the application: the console does."""
+    log = config.open_log()
+    try:
+        run_server(create_app(config.serving, log=log), config.serving, _told_to_stop(), extend=extend)
+    finally:
+        log.close()
+
+
+def join(config: Config) -> None:
+    """Make examples until told to stop."""
+    log = config.open_log()
+    try:
+        Joiner(config.schema, log, config.join_folder, config.join).run(_told_to_stop())
+    finally:
+        log.close()
+
+
+def train(config: Config) -> None:
+    """Learn from the stream until told to stop."""
+    log = config.open_log()
+    try:
+        run_trainer(config.trainer, log, _told_to_stop())
+    finally:
+        log.close()
+
+
+def stages_of(config_path: Path) -> list[Stage]:
+    """The processes of one machine."""
+    arguments = {"serve": ["serve"], "join": ["join"], "train": ["train", "--follow"]}
+    return [Stage(name=name, command=stage_command(*arguments[name], "--config", str(config_path))) for name in STAGES]
+
+
+def _told_to_stop() -> threading.Event:
+    """Set by SIGTERM, SIGINT, or the end of the supervisor."""
+    stop = stop_on_signals()
+    stop_with_parent(stop.set)
+    return stop

@@ -1,0 +1,30 @@
+"""``dolmen up``: all stages of a configuration, supervised, until told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dolmen.cluster.config import Config
+from dolmen.cluster.lifetime import hold_folder, stop_on_signals
+from dolmen.cluster.stages import stages_of
+from dolmen.cluster.supervisor import Supervisor
+from dolmen.telemetry import logger
+
+__all__ = ["run_up"]
+
+_log = logger(__name__)
+
+
+def run_up(config_path: Path) -> None:
+    """Run serve, join and train until SIGINT or SIGTERM; then stop them in the order of the data's flow.
+
+    Raises:
+        ConfigError: the configuration has a mistake, or its state folder is in use.
+    """
+    config = Config.from_toml(config_path)
+    stop = stop_on_signals()
+    with hold_folder(config.state), Supervisor(stages_of(config_path)):
+        host = f"[{config.serving.host}]" if ":" in config.serving.host else config.serving.host
+        _log.info("running; Ctrl-C stops", address=f"http://{host}:{config.serving.port}", state=str(config.state))
+        stop.wait()
+        _log.info("stopping")

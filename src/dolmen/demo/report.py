@@ -1,0 +1,233 @@
+"""The demo's report: what was sent, what became of it, how good and how fresh the answers were."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import torch
+from rich.table import Table as TextTable
+
+from dolmen import __version__
+from dolmen.datasets import Dataset
+from dolmen.demo.freshness import PROBES_PER_SECOND, Freshness, Percentiles, Prober
+from dolmen.demo.replay import ReplayFigures
+from dolmen.demo.setup import DemoOptions
+
+__all__ = ["DemoReport", "Measured", "machine", "make_report"]
+
+_COURSES: Final = {"served": "served", "online": "online_since", "frozen": "frozen"}
+"""Our names for the trainer's courses; the last two are judged on the same examples, those after the freeze."""
+_MEASURES: Final = ("auc", "log_loss", "calibration_ratio")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """Everything that a run shows; ``to_json`` is what ``--report`` writes.
+
+    ``events``: counts from the replay (sent, acknowledged), the joiner (joined, waiting) and the trainer (trained).
+    ``accounts_close``: every acknowledged impression is an example, a sampled-away negative or still waiting, and every
+    acknowledged action was seen by the joiner. ``progressive``: AUC, log loss and calibration of the online and of the
+    frozen parameters over the same examples, the second half; ``served`` over all, as people were answered.
+    """
+
+    dataset: str
+    simulated: bool
+    seed: int
+    events: Mapping[str, int | None]
+    accounts_close: bool
+    progressive: Mapping[str, Mapping[str, float | None]]
+    staleness_seconds: Percentiles
+    recommend_latency_ms: Percentiles
+    events_per_second: float
+    items_shown_per_second: float
+    table_rows: int | None
+    resident_bytes: Mapping[str, int]
+    restarts: Mapping[str, int]
+    failures: Mapping[str, Any]
+    wall_seconds: float
+    replay_seconds: float
+    settings: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """The report as JSON, with the program, commit and machine beside it."""
+        return json.dumps({"program": _program(), "machine": machine(), **asdict(self)}, indent=2) + "\n"
+
+    def table(self) -> TextTable:
+        """The report for people."""
+        table = TextTable(show_header=False, box=None, title=f"demo: {self.dataset}", title_justify="left")
+        events = self.events
+        rows = {
+            "sent": f"{events['impressions_sent']:,} items shown, {events['actions_sent']:,} actions",
+            "acknowledged": f"{events['impressions_acknowledged']:,} and {events['actions_acknowledged']:,}",
+            "became": (
+                f"{_count(events['positives'])} positives, {_count(events['negatives_kept'])} negatives kept,"
+                f" {_count(events['negatives_dropped'])} dropped, {_count(events['waiting'])} waiting"
+                f" ({'accounts close' if self.accounts_close else 'ACCOUNTS DO NOT CLOSE'})"
+            ),
+            "trained": f"{_count(events['trained'])} examples",
+            **{
+                f"AUC {name}": f"{_figure(course.get('auc'))}   log loss {_figure(course.get('log_loss'))}"
+                for name, course in self.progressive.items()
+            },
+            "staleness": _percentiles(self.staleness_seconds, "s"),
+            "recommend": _percentiles(self.recommend_latency_ms, "ms"),
+            "rate": f"{self.events_per_second:,.0f} events/s ({self.items_shown_per_second:,.0f} items shown/s)",
+            "table": f"{_count(self.table_rows)} rows",
+            "memory": ", ".join(f"{name} {size >> 20:,} MiB" for name, size in self.resident_bytes.items()),
+            "time": f"{self.wall_seconds:.1f} s",
+        }
+        for key, value in rows.items():
+            table.add_row(f"[bold]{key}[/bold]", value)
+        return table
+
+
+@final
+@dataclass(frozen=True)
+class Measured:
+    """What a run saw: from outside (replay, prober, freshness), and the stages' own figures before and after."""
+
+    sent: ReplayFigures
+    prober: Prober
+    freshness: Freshness
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+    def figures(self, stage: str) -> Mapping[str, Any]:
+        """What a stage said last."""
+        return self.after["stages"].get(stage, {}).get("figures") or {}
+
+    def grown(self, stage: str, name: str) -> int:
+        """By how much a stage's count grew in this run."""
+        earlier = self.before["stages"].get(stage, {}).get("figures") or {}
+        return int(self.figures(stage).get(name) or 0) - int(earlier.get(name) or 0)
+
+
+def make_report(
+    options: DemoOptions,
+    dataset: Dataset,
+    measured: Measured,
+    *,
+    resident_bytes: Mapping[str, int],
+    restarts: Mapping[str, int],
+    wall_seconds: float,
+) -> DemoReport:
+    """Put the figures together; nothing is measured here."""
+    sent, prober, join, train = measured.sent, measured.prober, measured.figures("join"), measured.figures("train")
+    latency = prober.latency_seconds()
+    events = {
+        "impressions_sent": sent.impressions_sent,
+        "impressions_acknowledged": sent.impressions_acknowledged,
+        "impressions_of_probes": prober.shown_count,
+        "actions_sent": sent.actions_sent,
+        "actions_acknowledged": sent.actions_acknowledged,
+        "impressions_joined": measured.grown("join", "items_shown"),
+        "actions_joined": measured.grown("join", "actions_read"),
+        "positives": measured.grown("join", "positives") + measured.grown("join", "positives_late"),
+        "positives_late": measured.grown("join", "positives_late"),
+        "negatives_kept": measured.grown("join", "negatives_kept"),
+        "negatives_dropped": measured.grown("join", "negatives_dropped"),
+        "waiting": int(join.get("items_waiting") or 0) + int(join.get("actions_waiting") or 0),
+        "unread": int(join.get("records_unread") or 0),
+        "examples": measured.grown("join", "examples"),
+        "trained": measured.grown("train", "examples_total"),
+    }
+    return DemoReport(
+        dataset=dataset.info.name,
+        simulated=dataset.info.simulated,
+        seed=options.seed,
+        events=events,
+        accounts_close=_accounts_close(events, join),
+        progressive={
+            name: {measure: train.get(f"{measure}_{course}") for measure in _MEASURES}
+            | {"count": train.get(f"judged_{course}_total")}
+            for name, course in _COURSES.items()
+        },
+        staleness_seconds=measured.freshness.percentiles(),
+        recommend_latency_ms=latency.scaled(1e3),
+        events_per_second=(sent.impressions_acknowledged + sent.actions_acknowledged) / sent.seconds,
+        items_shown_per_second=sent.impressions_acknowledged / sent.seconds,
+        table_rows=train.get("table_rows"),
+        resident_bytes=resident_bytes,
+        restarts=restarts,
+        failures={
+            "replay": sent.failures,
+            "recommend": prober.failure_count,
+            "first": sent.first_failure or prober.first_failure,
+        },
+        wall_seconds=wall_seconds,
+        replay_seconds=sent.seconds,
+        settings={"items_shown_per_second_max": options.events_per_second, "probes_per_second": PROBES_PER_SECOND},
+    )
+
+
+def _accounts_close(events: Mapping[str, int], join: Mapping[str, Any]) -> bool:
+    """Whether everything that was acknowledged is accounted for, in the joiner's books and in the trainer's."""
+    counts = {name: int(value or 0) for name, value in join.items() if isinstance(value, int)}
+    became = ("positives", "negatives_kept", "negatives_dropped", "items_waiting")
+    acknowledged = events["impressions_acknowledged"] + events["impressions_of_probes"]
+    return (
+        events["unread"] == 0
+        and events["impressions_joined"] >= acknowledged
+        and events["actions_joined"] >= events["actions_acknowledged"]
+        and counts.get("items_shown") == sum(counts.get(name, 0) for name in became)
+        and events["trained"] == events["examples"]
+    )
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _program() -> dict[str, Any]:
+    root = Path(__file__).resolve().parents[3]
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {"dolmen": __version__, "commit": commit}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _count(count: int | None) -> str:
+    return "?" if count is None else f"{count:,}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _percentiles(found: Percentiles, unit: str) -> str:
+    if found.p50 is None or found.p99 is None or found.max is None:
+        return "not measured"
+    return (
+        f"p50 {found.p50:.3g} {unit}, p99 {found.p99:.3g} {unit}, max {found.max:.3g} {unit} ({found.count:,} measured)"
+    )

@@ -1,0 +1,235 @@
+"""``dolmen demo``: the whole loop on one machine, fed by a replay of real events through its own public API."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, final
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dolmen import datasets
+from dolmen.client import Client
+from dolmen.cluster import Config, Supervisor
+from dolmen.cluster.lifetime import hold_folder, stop_on_signals
+from dolmen.cluster.stages import stages_of
+from dolmen.datasets import Dataset
+from dolmen.demo.freshness import PROBES_PER_SECOND, Freshness, Prober
+from dolmen.demo.replay import Replay
+from dolmen.demo.report import DemoReport, Measured, make_report
+from dolmen.demo.setup import DemoNotes, DemoOptions, configuration
+from dolmen.errors import NotReadyError, RemoteError
+from dolmen.telemetry import LogFormat, set_up_logs
+
+__all__ = ["run_demo"]
+
+_READY_SECONDS: Final = 60.0
+_DRAIN_SECONDS: Final = 60.0
+_NOTE_SECONDS: Final = 1.0
+_STARTS_MAX: Final = 6  # restarts of all stages together, before the demo gives up on a broken start
+
+
+def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
+    """Run it; the exit status.
+
+    Args:
+        options: from the command line.
+        temporary: use a new folder and delete it afterwards, rather than ``options.state``.
+
+    Raises:
+        DolmenError: something is missing or in use; the message says what and the mend.
+    """
+    stop = stop_on_signals()
+    with ExitStack() as stack:
+        if temporary:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dolmen-demo-"))
+            options = replace(options, state=Path(folder))
+        started = time.monotonic()
+        demo = _Demo(options, datasets.load(options.data), stop, started)
+        stack.enter_context(hold_folder(options.state))
+        demo.prepare(stack)
+        return demo.run()
+
+
+@final
+class _Demo:
+    """One run, from an empty folder (or where an earlier run stopped) to the report."""
+
+    def __init__(self, options: DemoOptions, dataset: Dataset, stop: threading.Event, started: float) -> None:
+        self._options, self._dataset, self._stop, self._started = options, dataset, stop, started
+        self._console = Console()
+        self._log_folder = options.state / "logs"
+
+    def prepare(self, stack: ExitStack) -> None:
+        """Write the configuration and start the stages; ``stack`` stops them."""
+        self._console.print(f"[bold]{self._dataset!r}[/bold]", highlight=False)
+        self._notes = DemoNotes(self._options)
+        self._log_folder.mkdir(exist_ok=True)
+        lines = stack.enter_context((self._log_folder / "demo.log").open("a"))
+        set_up_logs("demo", form=LogFormat.JSON, stream=lines)
+        config_path = self._options.state / "dolmen.toml"
+        if self._notes.is_new:
+            config_path.write_text(configuration(self._options, self._dataset))
+        else:
+            self._console.print(
+                f"Going on in {self._options.state}/ after slate {self._notes.slate_count_done:,}; --fresh starts anew."
+            )
+        config = Config.from_toml(config_path)
+        self._supervisor = stack.enter_context(Supervisor(stages_of(config_path), log_folder=self._log_folder))
+        self._client = stack.enter_context(Client(f"http://127.0.0.1:{config.serving.port}"))
+
+    def run(self) -> int:
+        """Replay, report; then, unless headless, stay until stopped. Returns the exit status."""
+        with self._console.status("Starting serve, join and train…"):
+            self._await_ready()
+            if self._notes.is_new and not self._stop.is_set():
+                _fill_catalogue(self._client, self._dataset)
+                self._notes.save(0)
+        if not self._stop.is_set():
+            report = self._replay()
+            self._tell(report)
+            if self._options.headless and not self._stop.is_set():
+                return 0 if report.accounts_close else 1
+        if not self._stop.is_set():
+            self._console.print(f"\nEverything is replayed; the page stays: {self._client.address}     (Ctrl-C stops)")
+            self._stop.wait()
+            return 0
+        self._console.print("Stopping; the next start goes on from here.")
+        return 130 if self._options.headless else 0
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not self._client.is_ready() and not self._stop.wait(0.1):
+            if time.monotonic() > deadline or sum(self._supervisor.restart_counts().values()) > _STARTS_MAX:
+                raise NotReadyError(f"the stages did not get ready; what they say is in {self._log_folder}/*.log")
+
+    def _replay(self) -> DemoReport:
+        options, client = self._options, self._client
+        if not options.headless:
+            self._console.print(f"\n  Watch it learn: [bold cyan]{client.address}[/bold cyan]     (Ctrl-C stops)\n")
+        freshness = Freshness()
+        before = client.status()
+        replay = Replay(
+            client,
+            self._dataset.slates(),
+            freshness,
+            events_per_second=options.events_per_second,
+            event_count=options.event_count,
+            slate_count_done=self._notes.slate_count_done,
+        )
+        people = self._dataset.users["id"].to_pylist()
+        with (
+            Client(client.address, attempts_max=0) as visitor,
+            Prober(visitor, people, freshness, rate=PROBES_PER_SECOND, seed=options.seed) as prober,
+        ):
+            self._watch(replay)
+            after = self._drain() if options.headless else client.status()
+        return make_report(
+            options,
+            self._dataset,
+            Measured(replay.figures, prober, freshness, before, after),
+            resident_bytes=_resident_bytes(self._supervisor),
+            restarts=self._supervisor.restart_counts(),
+            wall_seconds=time.monotonic() - self._started,
+        )
+
+    def _watch(self, replay: Replay) -> None:
+        """Run the replay to its end (or until told to stop), show how it goes and note how far it got."""
+        total = min(self._options.event_count or len(self._dataset), len(self._dataset))
+        replay.start()
+        with _shown(self._console, replay, self._client, total) as show:
+            while not replay.join(_NOTE_SECONDS):
+                show()
+                self._notes.save(replay.slate_count_done)
+                if self._stop.is_set():
+                    replay.stop()
+            show()
+        self._notes.save(replay.slate_count_done)
+
+    def _drain(self) -> dict[str, Any]:
+        """Wait until everything that was acknowledged is joined and learned; the status then, or when time ran out."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        status = self._client.status()
+        while not _is_drained(status) and time.monotonic() < deadline and not self._stop.wait(0.25):
+            status = self._client.status()
+        return status
+
+    def _tell(self, report: DemoReport) -> None:
+        path = self._options.report_path
+        self._console.print(report.table())
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(report.to_json())
+            self._console.print(f"report: {path}")
+
+
+@contextmanager
+def _shown(console: Console, replay: Replay, client: Client, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar with the figures of the loop beside it; yields the function that renews it."""
+    columns = (
+        TextColumn("replay"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[now]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("replay", total=total, now="")
+
+        def show() -> None:
+            try:
+                now = client.status()["now"]
+            except RemoteError:
+                now = {}
+            parts = [
+                _shown_figure(now, "examples_per_second", "{:,.0f} examples/s"),
+                _shown_figure(now, "staleness_seconds", "stale {:.2f} s"),
+                _shown_figure(now, "auc_online", "AUC {:.3f}"),
+                _shown_figure(now, "auc_frozen", "frozen {:.3f}"),
+            ]
+            done = replay.figures.impressions_acknowledged
+            progress.update(task, completed=done, now="  ".join(part for part in parts if part))
+
+        yield show
+
+
+def _shown_figure(now: dict[str, Any], name: str, form: str) -> str:
+    value = now.get(name)
+    return form.format(value) if isinstance(value, (int, float)) else ""
+
+
+def _is_drained(status: dict[str, Any]) -> bool:
+    join, train = _figures(status, "join"), _figures(status, "train")
+    return (
+        join.get("records_unread") == 0
+        and join.get("items_waiting") == 0
+        and join.get("examples") == train.get("examples_total")
+    )
+
+
+def _figures(status: dict[str, Any], stage: str) -> dict[str, Any]:
+    figures: dict[str, Any] = status["stages"].get(stage, {}).get("figures") or {}
+    return figures
+
+
+def _fill_catalogue(client: Client, dataset: Dataset) -> None:
+    for add, table in ((client.add_items, dataset.items), (client.add_users, dataset.users)):
+        rows = table.to_pylist()
+        add([{"id": row.pop("id"), "attributes": {k: v for k, v in row.items() if v is not None}} for row in rows])
+
+
+def _resident_bytes(supervisor: Supervisor) -> dict[str, int]:
+    found = {}
+    for name, pid in supervisor.process_ids().items():
+        try:
+            found[name] = int(psutil.Process(pid).memory_info().rss)
+        except psutil.NoSuchProcess:
+            continue
+    return found

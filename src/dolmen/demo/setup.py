@@ -1,0 +1,148 @@
+"""Prepares a demo: its folder, its configuration file, and where an earlier run stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tomli_w
+
+from dolmen.clock import format_duration
+from dolmen.datasets import Dataset
+from dolmen.errors import ConfigError
+
+__all__ = ["DemoNotes", "DemoOptions", "configuration"]
+
+_RATE_WATCHED: Final = 200.0  # items shown a second: slow enough to follow on the page
+_RATE_HEADLESS: Final = 1500.0
+_HUMAN_WINDOW_US: Final = 2_000_000  # how long the page's visitor and the network may take before "no click" counts
+_NEGATIVE_RATE_SIMULATED: Final = (
+    0.25  # the world's clicks are rare; sampling its negatives shows the correction at work
+)
+_OURS: Final = ("log", "trainer", "join", "serving", "logs", "dolmen.toml", "demo.json")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What the command line asks for; see ``dolmen demo --help``."""
+
+    data: str = "movielens-100k"
+    event_count: int | None = None
+    rate: float | None = None
+    headless: bool = False
+    report_path: Path | None = None
+    state: Path = Path("state")
+    fresh: bool = False
+    port: int = 8080
+    seed: int = 0
+
+    @property
+    def events_per_second(self) -> float:
+        """Items shown a second."""
+        if self.rate is not None:
+            return self.rate
+        return _RATE_HEADLESS if self.headless else _RATE_WATCHED
+
+
+@final
+class DemoNotes:
+    """The demo's notes in its state folder: what is replayed, and how far it got."""
+
+    def __init__(self, options: DemoOptions) -> None:
+        self.folder = options.state
+        self._path = options.state / "demo.json"
+        self._identity = {"data": options.data, "seed": options.seed}
+        if options.fresh:
+            self._clear()
+        notes = self._read()
+        found = {key: notes.get(key) for key in self._identity}
+        if notes and found != self._identity:
+            raise ConfigError(
+                f"{self.folder} holds a demo of {found['data']!r} with seed {found['seed']}, not of {options.data!r}"
+                f" with seed {options.seed}; --fresh deletes it, or --state names another folder"
+            )
+        self.is_new = not notes
+        self.slate_count_done = int(notes.get("slate_count_done", 0))
+
+    def save(self, slate_count_done: int) -> None:
+        """Note how far the replay got."""
+        self.slate_count_done = slate_count_done
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({**self._identity, "slate_count_done": slate_count_done}))
+        temporary.replace(self._path)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            notes: dict[str, Any] = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            raise ConfigError(f"{self._path} is damaged; --fresh starts anew") from None
+        return notes
+
+    def _clear(self) -> None:
+        """Delete what a demo wrote, and nothing else, in case the folder is not what its name says."""
+        for name in _OURS:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def configuration(options: DemoOptions, dataset: Dataset) -> str:
+    """The text of the configuration file of this demo, which ``dolmen up`` could run as well."""
+    simulated = dataset.info.simulated
+    negative_rate = _NEGATIVE_RATE_SIMULATED if simulated else 1.0
+    shown = min(options.event_count or len(dataset), len(dataset))
+    values: dict[str, Any] = {
+        "state": ".",
+        "dataset": dataset.info.title,
+        "simulated": simulated,
+        "schema": dataset.schema.to_dict(),
+        "model": {"name": "joint"},
+        "join": {
+            "window": format_duration(_window_us(options, dataset, shown)),
+            "negative_rate": negative_rate,
+            "seed": options.seed,
+        },
+        "train": {"seed": options.seed},
+        "trainer": {"freeze_after_examples": max(1, _example_count(dataset, shown // 2, negative_rate))},
+        "serving": {"port": options.port if options.port else _free_port(), "seed": options.seed},
+    }
+    about = "# Written by `dolmen demo`; `dolmen up --config` runs the same stages without the replay.\n"
+    return about + tomli_w.dumps(values)
+
+
+def _window_us(options: DemoOptions, dataset: Dataset, shown: int) -> int:
+    """How long the joiner waits: the data's slow clicks, as fast as the replay makes them, and a person at the page."""
+    rows = dataset.interactions.slice(0, shown)
+    times = rows["event_time"].cast(pa.int64()).to_numpy()
+    delays = (
+        pc.subtract(rows["action_time"].cast(pa.int64()), rows["event_time"].cast(pa.int64())).drop_null().to_numpy()
+    )
+    if delays.size == 0 or times[-1] == times[0]:
+        return _HUMAN_WINDOW_US
+    replay_us = shown / options.events_per_second * 1e6
+    slow_us = float(np.percentile(delays, 99)) * replay_us / float(times[-1] - times[0])
+    return _HUMAN_WINDOW_US + int(slow_us / 1000) * 1000
+
+
+def _example_count(dataset: Dataset, shown: int, negative_rate: float) -> int:
+    """About how many examples the first ``shown`` impressions make."""
+    clicks = int(pc.sum(dataset.interactions[dataset.label].slice(0, shown)).as_py() or 0)
+    return round(clicks + negative_rate * (shown - clicks))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
