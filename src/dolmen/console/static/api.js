@@ -22,6 +22,12 @@ export class ApiError extends Error {
   }
 }
 
+/**
+ * Ids may have 64 bits, numbers of JavaScript keep 53: larger integers stay as the text they came as, and go back as
+ * such; the server knows which id is meant.
+ */
+const exactly = (_key, value, context) => (Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? context.source : value);
+
 async function ask(path, { method = "GET", body, signal } = {}) {
   const patience = AbortSignal.timeout(PATIENCE_MS);
   const headers = {};
@@ -42,7 +48,7 @@ async function ask(path, { method = "GET", body, signal } = {}) {
     throw new ApiError(slow ? `No answer within ${PATIENCE_MS / 1000} s.` : "The server is not answering.", { away: true });
   }
   let value = null;
-  try { value = JSON.parse(text); } catch { /* Not JSON: told below. */ }
+  try { value = JSON.parse(text, method === "GET" && path === "/v1/status" ? undefined : exactly); } catch { /* Not JSON: told below. */ }
   if (!answer.ok) {
     const error = value?.error ?? {};
     throw new ApiError(error.message ?? `The server answered ${answer.status}.`, {
@@ -57,6 +63,8 @@ const query = (values) => new URLSearchParams(Object.entries(values).filter(([, 
 
 export const status = (signal) => ask("/v1/status", { signal });
 export const recommend = (user, count, signal) => ask(`/v1/recommend?${query({ user, count })}`, { signal });
+/** Near items. Nothing counts as shown, so this is also how to ask, often, what the parameters include. */
+export const similar = (item, count) => ask(`/v1/items/${encodeURIComponent(item)}/similar?${query({ count })}`);
 export const sendEvents = (events) => ask("/v1/events", { method: "POST", body: { events } });
 export const person = (id, signal) => ask(`/v1/users/${encodeURIComponent(id)}`, { signal });
 export const people = (prefix, limit, signal) => ask(`/v1/users?${query({ prefix, limit })}`, { signal });

@@ -1,6 +1,7 @@
 // How an item of any catalogue is shown: its title, its genres, and a line for whatever else it has.
 
 const TITLES = ["title", "name", "label"];
+const YEARS = ["release_year", "year"];
 const GENRES = ["genres", "genre", "tags", "categories", "category", "topics", "interests"];
 
 const asList = (value) => (Array.isArray(value) ? value : String(value).split("|")).map(String).map((one) => one.trim()).filter(Boolean);
@@ -10,6 +11,12 @@ const key = (attributes, names) => names.find((name) => attributes?.[name] !== u
 export function titleOf(id, attributes) {
   const name = key(attributes, TITLES);
   return name ? String(attributes[name]) : `Item ${id}`;
+}
+
+/** " (1979)" where the catalogue knows the year and the title does not say it, else nothing. */
+export function yearOf(id, attributes) {
+  const name = key(attributes, YEARS);
+  return name && !titleOf(id, attributes).includes(String(attributes[name])) ? ` (${attributes[name]})` : "";
 }
 
 /** Genres, or the nearest thing that the catalogue has: the first attribute that is a list. */

@@ -1,6 +1,6 @@
 // The slate on the page: items keep their node from one slate to the next, so that they can be seen to move.
 
-import { changesOf, genresOf, titleOf } from "./catalogue.js";
+import { changesOf, genresOf, titleOf, yearOf } from "./catalogue.js";
 import { el, unseen, wantsCalm } from "./dom.js";
 import { percent } from "./format.js";
 
@@ -77,7 +77,7 @@ export class Slate {
     const button = el("button", { type: "button", onclick: (event) => this.pick(event, one, index) },
       el("span", { class: "place", "aria-hidden": "true" }, String(index + 1)),
       el("span", { class: "what" },
-        unseen(`${index + 1}. `), el("span", { class: "title" }, title), unseen(". "),
+        unseen(`${index + 1}. `), el("span", { class: "title" }, title, el("span", { class: "year" }, yearOf(one.item, one.attributes))), unseen(". "),
         el("span", { class: "chips" },
           genres.map((genre) => [el("span", { class: "chip" }, genre), unseen(", ")]),
           isExplored(one) ? [el("span", { class: "chip fresh", title: "Shown to learn about it: little is known yet" }, "new"), unseen(", shown to learn about it, ")] : null)),

@@ -39,9 +39,9 @@ export function readRates(status) {
   const figures = stages.serve?.figures ?? {};
   const known = (...values) => values.find(isKnown) ?? 0;
   const alive = (name) => (stages[name]?.alive ? 1 : 0);
-  const slates = known(figures.recommendations_per_second, figures.requests_per_second) * alive("serve");
-  const impressions = known(figures.impressions_per_second, now.events_per_second - figures.actions_per_second, slates) * alive("serve");
-  const actions = known(figures.actions_per_second, now.events_per_second) * alive("serve");
+  const slates = known(figures.slates_per_second) * alive("serve");
+  const impressions = known(figures.impressions_per_second) * alive("serve");
+  const actions = known(figures.actions_per_second) * alive("serve");
   return {
     slate: slates, impression: impressions, action: actions,
     event: known(now.events_per_second) * alive("serve") * alive("join"),

@@ -12,7 +12,7 @@ import { Slate } from "./slate.js";
 const SLATE_LENGTH = 10;
 const HISTORY_LENGTH = 5;
 const LEARN_PATIENCE_MS = 20_000;
-const LEARN_ASK_MS = 120;
+const LEARN_ASK_MS = 100;
 
 const wait = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, milliseconds); });
 
@@ -89,7 +89,7 @@ export class TryIt {
       const changes = this.slate.show(answer.items, since, { hold });
       byId("slate").removeAttribute("aria-busy");
       byId("slate-head").hidden = false;
-      byId("slate-title").textContent = person.isNew && person.clicks === 0 ? "Your first slate" : "Your slate";
+      byId("slate-basis").textContent = answer.ranked_by === "popularity" ? "by popularity, until the model has learned something" : "";
       showShares(byId("share"), person.first, answer.items);
       if (!this.latest) this.journey.wait();
       this.trouble(answer.items.length === 0 ? { message: "The slate is empty: nothing in the catalogue is left to show." } : null);
@@ -133,27 +133,31 @@ export class TryIt {
       const fresh = next.changes.filter(({ kind }) => kind === "in").length;
       this.announce(`You took ${title}. ${fresh} of ${next.answer.items.length} are just in. ${grown(person.first, next.answer.items) ?? ""}`);
     } else journey.fail("read", "no answer");
-    if (!(await this.learned(positions, journey, next?.answer))) return;
+    if (!(await this.learned(one.item, positions, journey, next?.answer))) return;
     const took = journey.reach("learned");
     this.onStep("learned");
     await this.refresh({ since, hold: true });
     if (this.latest === journey) this.announce(`The parameters now include your click, after ${seconds(took)}.`);
   }
 
-  /** Wait until what the server serves includes `positions`. False: not within our patience, or a newer click took over. */
-  async learned(positions, journey, answer) {
+  /** Wait until what the server serves includes `positions`, asking in a way that shows nobody anything. False: not within our patience, or a newer click took over. */
+  async learned(item, positions, journey, answer) {
     const began = performance.now();
     let seen = answer?.parameters?.positions;
+    let pause = LEARN_ASK_MS;
     while (!includes(seen, positions)) {
       if (performance.now() - began > LEARN_PATIENCE_MS) {
         journey.fail("learned", `not after ${seconds(LEARN_PATIENCE_MS / 1000)}`);
         return false;
       }
-      await wait(LEARN_ASK_MS);
+      await wait(pause);
       if (this.latest !== journey) return false;
+      pause = LEARN_ASK_MS;
       try {
-        seen = (await api.status()).parameters?.positions;
-      } catch { /* The page's pulse tells that the server is away; we ask on. */ }
+        seen = (await api.similar(item, 1)).parameters?.positions;
+      } catch (failure) {
+        pause = Math.max(1, failure.retryAfter ?? 0) * 1000; // Not ready, or away, as the page's pulse tells: ask on, but seldom.
+      }
     }
     return this.latest === journey;
   }
