@@ -14,7 +14,7 @@ std::size_t lanes_max(std::uint32_t bucket_count) noexcept {
   return static_cast<std::size_t>(bucket_count * Bucket::kLanes * kLoadMax);
 }
 
-CuckooIndex::Memory allocate_lines(std::size_t size) {
+CuckooIndex::Memory from_heap(std::size_t size) {
   void* memory = std::aligned_alloc(64, (size + 63) / 64 * 64);
   if (memory == nullptr) throw std::bad_alloc();
   return CuckooIndex::Memory(memory);
@@ -32,8 +32,12 @@ void write_lane(Bucket& bucket, unsigned lane, std::int64_t fid, std::uint32_t r
 
 }  // namespace
 
-void CuckooIndex::Deleter::operator()(void* memory) const noexcept {
-  std::free(memory);
+void GiveBack::operator()(void* memory) const noexcept {
+  if (arena == nullptr) {
+    std::free(memory);
+  } else {
+    arena->free(static_cast<std::byte*>(memory), size);
+  }
 }
 
 CuckooIndex::CuckooIndex(std::uint64_t hash_seed)
@@ -49,21 +53,24 @@ CuckooIndex::CuckooIndex(std::uint64_t hash_seed)
 CuckooIndex::~CuckooIndex() = default;
 
 std::size_t CuckooIndex::memory_size() const noexcept {
-  const std::size_t segment_count = segments_.size();
-  return bucket_count_ * sizeof(Bucket) + segment_count * (sizeof(std::uint64_t) + sizeof(std::shared_ptr<Segment>)) +
+  const std::size_t first_size = segments_[0]->bucket_count() * sizeof(Bucket);
+  return arena_.memory_size() + (first_size % PieceArena::kUnit != 0 ? first_size : 0) +
+         segments_.size() * (sizeof(std::uint64_t) + sizeof(std::shared_ptr<Segment>)) +
          visited_.size() * sizeof(std::uint64_t);
 }
 
 CuckooIndex::Segment CuckooIndex::make_segment(unsigned code, unsigned depth) {
   const std::size_t count = kBucketCounts[code];
-  Segment segment{allocate_lines(count * sizeof(Bucket)), code, depth, 0};
+  const std::size_t size = count * sizeof(Bucket);
+  const bool is_small = size % PieceArena::kUnit != 0;
+  Segment segment{is_small ? from_heap(size) : Memory(arena_.allocate(size), GiveBack{&arena_, size}), code, depth, 0};
   std::uninitialized_default_construct_n(segment.buckets(), count);
   return segment;
 }
 
 CuckooIndex::Memory CuckooIndex::make_directory(unsigned depth) {
   const std::size_t count = std::size_t{1} << depth;
-  Memory memory = allocate_lines(sizeof(Directory) + count * sizeof(std::uint64_t));
+  Memory memory = from_heap(sizeof(Directory) + count * sizeof(std::uint64_t));
   auto* entries = reinterpret_cast<std::atomic<std::uint64_t>*>(static_cast<Directory*>(memory.get()) + 1);
   std::uninitialized_value_construct_n(entries, count);
   new (memory.get()) Directory{depth, entries};
@@ -204,7 +211,6 @@ void CuckooIndex::grow(std::size_t position) {
   }
   fence_release();
   readers_.retire(std::move(old->memory));
-  readers_.collect();
 }
 
 // Sets the segment at every directory position whose top bits are those of `hash`.

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "hash.hpp"
+#include "mapping.hpp"
 #include "shared_memory.hpp"
 
 namespace dolmen {
@@ -41,6 +42,12 @@ struct alignas(64) Bucket {
   std::uint32_t row(unsigned lane) const noexcept { return rows[lane].load(std::memory_order_relaxed); }
 };
 static_assert(sizeof(Bucket) == 64);
+
+struct GiveBack {
+  PieceArena* arena = nullptr;  // From where the memory came, or null for the heap.
+  std::size_t size = 0;
+  void operator()(void* memory) const noexcept;
+};
 
 class CuckooIndex {
  public:
@@ -69,14 +76,7 @@ class CuckooIndex {
   // How many FIDs were moved to another segment so far, and at most by one insertion: what growth has cost.
   std::uint64_t moved_count() const noexcept { return moved_count_; }
 
-  Choice choice(std::int64_t fid) const noexcept {
-    const std::uint64_t hash = hash_of(fid);
-    const Directory* directory = directory_.load(std::memory_order_acquire);
-    const std::uint64_t entry = directory->entry(hash).load(std::memory_order_acquire);
-    const std::uint64_t count = kBucketCounts[entry & kCodeMask];
-    auto* buckets = reinterpret_cast<Bucket*>(entry & ~kCodeMask);
-    return {buckets + first_of(hash, count), buckets + second_of(hash, count)};
-  }
+  Choice choice(std::int64_t fid) const noexcept { return choice(fid, *directory_.load(std::memory_order_acquire)); }
 
   Place place_of(std::int64_t fid) const noexcept {
     const Choice buckets = choice(fid);
@@ -85,7 +85,68 @@ class CuckooIndex {
     return {};
   }
 
+  // Where a FID was found, and its bucket's stamp at that moment. `bucket` is null where it was in neither bucket.
+  struct Finding {
+    Bucket* bucket;
+    std::uint32_t version;
+    std::uint32_t row;
+  };
+
+  // Looks for many FIDs at once: while one waits for memory, others are on their way. Calls `fetch(row)` as soon as a
+  // row is known, to call its memory in, and some time later `use(i, finding)`, for each i in order.
+  // A finding may be out of date by then; `is_current` tells a reader, after it has copied, whether it was good.
+  template <typename Fetch, typename Use>
+  void find_each(std::span<const std::int64_t> fids, const Fetch& fetch, const Use& use) const noexcept {
+    constexpr std::size_t kAhead = 16;
+    constexpr std::size_t kRing = 64;
+    static_assert(3 * kAhead < kRing);
+    struct Pending {
+      Bucket* second;
+      Finding found;
+    };
+    std::array<Pending, kRing> ring;
+    // A directory that is replaced meanwhile leads to segments that are marked as out of date.
+    const Directory directory = *directory_.load(std::memory_order_acquire);
+    const std::size_t count = fids.size();
+    for (std::size_t i = 0; i < count + 3 * kAhead; ++i) {
+      if (i < count) {
+        Pending& pending = ring[i % kRing];
+        const Choice buckets = choice(fids[i], directory);
+        pending.found.bucket = buckets.first;
+        pending.second = buckets.second;
+        __builtin_prefetch(buckets.first);
+      }
+      if (const std::size_t at = i - kAhead; at < count) {  // Wraps round below kAhead.
+        Pending& pending = ring[at % kRing];
+        if (look(pending.found, fids[at])) {
+          pending.second = nullptr;
+          fetch(pending.found.row);
+        } else {
+          __builtin_prefetch(pending.second);
+        }
+      }
+      if (const std::size_t at = i - 2 * kAhead; at < count) {
+        Pending& pending = ring[at % kRing];
+        if (pending.second != nullptr) {
+          pending.found.bucket = pending.second;
+          if (look(pending.found, fids[at])) {
+            fetch(pending.found.row);
+          } else {
+            pending.found.bucket = nullptr;
+          }
+        }
+      }
+      if (const std::size_t at = i - 3 * kAhead; at < count) use(at, ring[at % kRing].found);
+    }
+  }
+
+  static bool is_current(const Finding& found) noexcept {
+    fence_acquire();
+    return (found.version & 1) == 0 && found.bucket->version.load(std::memory_order_relaxed) == found.version;
+  }
+
   // `fid` must be absent. May throw std::bad_alloc, and has changed nothing then.
+  // What it replaces is freed by a later `readers().collect()`.
   Place insert(std::int64_t fid, std::uint32_t row);
   void erase(Place place) noexcept;
   void reserve(std::size_t row_count);
@@ -122,10 +183,7 @@ class CuckooIndex {
     }
   }
 
-  struct Deleter {
-    void operator()(void* memory) const noexcept;
-  };
-  using Memory = std::unique_ptr<void, Deleter>;
+  using Memory = std::unique_ptr<void, GiveBack>;
   Readers<Memory>& readers() const noexcept { return readers_; }
 
  private:
@@ -154,6 +212,22 @@ class CuckooIndex {
     std::atomic<std::uint64_t>& entry(std::uint64_t hash) const noexcept { return entries[position(hash)]; }
   };
 
+  Choice choice(std::int64_t fid, const Directory& directory) const noexcept {
+    const std::uint64_t hash = hash_of(fid);
+    const std::uint64_t entry = directory.entry(hash).load(std::memory_order_acquire);
+    const std::uint64_t count = kBucketCounts[entry & kCodeMask];
+    auto* buckets = reinterpret_cast<Bucket*>(entry & ~kCodeMask);
+    return {buckets + first_of(hash, count), buckets + second_of(hash, count)};
+  }
+
+  static bool look(Finding& found, std::int64_t fid) noexcept {
+    found.version = found.bucket->version.load(std::memory_order_acquire);
+    const unsigned lane = found.bucket->lane_of(fid);
+    if (lane == Bucket::kLanes) return false;
+    found.row = found.bucket->row(lane);
+    return true;
+  }
+
   std::uint64_t hash_of(std::int64_t fid) const noexcept { return mix64(static_cast<std::uint64_t>(fid) ^ hash_seed_); }
   static std::uint64_t first_of(std::uint64_t hash, std::uint64_t bucket_count) noexcept {
     return ((hash & 0xFFFFFFFFU) * bucket_count) >> 32;
@@ -162,7 +236,7 @@ class CuckooIndex {
     return (((hash * kGolden) >> 32) * bucket_count) >> 32;
   }
 
-  static Segment make_segment(unsigned code, unsigned depth);
+  Segment make_segment(unsigned code, unsigned depth);
   static Memory make_directory(unsigned depth);
   Place place_in(Segment& segment, std::int64_t fid, std::uint32_t row) noexcept;
   Bucket* make_room(Segment& segment, std::uint64_t hash) noexcept;
@@ -172,6 +246,7 @@ class CuckooIndex {
   void publish(std::shared_ptr<Segment> segment, std::uint64_t hash);
 
   std::uint64_t hash_seed_;
+  PieceArena arena_;
   std::atomic<std::size_t> size_{0};
   std::size_t bucket_count_ = 0;
   std::uint64_t moved_count_ = 0;

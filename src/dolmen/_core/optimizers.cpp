@@ -12,7 +12,7 @@ constexpr std::size_t kCorrectionCount = 4096;  // Beyond it, t is rare enough t
 
 }  // namespace
 
-void Sgd::step(const Step& step) const noexcept {
+DOLMEN_VECTOR_CLONES void Sgd::step(const Step& step) const noexcept {
   const float rate = learning_rate * step.learning_rate_scale;
   float* __restrict w = step.vector;
   const float* __restrict gradient = step.gradient;
@@ -26,7 +26,7 @@ void AdaGrad::init(float* state, std::uint32_t dim) const noexcept {
   std::fill_n(state, dim, initial_accumulator);
 }
 
-void AdaGrad::step(const Step& step) const noexcept {
+DOLMEN_VECTOR_CLONES void AdaGrad::step(const Step& step) const noexcept {
   const float rate = learning_rate * step.learning_rate_scale;
   float* __restrict w = step.vector;
   float* __restrict n = step.state;
@@ -63,7 +63,7 @@ void Adam::init(float* state, std::uint32_t dim) const noexcept {
   std::fill_n(state, state_dim(dim), 0.0F);
 }
 
-void Adam::step(const Step& step) const noexcept {
+DOLMEN_VECTOR_CLONES void Adam::step(const Step& step) const noexcept {
   const std::uint32_t dim = step.dim;
   float* __restrict w = step.vector;
   float* __restrict m = step.state;

@@ -9,6 +9,14 @@
 #include <variant>
 #include <vector>
 
+// Each step is compiled twice, for processors with AVX2 and for all others; the loader takes the one that fits.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#define DOLMEN_VECTOR_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define DOLMEN_VECTOR_CLONES
+#endif
+
 namespace dolmen {
 
 struct Step {

@@ -1,7 +1,5 @@
 #include "row_store.hpp"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
 #include <new>
@@ -11,8 +9,6 @@ namespace dolmen {
 namespace {
 
 constexpr std::size_t kChunkSize = std::size_t{8} << 20;  // Of the wider arena; a few huge pages.
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kPage = 4096;
 constexpr unsigned kChunkShiftMin = 10;
 constexpr unsigned kChunkShiftMax = 18;
 constexpr unsigned kRowBits = 32;
@@ -22,41 +18,6 @@ std::size_t rounded_up(std::size_t size, std::size_t step) noexcept {
 }
 
 }  // namespace
-
-Mapping::Mapping(std::size_t size, bool is_huge) : size_(rounded_up(size, kPage)) {
-  // To begin on a huge page, map one more than needed and cut off both ends.
-  const std::size_t spare = is_huge ? kHugePage : 0;
-  void* memory =
-      mmap(nullptr, size_ + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  data_ = static_cast<std::byte*>(memory);
-  if (!is_huge) return;
-  const std::size_t before =
-      rounded_up(reinterpret_cast<std::uintptr_t>(data_), kHugePage) - reinterpret_cast<std::uintptr_t>(data_);
-  if (before > 0) munmap(data_, before);
-  if (spare > before) munmap(data_ + before + size_, spare - before);
-  data_ += before;
-#ifdef MADV_HUGEPAGE
-  madvise(data_, size_, MADV_HUGEPAGE);
-#endif
-}
-
-Mapping::~Mapping() {
-  if (data_ != nullptr) munmap(data_, size_);
-}
-
-Mapping::Mapping(Mapping&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-
-Mapping& Mapping::operator=(Mapping&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
-  return *this;
-}
-
-void Mapping::give_back() const noexcept {
-  madvise(data_, size_, MADV_DONTNEED);
-}
 
 RowStore::RowStore(std::uint32_t dim, std::uint32_t state_dim)
     : dim_(dim),

@@ -15,6 +15,8 @@
 #include <memory>
 #include <vector>
 
+#include "mapping.hpp"
+
 namespace dolmen {
 
 inline constexpr std::uint32_t kNoEpoch = 0xFFFFFFFFU;
@@ -27,24 +29,6 @@ struct RowFacts {
   std::uint32_t unused;
 };
 static_assert(sizeof(RowFacts) == 32);
-
-// Memory from the system in one piece, zero until written.
-class Mapping {
- public:
-  Mapping() = default;
-  explicit Mapping(std::size_t size, bool is_huge);
-  ~Mapping();
-  Mapping(Mapping&& other) noexcept;
-  Mapping& operator=(Mapping&& other) noexcept;
-
-  std::byte* data() const noexcept { return data_; }
-  std::size_t size() const noexcept { return size_; }
-  void give_back() const noexcept;  // Contents are zero or as before; the address stays good.
-
- private:
-  std::byte* data_ = nullptr;
-  std::size_t size_ = 0;
-};
 
 class RowStore {
  public:

@@ -6,7 +6,8 @@
 namespace dolmen {
 namespace {
 
-constexpr std::size_t kGroup = 32;  // So many FIDs are on their way from memory at once.
+constexpr std::size_t kAhead = 24;  // So many FIDs are on their way from memory at once.
+constexpr std::size_t kStretch = 1024;
 constexpr std::size_t kLine = 64;
 
 void prefetch_lines(const void* begin, std::size_t size) noexcept {
@@ -27,56 +28,45 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
 
 // Calls `copy(i, row)` for each FID that is present (again if the row changed meanwhile) and `absent(i)` for the
 // others, with the buckets and vectors on their way from memory before they are used.
-template <typename Copy, typename Absent>
-void Table::read_each(std::span<const std::int64_t> fids, const Copy& copy, const Absent& absent) const noexcept {
+template <typename Fetch, typename Copy, typename Absent>
+void Table::read_each(std::span<const std::int64_t> fids, const Fetch& fetch, const Copy& copy,
+                      const Absent& absent) const noexcept {
   const Readers<CuckooIndex::Memory>::Visit visit(index_.readers());
-  std::array<CuckooIndex::Choice, kGroup> choices;
-  for (std::size_t begin = 0; begin < fids.size(); begin += kGroup) {
-    const auto group = fids.subspan(begin, std::min(kGroup, fids.size() - begin));
-    for (std::size_t i = 0; i < group.size(); ++i) {
-      choices[i] = index_.choice(group[i]);
-      __builtin_prefetch(choices[i].first);
-    }
-    for (std::size_t i = 0; i < group.size(); ++i) {
-      const unsigned lane = choices[i].first->lane_of(group[i]);
-      if (lane < Bucket::kLanes) {
-        prefetch_vector(choices[i].first->row(lane));
-        choices[i].second = nullptr;
-      } else {
-        __builtin_prefetch(choices[i].second);
-      }
-    }
-    for (std::size_t i = 0; i < group.size(); ++i) {
-      if (choices[i].second == nullptr) continue;
-      const unsigned lane = choices[i].second->lane_of(group[i]);
-      if (lane < Bucket::kLanes) prefetch_vector(choices[i].second->row(lane));
-    }
-    for (std::size_t i = 0; i < group.size(); ++i) {
-      if (!index_.read(group[i], [&](std::uint32_t row) { copy(begin + i, row); })) absent(begin + i);
-    }
-  }
+  index_.find_each(
+      fids, [&](std::uint32_t row) { fetch(row); },
+      [&](std::size_t i, const CuckooIndex::Finding& found) {
+        if (found.bucket != nullptr) {
+          copy(i, found.row);
+          if (CuckooIndex::is_current(found)) return;
+        }
+        if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, row); })) absent(i);
+      });
 }
 
 void Table::lookup(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
   const std::size_t dim = rows_.dim();
   read_each(
-      fids, [&](std::size_t i, std::uint32_t row) { copy_from_shared(&out[i * dim], rows_.vector(row), dim); },
+      fids, [&](std::uint32_t row) { prefetch_vector(row); },
+      [&](std::size_t i, std::uint32_t row) { copy_from_shared(&out[i * dim], rows_.vector(row), dim); },
       [&](std::size_t i) { std::fill_n(&out[i * dim], dim, 0.0F); });
 }
 
 void Table::contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept {
-  read_each(fids, [&](std::size_t i, std::uint32_t) { out[i] = true; }, [&](std::size_t i) { out[i] = false; });
+  read_each(
+      fids, [](std::uint32_t) {}, [&](std::size_t i, std::uint32_t) { out[i] = true; },
+      [&](std::size_t i) { out[i] = false; });
 }
 
 void Table::counts(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
   read_each(
-      fids, [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).count.load(std::memory_order_relaxed); },
+      fids, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
+      [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).count.load(std::memory_order_relaxed); },
       [&](std::size_t i) { out[i] = 0; });
 }
 
 void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
   read_each(
-      fids,
+      fids, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
       [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).last_seen_us.load(std::memory_order_relaxed); },
       [&](std::size_t i) { out[i] = kNeverSeen; });
 }
@@ -85,32 +75,47 @@ void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t
 
 void Table::lookup_or_insert(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
   const std::lock_guard lock(writing_);
-  const std::size_t dim = rows_.dim();
   time_seen_max_us_ = std::max(time_seen_max_us_, now_us);
-  for (std::size_t i = 0; i < fids.size(); ++i) {
-    prefetch_ahead(fids, i);
+  // Between two stretches, the memory that growth has replaced can be used again.
+  for (std::size_t begin = 0; begin < fids.size(); begin += kStretch) {
+    const std::size_t count = std::min(kStretch, fids.size() - begin);
+    see(fids.subspan(begin, count), now_us, out.subspan(begin * rows_.dim(), count * rows_.dim()));
+    index_.readers().collect();
+  }
+}
+
+void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
+  const std::size_t dim = rows_.dim();
+  const auto fetch = [&](std::uint32_t row) {
+    prefetch_vector(row);
+    __builtin_prefetch(&rows_.facts(row), 1);
+  };
+  index_.find_each(fids, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) {
     const std::int64_t fid = fids[i];
-    CuckooIndex::Place place = index_.place_of(fid);
     Sights sights{1, now_us};
-    if (!place) {
-      sights = sights_to_admit(fid, now_us);
-      if (sights.count == 0) {
-        std::fill_n(&out[i * dim], dim, 0.0F);
-        continue;
+    // A row that was found keeps its number, whatever else this batch moves.
+    std::uint32_t row = found.row;
+    if (found.bucket == nullptr) {
+      CuckooIndex::Place place = index_.place_of(fid);  // It may have come earlier in this batch.
+      if (!place) {
+        sights = sights_to_admit(fid, now_us);
+        if (sights.count == 0) {
+          std::fill_n(&out[i * dim], dim, 0.0F);
+          return;
+        }
+        place = insert_row(fid, now_us, nullptr);
+        touch(place.row());
+        pending_.erase(fid);
       }
-      place = insert_row(fid, now_us, nullptr);
-      touch(place.row());
-      pending_.erase(fid);
+      row = place.row();
     }
-    const std::uint32_t row = place.row();
     RowFacts& facts = rows_.facts(row);
     facts.count.store(facts.count.load(std::memory_order_relaxed) + sights.count, std::memory_order_relaxed);
     facts.last_seen_us.store(std::max(facts.last_seen_us.load(std::memory_order_relaxed), sights.last_us),
                              std::memory_order_relaxed);
     totals_[slot_of(fid)].sights += sights.count;
-    std::copy_n(rows_.vector(row), dim, &out[i * dim]);
-  }
-  index_.readers().collect();
+    copy_from_shared(&out[i * dim], rows_.vector(row), dim);
+  });
 }
 
 // Counts one sight of an absent FID. Returns all its sights if it has now earned a row, else none.
@@ -126,77 +131,23 @@ Table::Sights Table::sights_to_admit(std::int64_t fid, std::int64_t now_us) {
   return {0, 0};
 }
 
-// A place for each gradient: the first of its FID, where the later ones are added.
-class Table::GradientSums {
- public:
-  GradientSums(std::span<const std::int64_t> fids, std::span<const float> gradients, std::size_t dim)
-      : gradients_(gradients), dim_(dim), heads_(std::bit_ceil(2 * fids.size() + 1), 0) {
-    fids_.reserve(fids.size());
-    for (std::size_t i = 0; i < fids.size(); ++i) {
-      const std::size_t at = position_of(fids[i]);
-      if (heads_[at] == 0) {
-        fids_.push_back(fids[i]);
-        sources_.push_back({i, false});
-        heads_[at] = static_cast<std::uint32_t>(fids_.size());
-      } else {
-        add(sources_[heads_[at] - 1], i);
-      }
-    }
-  }
-
-  std::span<const std::int64_t> fids() const noexcept { return fids_; }  // Each once, in the order of their first.
-  const float* sum(std::size_t i) const noexcept {
-    return sources_[i].is_summed ? &sums_[sources_[i].at * dim_] : &gradients_[sources_[i].at * dim_];
-  }
-
- private:
-  struct Source {
-    std::size_t at;  // Row of the gradients, or of the sums.
-    bool is_summed;
-  };
-
-  std::size_t position_of(std::int64_t fid) const noexcept {
-    const std::size_t mask = heads_.size() - 1;
-    std::size_t at = mix64(static_cast<std::uint64_t>(fid)) & mask;
-    while (heads_[at] != 0 && fids_[heads_[at] - 1] != fid) at = (at + 1) & mask;
-    return at;
-  }
-
-  void add(Source& source, std::size_t i) {
-    const auto more = gradients_.subspan(i * dim_, dim_);
-    if (!source.is_summed) {
-      const auto first = gradients_.subspan(source.at * dim_, dim_);
-      source = {sums_.size() / dim_, true};
-      sums_.insert(sums_.end(), first.begin(), first.end());
-    }
-    float* sum = &sums_[source.at * dim_];
-    for (std::size_t j = 0; j < dim_; ++j) sum[j] += more[j];
-  }
-
-  std::span<const float> gradients_;
-  std::size_t dim_;
-  std::vector<std::uint32_t> heads_;  // Open addressing: 1 + position in fids_, or 0.
-  std::vector<std::int64_t> fids_;
-  std::vector<Source> sources_;
-  std::vector<float> sums_;
-};
-
 std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale) {
-  const GradientSums sums(fids, gradients, rows_.dim());
   const std::lock_guard lock(writing_);
+  sums_.sum(fids, gradients, rows_.dim());
   std::size_t updated_count = 0;
+  const auto fetch = [&](std::uint32_t row) {
+    prefetch_vector(row);
+    prefetch_lines(&rows_.facts(row), sizeof(RowFacts) + rows_.state_dim() * sizeof(float));
+  };
   std::visit(
       [&](const auto& optimizer) {
-        for (std::size_t i = 0; i < sums.fids().size(); ++i) {
-          prefetch_ahead(sums.fids(), i);
-          const CuckooIndex::Place place = index_.place_of(sums.fids()[i]);
-          if (!place) continue;
-          const std::uint32_t row = place.row();
-          touch(row);
-          const Change change(place.bucket->version);
-          optimizer.step({rows_.vector(row), rows_.state(row), sums.sum(i), rows_.dim(), scale});
+        index_.find_each(sums_.fids(), fetch, [&](std::size_t i, const CuckooIndex::Finding& found) {
+          if (found.bucket == nullptr) return;
+          touch(found.row);
+          const Change change(found.bucket->version);
+          optimizer.step({rows_.vector(found.row), rows_.state(found.row), sums_.sum(i), rows_.dim(), scale});
           updated_count += 1;
-        }
+        });
       },
       optimizer_);
   return updated_count;
@@ -207,8 +158,8 @@ void Table::assign(std::span<const std::int64_t> fids, std::span<const float> ve
   for (std::size_t i = 0; i < fids.size(); ++i) {
     prefetch_ahead(fids, i);
     touch(put(fids[i], &vectors[i * rows_.dim()]));
+    if (i % kStretch == 0) index_.readers().collect();
   }
-  index_.readers().collect();
 }
 
 std::size_t Table::erase(std::span<const std::int64_t> fids) {
@@ -261,19 +212,8 @@ void Table::set_time_seen_max_us(std::int64_t time_us) {
   time_seen_max_us_ = time_us;
 }
 
-// The bucket of a FID some way ahead, and the row of one half as far.
 void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept {
-  if (i + kGroup < fids.size()) __builtin_prefetch(index_.choice(fids[i + kGroup]).first);
-  if (i + kGroup / 2 < fids.size()) {
-    const CuckooIndex::Choice buckets = index_.choice(fids[i + kGroup / 2]);
-    const unsigned lane = buckets.first->lane_of(fids[i + kGroup / 2]);
-    if (lane == Bucket::kLanes) {
-      __builtin_prefetch(buckets.second);
-    } else {
-      prefetch_vector(buckets.first->row(lane));
-      prefetch_lines(&rows_.facts(buckets.first->row(lane)), sizeof(RowFacts) + rows_.state_dim() * sizeof(float));
-    }
-  }
+  if (i + kAhead < fids.size()) __builtin_prefetch(index_.choice(fids[i + kAhead]).first);
 }
 
 void Table::prefetch_vector(std::uint32_t row) const noexcept {
@@ -393,12 +333,12 @@ void Table::apply_delta(std::span<const std::int64_t> fids, std::span<const floa
   for (std::size_t i = 0; i < fids.size(); ++i) {
     prefetch_ahead(fids, i);
     put(fids[i], &vectors[i * rows_.dim()]);
+    if (i % kStretch == 0) index_.readers().collect();
   }
   for (const std::int64_t fid : removed) {
     pending_.erase(fid);
     if (const CuckooIndex::Place place = index_.place_of(fid)) remove(place);
   }
-  index_.readers().collect();
 }
 
 // --------------------------------------------------------------------------------------------------- export, restore

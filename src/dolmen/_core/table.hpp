@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cuckoo_index.hpp"
+#include "gradient_sums.hpp"
 #include "hash.hpp"
 #include "optimizers.hpp"
 #include "row_store.hpp"
@@ -132,11 +133,10 @@ class Table {
     std::vector<std::uint32_t> rows;  // May name a row twice, or one that was freed since.
     std::vector<std::int64_t> removed;
   };
-  class GradientSums;
-
   std::uint32_t current_epoch() const noexcept {
     return oldest_epoch_ + static_cast<std::uint32_t>(changes_.size()) - 1;
   }
+  void see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
   Sights sights_to_admit(std::int64_t fid, std::int64_t now_us);
   CuckooIndex::Place insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector);
   std::uint32_t put(std::int64_t fid, const float* vector);
@@ -145,13 +145,15 @@ class Table {
   void restore_epoch(std::uint32_t row, std::uint32_t epoch);
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
   void prefetch_vector(std::uint32_t row) const noexcept;
-  template <typename Copy, typename Absent>
-  void read_each(std::span<const std::int64_t> fids, const Copy& copy, const Absent& absent) const noexcept;
+  template <typename Fetch, typename Copy, typename Absent>
+  void read_each(std::span<const std::int64_t> fids, const Fetch& fetch, const Copy& copy,
+                 const Absent& absent) const noexcept;
 
   mutable std::mutex writing_;
   CuckooIndex index_;
   RowStore rows_;
   Optimizer optimizer_;
+  GradientSums sums_;
   StartValues start_values_;
   std::vector<float> start_;  // Where they are made.
   std::vector<Rule> rules_ = std::vector<Rule>(kSlotCount);
