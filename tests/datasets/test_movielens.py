@@ -174,7 +174,7 @@ def pages_naively(ratings: list[tuple[int, int, int, int]]) -> list[list[tuple[i
 
 
 @pytest.mark.property
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ratings_logs)
 def test_pages_are_those_of_the_naive_twin(ratings: list[tuple[int, int, int, int]]) -> None:
     tables = {

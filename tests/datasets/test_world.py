@@ -196,7 +196,7 @@ def test_people_come_by_their_activity_and_slates_at_their_rate() -> None:
 
 def test_over_many_worlds_the_base_click_rate_is_kept() -> None:
     rates = []
-    for seed in range(300):
+    for seed in range(150):
         world = World(replace(STEADY, base_click_rate=0.1, items=50, seed=seed))
         rates.append(world.click_probability(np.arange(50), np.arange(50), STEADY.start_us).mean())
 
