@@ -65,7 +65,7 @@ def test_two_producers_killed_at_random_lose_and_double_nothing(tmp_path: Path) 
             here, there = PROCESSES.Pipe(duplex=False)
             running[producer] = (start(produce, tmp_path, producer, last + 1, there), here)
             there.close()
-        assert all(here.poll(30) for _, here in running.values())  # both are writing
+        assert all(here.poll(60) for _, here in running.values())  # both are writing
         time.sleep(odds.uniform(0.0, 0.15))
         for producer, (process, here) in running.items():
             process.kill()
