@@ -19,20 +19,22 @@ class MLP(nn.Module):
         width_in: columns that come in.
         hidden: widths of the hidden layers; none makes it one linear map.
         width_out: columns that go out.
-        has_shortcut: add a linear map from in to out. It learns from the first examples on, while the hidden layers,
-            whose gradients start small where rows start small, are still waking.
+        starts_at_zero: give zeros until something is learned, for a network that is added to something plainer.
     """
 
-    def __init__(self, width_in: int, hidden: Sequence[int], width_out: int, *, has_shortcut: bool = False) -> None:
+    def __init__(self, width_in: int, hidden: Sequence[int], width_out: int, *, starts_at_zero: bool = False) -> None:
         super().__init__()
         widths = [width_in, *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], width_out))
-        self.shortcut = nn.Linear(width_in, width_out, bias=False) if has_shortcut and hidden else None
+        last = nn.Linear(widths[-1], width_out)
+        if starts_at_zero:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, last)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The output layer's values, shape (batch, width_out)."""
         out: Tensor = self.layers(inputs)
-        return out if self.shortcut is None else out + self.shortcut(inputs)
+        return out

@@ -15,7 +15,7 @@ from dolmen.embedding import Embed
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Schema
 
-__all__ = ["dense_columns", "side_vectors", "split_rows", "vector_width"]
+__all__ = ["dense_columns", "slot_vectors", "split_rows", "vector_width"]
 
 
 def split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,16 +35,13 @@ def vector_width(schema: Schema, slots: Sequence[str]) -> int:
     return sum(schema.slot(name).dim - 1 for name in slots)
 
 
-def side_vectors(embed: Embed, batch: Batch, slots: Sequence[str], dense: Sequence[str] = ()) -> Tensor:
-    """The pooled vectors of ``slots`` and the dense features, side by side: (batch, vector_width + dense).
-
-    Slots may differ in dim; neighbours of one dim are read together.
-    """
+def slot_vectors(embed: Embed, batch: Batch, slots: Sequence[str]) -> list[Tensor]:
+    """The pooled vector of each slot, each (batch, dim - 1). Slots may differ in dim."""
     parts: list[Tensor] = []
     for _, group in groupby(slots, key=lambda name: embed.schema.slot(name).dim):
         _, vectors = split_rows(embed(batch, tuple(group)))
-        parts.append(vectors.flatten(start_dim=1))
-    return torch.cat([*parts, dense_columns(batch, dense)], dim=1)
+        parts.extend(vectors.unbind(dim=1))
+    return parts
 
 
 def dense_columns(batch: Batch, names: Sequence[str]) -> Tensor:

@@ -3,12 +3,22 @@
 Source: X. Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys 2019:
 in-batch softmax corrected by ln q (equation 5), q from the stream (algorithm 2), vectors of length 1 and a temperature
 (section 5.1).
-Departs from the paper: an item other than the positive also stands in from a ring of recently chosen items, since an
-online batch may hold one positive only; negatives that are the positive's own item are masked.
+Departs from the paper:
+
+- Negatives come from a ring of recently chosen items too, since an online batch may hold one positive only; those that
+  are the positive's own item are masked.
+- A tower is a linear map of its slots plus the paper's network. The map belongs to the table, so both towers share it:
+  an item in a history and the same item as a candidate start out as one vector, and someone who likes things finds
+  their like long before the network has learned anything.
+- An item's own row is drawn towards what the rest of its slots say (``content_weight``). A history holds items' rows
+  only; so it speaks of genres and tags as well, and five films of one genre ask for more of that genre.
+- In training the person's own id is hidden now and then (M. Volkovs et al., "DropoutNet", NeurIPS 2017), or the model
+  would know each person by heart and never learn to read the history of one whom it meets for the first time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, final
 
@@ -23,11 +33,13 @@ from dolmen.models.config import at_least, not_empty, positive
 from dolmen.models.contract import Ability
 from dolmen.models.layers.losses import label_of
 from dolmen.models.layers.mlp import MLP
-from dolmen.models.layers.rows import side_vectors, vector_width
+from dolmen.models.layers.rows import dense_columns, slot_vectors, vector_width
 from dolmen.models.layers.stream import RecentRows, StreamFrequency
 
 __all__ = ["TwoTower", "TwoTowerConfig"]
 
+_LENGTH_MIN: Final = 0.1  # below it a vector stays short: its direction is noise, and its gradient would be huge
+_NUMBERS: Final = ""  # no slot is called that
 _MANY_KEPT: Final = 16  # values that the ring keeps of a slot with many; genres and tags have fewer
 
 
@@ -45,6 +57,9 @@ class TwoTowerConfig:
         label: an example is a positive where this label is 1; ``None``: the schema's first label.
         dim: width of the vectors.
         hidden: widths of both towers' hidden layers.
+        hide_slot: the slot that says who the person is; ``None``: nothing is hidden.
+        hide_rate: in which share of examples it is hidden in training.
+        content_weight: what the pull of an item's row towards its other slots counts in the loss.
         temperature: what cosines are divided by; smaller tells near items apart more sharply.
         recent_items: capacity of the ring of recently chosen items.
         negatives: how many of them each step takes as negatives, beside the batch's own positives.
@@ -60,7 +75,10 @@ class TwoTowerConfig:
     label: str | None = None
     dim: int = 32
     hidden: tuple[int, ...] = (64,)
-    temperature: float = 0.1
+    hide_slot: str | None = "user"
+    hide_rate: float = 0.5
+    content_weight: float = 0.5
+    temperature: float = 0.2
     recent_items: int = 1024
     negatives: int = 128
     frequency_buckets: int = 4096
@@ -69,15 +87,16 @@ class TwoTowerConfig:
     def __post_init__(self) -> None:
         not_empty(self, "query_slots", "item_slots")
         at_least(self, 1, "dim", "hidden", "recent_items", "frequency_buckets")
-        at_least(self, 0, "negatives")
+        at_least(self, 0, "negatives", "hide_rate", "content_weight")
         positive(self, "temperature", "frequency_rate")
-        if self.frequency_rate > 1:
-            raise ConfigError(f"TwoTowerConfig.frequency_rate must be at most 1, got {self.frequency_rate}")
+        for name in ("frequency_rate", "hide_rate"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"TwoTowerConfig.{name} must be at most 1, got {getattr(self, name)}")
 
 
 @final
 class TwoTower(nn.Module):
-    """Can: ``Retrieves``, one interest a person. Vectors have length 1.
+    """Can: ``Retrieves``, one interest a person. Vectors have length 1, or less where next to nothing is known.
 
     Source: Yi et al., RecSys 2019.
     """
@@ -98,11 +117,21 @@ class TwoTower(nn.Module):
                 f"got {config.item_slot!r}"
             )
         self.label = config.label if config.label is not None else schema.first_label
+        self.projections = nn.ModuleDict()
+        for name in self.slots:
+            owner = schema.owner(name)
+            if owner.name not in self.projections:
+                projection = nn.Linear(owner.dim - 1, config.dim, bias=False)
+                nn.init.orthogonal_(projection.weight)
+                self.projections[owner.name] = projection
         self.query_tower = MLP(
-            vector_width(schema, self.query_slots) + len(self.query_dense), config.hidden, config.dim, has_shortcut=True
+            vector_width(schema, self.query_slots) + len(self.query_dense),
+            config.hidden,
+            config.dim,
+            starts_at_zero=True,
         )
         self.item_tower = MLP(
-            vector_width(schema, self.item_slots) + len(self.item_dense), config.hidden, config.dim, has_shortcut=True
+            vector_width(schema, self.item_slots) + len(self.item_dense), config.hidden, config.dim, starts_at_zero=True
         )
         self.frequency = StreamFrequency(config.frequency_buckets, config.frequency_rate)
         self.recent = RecentRows(
@@ -137,11 +166,13 @@ class TwoTower(nn.Module):
         return (self._queries(batch) * self._items(batch)).sum(dim=1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Sampled softmax of each positive against the batch's other positives and recent items, a scalar."""
+        """Sampled softmax of each positive among the batch's positives and recent items, plus the content loss."""
         rows = (label_of(batch, self.label) > 0.5).nonzero().squeeze(1)
         recent = self.recent.spread(self.config.negatives)
-        queries = self._queries(batch, rows)
-        items = torch.cat([self._items(batch, rows), self._items(recent)])
+        item_parts = self._item_parts(batch)
+        queries = self._tower(self.query_tower, {name: part[rows] for name, part in self._query_parts(batch).items()})
+        chosen_items = self._tower(self.item_tower, {name: part[rows] for name, part in item_parts.items()})
+        items = torch.cat([chosen_items, self._items(recent)])
         chosen = self._item_fids(batch)[rows]
         candidates = torch.cat([chosen, self._item_fids(recent)])
         if self.training:
@@ -153,17 +184,53 @@ class TwoTower(nn.Module):
         losses = cross_entropy(logits, torch.arange(len(rows)), reduction="none")
         if self.training:
             self.recent.push(batch, rows)
-        return (losses * batch.weights[rows]).sum() / max(1, batch.size)
+        content = self.config.content_weight * self._content_losses(item_parts)
+        return ((losses * batch.weights[rows]).sum() + (content * batch.weights).sum()) / max(1, batch.size)
 
-    def _queries(self, batch: Batch, rows: Tensor | None = None) -> Tensor:
-        # Slots are read for the whole batch, even where few examples are positives: a model beside this one that reads
-        # them too then shares the look-up.
-        inputs = side_vectors(self.embed, batch, self.query_slots, self.query_dense)
-        return normalize(self.query_tower(inputs if rows is None else inputs[rows]), dim=1)
+    def _content_losses(self, item_parts: Mapping[str, Tensor]) -> Tensor:
+        """How far each item's own row is from its content: 1 - cosine, (batch,). Moves the row, not the content."""
+        own = self._projected(self.config.item_slot, item_parts)
+        others = [name for name in self.item_slots if name != self.config.item_slot]
+        if not others:
+            return torch.zeros(len(own))
+        content = torch.stack([self._projected(name, item_parts) for name in others]).sum(dim=0).detach()
+        return 1 - (_unit(own) * _unit(content)).sum(dim=1)
 
-    def _items(self, batch: Batch, rows: Tensor | None = None) -> Tensor:
-        inputs = side_vectors(self.embed, batch, self.item_slots, self.item_dense)
-        return normalize(self.item_tower(inputs if rows is None else inputs[rows]), dim=1)
+    def _queries(self, batch: Batch) -> Tensor:
+        return self._tower(self.query_tower, self._query_parts(batch))
+
+    def _items(self, batch: Batch) -> Tensor:
+        return self._tower(self.item_tower, self._item_parts(batch))
+
+    # Parts are a side's inputs by name: (batch, dim - 1) for each slot, (batch, dense) under "". They are read for the
+    # whole batch, even where few examples are positives: a model beside this one that reads them shares the look-up.
+
+    def _query_parts(self, batch: Batch) -> dict[str, Tensor]:
+        parts = self._parts(batch, self.query_slots, self.query_dense)
+        hidden = self.config.hide_slot
+        if self.training and hidden in parts:
+            parts[hidden] = parts[hidden] * (torch.rand(batch.size, 1) >= self.config.hide_rate)
+        return parts
+
+    def _item_parts(self, batch: Batch) -> dict[str, Tensor]:
+        return self._parts(batch, self.item_slots, self.item_dense)
+
+    def _parts(self, batch: Batch, slots: tuple[str, ...], dense: tuple[str, ...]) -> dict[str, Tensor]:
+        vectors = zip(slots, slot_vectors(self.embed, batch, slots), strict=True)
+        return {**dict(vectors), _NUMBERS: dense_columns(batch, dense)}
+
+    def _tower(self, network: MLP, parts: Mapping[str, Tensor]) -> Tensor:
+        """One side's vectors, shape (batch, config.dim): each slot by its map, and the network over all."""
+        out: Tensor = network(torch.cat(list(parts.values()), dim=1))
+        for name in parts:
+            if name != _NUMBERS:
+                out = out + self._projected(name, parts)
+        return _unit(out)
+
+    def _projected(self, slot: str, parts: Mapping[str, Tensor]) -> Tensor:
+        """A slot's vectors in the space that the towers share, shape (batch, config.dim)."""
+        projected: Tensor = self.projections[self.embed.schema.owner(slot).name](parts[slot])
+        return projected
 
     def _item_fids(self, batch: Batch) -> Tensor:
         """Which item each example is about, shape (batch,); -1 where nobody said."""
@@ -171,6 +238,11 @@ class TwoTower(nn.Module):
         fids = torch.full((batch.size,), -1, dtype=torch.int64)
         fids[column.lengths > 0] = column.values
         return fids
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors at length 1, or in proportion below ``_LENGTH_MIN``."""
+    return normalize(vectors, dim=1, eps=_LENGTH_MIN)
 
 
 def _slots_of(schema: Schema, side: Side, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
