@@ -137,7 +137,7 @@ nb::tuple read_rows(const Table& table, std::uint32_t begin, std::size_t count_m
   std::vector<std::int64_t> fids(count_max), last_seen_us(count_max), counts(count_max);
   std::vector<float> vectors(count_max * dim), states(count_max * state_dim);
   std::vector<std::uint32_t> epochs(count_max), row_numbers(count_max);
-  Table::ReadResult result{};
+  Table::Progress result{};
   {
     nb::gil_scoped_release unlocked;
     result = table.read_rows(begin, {fids, vectors, states, last_seen_us, counts, epochs, row_numbers});
@@ -273,7 +273,15 @@ NB_MODULE(_native, m) {
             return table.erase(span_of(fids));
           },
           "fids"_a.noconvert())
-      .def("expire", &Table::expire, "now_us"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def(
+          "expire",
+          [](Table& table, std::int64_t now_us, std::uint32_t begin, std::size_t count_max) {
+            nb::gil_scoped_release unlocked;
+            const auto progress = table.expire(now_us, begin, count_max);
+            return std::pair(progress.count, progress.next);
+          },
+          "now_us"_a, "begin"_a, "count_max"_a)
+      .def("expire_pending", &Table::expire_pending, "now_us"_a, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_rw("time_seen_max_us", &Table::time_seen_max_us, &Table::set_time_seen_max_us)
       .def_prop_ro("epoch", &Table::epoch)
       .def_prop_ro("oldest_epoch", &Table::oldest_epoch)

@@ -177,24 +177,30 @@ std::size_t Table::erase(std::span<const std::int64_t> fids) {
   return erased_count;
 }
 
-std::size_t Table::expire(std::int64_t now_us) {
+Table::Progress Table::expire(std::int64_t now_us, std::uint32_t begin, std::size_t count_max) {
   const std::lock_guard lock(writing_);
   time_seen_max_us_ = std::max(time_seen_max_us_, now_us);
-  const auto is_expired = [&](std::int64_t fid, std::int64_t last_seen_us) {
-    const std::int64_t after_us = rules_[slot_of(fid)].expire_after_us;
-    return after_us > 0 && now_us - last_seen_us >= after_us;
-  };
   std::size_t expired_count = 0;
-  for (std::uint32_t row = rows_.next_live(0); row < rows_.row_end(); row = rows_.next_live(row + 1)) {
+  std::uint32_t row = rows_.next_live(begin);
+  for (std::size_t i = 0; i < count_max && row < rows_.row_end(); ++i, row = rows_.next_live(row + 1)) {
     const RowFacts& facts = rows_.facts(row);
     const std::int64_t fid = facts.fid.load(std::memory_order_relaxed);
-    if (!is_expired(fid, facts.last_seen_us.load(std::memory_order_relaxed))) continue;
+    if (!is_expired(fid, facts.last_seen_us.load(std::memory_order_relaxed), now_us)) continue;
     changes_.back().removed.push_back(fid);
     remove(index_.place_of(fid));
     expired_count += 1;
   }
-  std::erase_if(pending_, [&](const auto& each) { return is_expired(each.first, each.second.last_us); });
-  return expired_count;
+  return {expired_count, row};
+}
+
+void Table::expire_pending(std::int64_t now_us) {
+  const std::lock_guard lock(writing_);
+  std::erase_if(pending_, [&](const auto& each) { return is_expired(each.first, each.second.last_us, now_us); });
+}
+
+bool Table::is_expired(std::int64_t fid, std::int64_t last_seen_us, std::int64_t now_us) const noexcept {
+  const std::int64_t after_us = rules_[slot_of(fid)].expire_after_us;
+  return after_us > 0 && now_us - last_seen_us >= after_us;
 }
 
 void Table::set_rule(std::uint32_t slot, Rule rule) {
@@ -348,7 +354,7 @@ std::uint32_t Table::row_end() const {
   return rows_.row_end();
 }
 
-Table::ReadResult Table::read_rows(std::uint32_t begin, const RowColumns<false>& columns) const {
+Table::Progress Table::read_rows(std::uint32_t begin, const RowColumns<false>& columns) const {
   const std::lock_guard lock(writing_);
   std::size_t count = 0;
   std::uint32_t row = rows_.next_live(begin);

@@ -93,7 +93,13 @@ class Table {
   std::size_t apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale);
   void assign(std::span<const std::int64_t> fids, std::span<const float> vectors);
   std::size_t erase(std::span<const std::int64_t> fids);
-  std::size_t expire(std::int64_t now_us);
+  // Looks at `count_max` rows from row number `begin` on. Returns how many left, and where to go on (row_end: done).
+  struct Progress {
+    std::size_t count;
+    std::uint32_t next;
+  };
+  Progress expire(std::int64_t now_us, std::uint32_t begin, std::size_t count_max);
+  void expire_pending(std::int64_t now_us);
 
   void set_rule(std::uint32_t slot, Rule rule);
   std::int64_t time_seen_max_us() const;
@@ -108,12 +114,8 @@ class Table {
                    std::span<const std::int64_t> removed);
 
   // Fills the columns from row number `begin` on. Returns how many rows were read and where to go on.
-  struct ReadResult {
-    std::size_t count;
-    std::uint32_t next;
-  };
   std::uint32_t row_end() const;
-  ReadResult read_rows(std::uint32_t begin, const RowColumns<false>& columns) const;
+  Progress read_rows(std::uint32_t begin, const RowColumns<false>& columns) const;
   // False where a FID was present or a row number taken. Empty `row_numbers`: the lowest that are free; empty `epochs`:
   // touched now. Epochs outside those remembered are kept, but no delta will tell of them.
   bool restore_rows(const RowColumns<true>& columns);
@@ -137,6 +139,7 @@ class Table {
     return oldest_epoch_ + static_cast<std::uint32_t>(changes_.size()) - 1;
   }
   void see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
+  bool is_expired(std::int64_t fid, std::int64_t last_seen_us, std::int64_t now_us) const noexcept;
   Sights sights_to_admit(std::int64_t fid, std::int64_t now_us);
   CuckooIndex::Place insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector);
   std::uint32_t put(std::int64_t fid, const float* vector);
