@@ -188,6 +188,9 @@ def test_pages_are_those_of_the_naive_twin(ratings: list[tuple[int, int, int, in
     found = [[(slate.user, item) for item in slate.items] + [slate.time_us // 1_000_000] for slate in dataset.slates()]
     expected = [[(one[0], one[1]) for one in page] + [page[0][3]] for page in pages_naively(ratings)]
     assert found == expected
+    for slate, page in zip(dataset.slates(), pages_naively(ratings), strict=True):
+        waits_us = [(one[3] - page[0][3]) * 1_000_000 for one in page]
+        assert slate.delays_us == [wait if one[2] >= 4 else 0 for wait, one in zip(waits_us, page, strict=True)]
     assert dataset.interactions["click"].to_pylist() == [
         int(one[2] >= 4) for page in pages_naively(ratings) for one in page
     ]
