@@ -13,10 +13,15 @@ import pytest
 from numpy.typing import NDArray
 
 from dolmen.embedding.optimizers import (
+    FTRL,
     SGD,
+    AdaDelta,
     AdaGrad,
     Adam,
+    Momentum,
     Optimizer,
+    RMSProp,
+    RowwiseAdaGrad,
     optimizer_from_dict,
     optimizer_to_dict,
 )
@@ -45,11 +50,55 @@ def adam_step(o: Adam, w: Vector, g: Vector, state: State, rate: np.float32) -> 
     return w - rate * m_hat / (np.sqrt(v_hat) + f32(o.epsilon))
 
 
+def rowwise_adagrad_step(o: RowwiseAdaGrad, w: Vector, g: Vector, state: State, rate: np.float32) -> Vector:
+    squares = np.add.accumulate(g * g)[-1]  # In order: numpy.sum adds in pairs.
+    state["n"] = state.get("n", np.full(1, o.initial_accumulator, f32)) + squares / f32(len(w))
+    return w - rate * g / (np.sqrt(state["n"]) + f32(o.epsilon))
+
+
+def momentum_step(o: Momentum, w: Vector, g: Vector, state: State, rate: np.float32) -> Vector:
+    state["b"] = f32(o.momentum) * state.get("b", np.zeros_like(w)) + g
+    return w - rate * state["b"]
+
+
+def rmsprop_step(o: RMSProp, w: Vector, g: Vector, state: State, rate: np.float32) -> Vector:
+    state["n"] = f32(o.decay) * state.get("n", np.zeros_like(w)) + (f32(1) - f32(o.decay)) * (g * g)
+    return w - rate * g / (np.sqrt(state["n"]) + f32(o.epsilon))
+
+
+def adadelta_step(o: AdaDelta, w: Vector, g: Vector, state: State, rate: np.float32) -> Vector:
+    keep, take, epsilon = f32(o.decay), f32(1) - f32(o.decay), f32(o.epsilon)
+    moved = state.get("moved", np.zeros_like(w))
+    state["n"] = keep * state.get("n", np.zeros_like(w)) + take * (g * g)
+    move = np.sqrt(moved + epsilon) / np.sqrt(state["n"] + epsilon) * g
+    state["moved"] = keep * moved + take * (move * move)
+    return w - rate * move
+
+
+def ftrl_step(o: FTRL, w: Vector, g: Vector, state: State, rate: np.float32) -> Vector:
+    n, z = state.get("n", np.zeros_like(w)), state.get("z", np.zeros_like(w))
+    sigma = (np.sqrt(n + g * g) - np.sqrt(n)) / rate
+    z, n = z + (g - sigma * w), n + g * g
+    state["n"], state["z"] = n, z
+    shrunk = -(z - np.sign(z) * f32(o.l1)) / ((f32(o.beta) + np.sqrt(n)) / rate + f32(o.l2))
+    return np.where(np.abs(z) <= f32(o.l1), f32(0), shrunk)
+
+
 CASES: list[tuple[Optimizer, Callable[..., Vector]]] = [
     (SGD(learning_rate=0.1), sgd_step),
     (SGD(learning_rate=0.1, weight_decay=0.01), sgd_step),
     (AdaGrad(), adagrad_step),
     (AdaGrad(learning_rate=0.3, initial_accumulator=0.0, epsilon=1e-6, weight_decay=0.02), adagrad_step),
+    (RowwiseAdaGrad(), rowwise_adagrad_step),
+    (RowwiseAdaGrad(learning_rate=0.3, initial_accumulator=0.0, weight_decay=0.02), rowwise_adagrad_step),
+    (Momentum(), momentum_step),
+    (Momentum(momentum=0.5, weight_decay=0.1), momentum_step),
+    (RMSProp(), rmsprop_step),
+    (RMSProp(decay=0.5, weight_decay=0.1), rmsprop_step),
+    (AdaDelta(), adadelta_step),
+    (AdaDelta(decay=0.5, weight_decay=0.1), adadelta_step),
+    (FTRL(), ftrl_step),
+    (FTRL(l1=0.5, l2=0.25, beta=0.1), ftrl_step),
     (Adam(), adam_step),
     (Adam(learning_rate=0.01, beta1=0.5, beta2=0.7, weight_decay=0.1), adam_step),
 ]
@@ -67,10 +116,19 @@ def test_steps_equal_the_reference(optimizer: Optimizer, step: Callable[..., Vec
         scale = f32(1.0 if t % 3 else 0.5)
         gradient = (rng.normal(size=dim) * 10.0 ** rng.uniform(-4, 2)).astype(f32)
         table.apply_gradients(fid, gradient[None], learning_rate_scale=float(scale))
-        g = gradient + f32(optimizer.weight_decay) * w
+        g = gradient + f32(getattr(optimizer, "weight_decay", 0.0)) * w
         w = step(optimizer, w, g, state, f32(optimizer.learning_rate) * scale)
         np.testing.assert_array_max_ulp(table.lookup(fid)[0], w, maxulp=1)
         w = table.lookup(fid)[0]
+
+
+def test_ftrl_leaves_exact_zeros() -> None:
+    table = Table(4, optimizer=FTRL(l1=1.0), initial_range=0.0)
+    table.lookup_or_insert(np.array([1]), 0)
+    table.apply_gradients(np.array([1]), np.array([[0.5, -0.9, 1.5, -2.0]], f32))
+    moved = table.lookup(np.array([1]))[0]
+    assert moved[:2].tolist() == [0.0, 0.0]
+    assert moved[2] < 0 < moved[3]
 
 
 def test_adam_counts_the_steps_of_each_row_by_itself() -> None:

@@ -92,6 +92,22 @@ dolmen::Optimizer make_optimizer(const std::string& name, const std::map<std::st
     return dolmen::AdaGrad{single("learning_rate"), single("initial_accumulator"), single("epsilon"),
                            single("weight_decay")};
   }
+  if (name == "rowwise_adagrad") {
+    return dolmen::RowwiseAdaGrad{single("learning_rate"), single("initial_accumulator"), single("epsilon"),
+                                  single("weight_decay")};
+  }
+  if (name == "momentum") {
+    return dolmen::Momentum{single("learning_rate"), single("momentum"), single("weight_decay")};
+  }
+  if (name == "rmsprop") {
+    return dolmen::RmsProp{single("learning_rate"), single("decay"), single("epsilon"), single("weight_decay")};
+  }
+  if (name == "adadelta") {
+    return dolmen::AdaDelta{single("learning_rate"), single("decay"), single("epsilon"), single("weight_decay")};
+  }
+  if (name == "ftrl") {
+    return dolmen::Ftrl{single("learning_rate"), single("beta"), single("l1"), single("l2")};
+  }
   if (name == "adam") {
     return dolmen::Adam(single("learning_rate"), single("beta1"), single("beta2"), single("epsilon"),
                         single("weight_decay"));

@@ -43,6 +43,46 @@ struct AdaGrad {
   void step(const Step& step) const noexcept;
 };
 
+// n += mean of g^2 over the row; w -= rate * g / (sqrt(n) + epsilon)
+struct RowwiseAdaGrad {
+  float learning_rate, initial_accumulator, epsilon, weight_decay;
+  static std::uint32_t state_dim(std::uint32_t) noexcept { return 1; }
+  void init(float* state, std::uint32_t dim) const noexcept;
+  void step(const Step& step) const noexcept;
+};
+
+// b = momentum * b + g; w -= rate * b
+struct Momentum {
+  float learning_rate, momentum, weight_decay;
+  static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
+  void init(float* state, std::uint32_t dim) const noexcept;
+  void step(const Step& step) const noexcept;
+};
+
+// n = decay * n + (1 - decay) * g^2; w -= rate * g / (sqrt(n) + epsilon)
+struct RmsProp {
+  float learning_rate, decay, epsilon, weight_decay;
+  static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
+  void init(float* state, std::uint32_t dim) const noexcept;
+  void step(const Step& step) const noexcept;
+};
+
+// Zeiler, 2012, algorithm 1: state is the running mean of g^2, then that of the squared steps.
+struct AdaDelta {
+  float learning_rate, decay, epsilon, weight_decay;
+  static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
+  void init(float* state, std::uint32_t dim) const noexcept;
+  void step(const Step& step) const noexcept;
+};
+
+// FTRL-Proximal (McMahan et al., KDD 2013, algorithm 1): state is z, then n.
+struct Ftrl {
+  float learning_rate, beta, l1, l2;
+  static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
+  void init(float* state, std::uint32_t dim) const noexcept;
+  void step(const Step& step) const noexcept;
+};
+
 // Kingma and Ba, ICLR 2015, algorithm 1, with each row's own step count t: state is m, v, t.
 class Adam {
  public:
@@ -62,6 +102,6 @@ class Adam {
   std::vector<Correction> corrections_;
 };
 
-using Optimizer = std::variant<Sgd, AdaGrad, Adam>;
+using Optimizer = std::variant<Sgd, AdaGrad, RowwiseAdaGrad, Momentum, RmsProp, AdaDelta, Ftrl, Adam>;
 
 }  // namespace dolmen

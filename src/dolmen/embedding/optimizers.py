@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Final, TypeAlias
 
-__all__ = ["SGD", "AdaGrad", "Adam", "Optimizer", "optimizer_from_dict", "optimizer_to_dict"]
+__all__ = [
+    "FTRL",
+    "SGD",
+    "AdaDelta",
+    "AdaGrad",
+    "Adam",
+    "Momentum",
+    "Optimizer",
+    "RMSProp",
+    "RowwiseAdaGrad",
+    "optimizer_from_dict",
+    "optimizer_to_dict",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +82,97 @@ class Adam:
         _require_epsilon(self, self.epsilon)
 
 
-Optimizer: TypeAlias = SGD | AdaGrad | Adam
+@dataclass(frozen=True, kw_only=True)
+class RowwiseAdaGrad:
+    """`AdaGrad` with one accumulator a row, of the mean of g² over its columns. State: one number a row."""
 
-_BY_NAME: Final[dict[str, type[Optimizer]]] = {kind.name: kind for kind in (SGD, AdaGrad, Adam)}
+    name: ClassVar[str] = "rowwise_adagrad"
+
+    learning_rate: float = 0.05
+    initial_accumulator: float = 0.1
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_learning_settings(self)
+        _require(self, "initial_accumulator", self.initial_accumulator >= 0.0, "0 or more")
+        _require_epsilon(self, self.epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Momentum:
+    """Heavy ball: b = momentum·b + g; w -= rate·b. State: b. A row that is not touched does not roll on."""
+
+    name: ClassVar[str] = "momentum"
+
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_learning_settings(self)
+        _require(self, "momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSProp:
+    """A running mean of g² in place of AdaGrad's sum, so rates recover (Tieleman, Hinton, 2012). State: the mean."""
+
+    name: ClassVar[str] = "rmsprop"
+
+    learning_rate: float = 0.01
+    decay: float = 0.99
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_learning_settings(self)
+        _require(self, "decay", 0.0 <= self.decay < 1.0, "in [0, 1)")
+        _require_epsilon(self, self.epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaDelta:
+    """Steps in the unit of the weights, from running means of g² and of squared steps (Zeiler, 2012, algorithm 1)."""
+
+    name: ClassVar[str] = "adadelta"
+
+    learning_rate: float = 1.0
+    decay: float = 0.9
+    epsilon: float = 1e-6
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_learning_settings(self)
+        _require(self, "decay", 0.0 <= self.decay < 1.0, "in [0, 1)")
+        _require(self, "epsilon", self.epsilon > 0.0, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FTRL:
+    """FTRL-Proximal: exact zeros by ``l1`` (McMahan et al., KDD 2013, algorithm 1). State: z and n.
+
+    A weight follows from z and n alone, so a start value does not outlast the first step: use ``initial_range=0``.
+    ``learning_rate`` and ``beta`` are the paper's α and β; ``l2`` takes the place of weight decay.
+    """
+
+    name: ClassVar[str] = "ftrl"
+
+    learning_rate: float = 0.05
+    beta: float = 1.0
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self, "learning_rate", self.learning_rate > 0.0, "above 0")
+        for setting in ("beta", "l1", "l2"):
+            _require(self, setting, getattr(self, setting) >= 0.0, "0 or more")
+
+
+Optimizer: TypeAlias = SGD | AdaGrad | Adam | RowwiseAdaGrad | Momentum | RMSProp | AdaDelta | FTRL
+
+_KINDS: Final[tuple[type[Optimizer], ...]] = (SGD, AdaGrad, Adam, RowwiseAdaGrad, Momentum, RMSProp, AdaDelta, FTRL)
+_BY_NAME: Final = {kind.name: kind for kind in _KINDS}
 
 
 def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
@@ -111,7 +211,9 @@ def _require(optimizer: Optimizer, setting: str, holds: bool, expected: str) -> 
         raise ValueError(f"{type(optimizer).__name__}.{setting} must be {expected}, got {value}")
 
 
-def _require_learning_settings(optimizer: Optimizer) -> None:
+def _require_learning_settings(
+    optimizer: SGD | AdaGrad | Adam | RowwiseAdaGrad | Momentum | RMSProp | AdaDelta,
+) -> None:
     _require(optimizer, "learning_rate", optimizer.learning_rate > 0.0, "above 0")
     _require(optimizer, "weight_decay", optimizer.weight_decay >= 0.0, "0 or more")
 
