@@ -142,9 +142,9 @@ class Embed:
         length = max(1, int(lengths.max())) if batch.size else 1
         owners = torch.repeat_interleave(lengths)
         places = owners * length + torch.arange(len(owners)) - column.offsets[owners]
-        padded = rows.new_zeros(batch.size * length, self.dim([slot])).index_copy(0, places, rows)
+        padded = rows.new_zeros(batch.size * length, rows.shape[1]).index_copy(0, places, rows)
         mask = torch.arange(length).unsqueeze(0) < lengths.unsqueeze(1)
-        return padded.view(batch.size, length, -1), mask
+        return padded.view(batch.size, length, rows.shape[1]), mask
 
     def frequencies(self, batch: Batch, slot: str) -> Tensor:
         """How common each example's id is: its share of all sights of its slot's rows, shape (batch,).
@@ -179,8 +179,12 @@ class Embed:
     def recording(self, now_us: int) -> Iterator[Tape]:
         """Within, look-ups give new ids their rows and keep what they read on the tape, once for each slot of a batch.
 
-        >>> # with embed.recording(now_us) as tape:
-        >>> #     loss = model.loss(batch); loss.backward(); tape.apply()
+        One step of learning::
+
+            with embed.recording(now_us) as tape:
+                loss = model.loss(batch)
+                loss.backward()
+                tape.apply()
 
         Args:
             now_us: the data's time, by which rows age; event time, so that replaying old events wipes nothing.

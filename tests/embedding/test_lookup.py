@@ -1,0 +1,269 @@
+"""The look-up: pooling against a naive twin, gradients that find their rows, recording and its limits."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dolmen.embedding import SGD, Adam, Embed, Embeddings
+from dolmen.errors import SchemaError
+from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids
+
+DIM = 3
+SCHEMA = Schema(
+    Slot("user", dim=DIM),
+    Slot("item", dim=DIM),
+    Slot("tags", dim=DIM, many=True),
+    Slot("history", dim=DIM, table="item", many=True, ordered=True, of=Side.USER),
+    Slot("wide", dim=5),
+    Slot("rare", dim=DIM, admit_after=3),
+    Label("click"),
+)
+NAMES = tuple(SCHEMA.slots)
+POOLED = ("user", "item", "tags", "history")
+
+
+def fids_of(slot: str, values: list[int]) -> list[int]:
+    return pack_fids(SCHEMA.slot_number(slot), np.array(values, dtype=np.int64)).tolist()
+
+
+def batch_of(**slots: list[list[int]]) -> Batch:
+    size = len(next(iter(slots.values())))
+    rows = {name: slots.get(name, [[]] * size) for name in NAMES}
+    return Batch(
+        size=size, slots={name: Jagged.from_lists([fids_of(name, row) for row in some]) for name, some in rows.items()}
+    )
+
+
+def filled(rate: float = 1.0) -> Embed:
+    """Rows 0..9 of every slot but ``rare``, at their start values; gradients are subtracted times ``rate``."""
+    embed = Embed(Embeddings(SCHEMA, optimizer=SGD(learning_rate=rate), seed=3))
+    for name in NAMES:
+        if name != "rare":
+            embed.embeddings.lookup_or_insert(name, torch.tensor(fids_of(name, list(range(10)))), now_us=1)
+    return embed
+
+
+def row_of(embed: Embed, slot: str, value: int) -> np.ndarray:
+    return embed.embeddings.lookup(slot, torch.tensor(fids_of(slot, [value])))[0].numpy()
+
+
+ROWS = st.lists(st.lists(st.integers(0, 14), max_size=4), min_size=0, max_size=5)
+
+
+@pytest.mark.property
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(*[st.lists(st.integers(0, 14), max_size=4)] * len(POOLED)), max_size=5), st.booleans())
+def test_pooling_equals_a_loop_over_rows(rows: list[tuple[list[int], ...]], is_mean: bool) -> None:
+    embed = filled()
+    batch = batch_of(**{name: [row[place] for row in rows] for place, name in enumerate(POOLED)})
+    actual = embed(batch, POOLED, "mean" if is_mean else "sum")
+    assert actual.shape == (len(rows), len(POOLED), DIM)
+    for i, row in enumerate(rows):
+        for j, (name, values) in enumerate(zip(POOLED, row, strict=True)):
+            expected = sum((row_of(embed, name, value) for value in values), np.zeros(DIM, dtype=np.float32))
+            if is_mean:
+                expected = expected / max(1, len(values))
+            np.testing.assert_allclose(actual[i, j].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.property
+@settings(max_examples=60, deadline=None)
+@given(ROWS)
+def test_sequence_is_every_row_in_its_order_then_zeros(rows: list[list[int]]) -> None:
+    embed = filled()
+    vectors, mask = embed.sequence(batch_of(history=rows) if rows else batch_of(user=[]), "history")
+    length = max([1, *map(len, rows)])
+    assert vectors.shape == (len(rows), length, DIM)
+    assert mask.tolist() == [[place < len(row) for place in range(length)] for row in rows]
+    for i, row in enumerate(rows):
+        for j in range(length):
+            expected = row_of(embed, "history", row[j]) if j < len(row) else np.zeros(DIM)
+            np.testing.assert_array_equal(vectors[i, j].numpy(), expected)
+
+
+def test_reading_inserts_nothing_and_unknown_ids_read_as_zeros() -> None:
+    embed = filled()
+    rows = len(embed.embeddings)
+    vectors = embed(batch_of(user=[[3], [99]]), ["user"])
+    assert vectors[0].any()
+    assert not vectors[1].any()
+    assert not vectors.requires_grad
+    assert len(embed.embeddings) == rows
+
+
+def test_recording_inserts_and_what_it_reads_has_gradients() -> None:
+    embed = filled()
+    rows = len(embed.embeddings)
+    with embed.recording(now_us=2) as tape:
+        vectors = embed(batch_of(user=[[3], [99]]), ["user"])
+        assert vectors[1].any()
+        assert vectors.requires_grad
+        torch.autograd.backward(vectors.sum())
+        assert tape.apply() == 2
+    assert len(embed.embeddings) == rows + 1
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_gradients_equal_those_of_a_dense_embedding(pooling: str) -> None:
+    # torch's own embedding and autograd are the naive twin; SGD with rate 1 shows the gradient as the row's change.
+    embed = filled()
+    random = np.random.default_rng(0)
+    lists = {name: [random.integers(0, 10, random.integers(0, 4)).tolist() for _ in range(6)] for name in POOLED}
+    weights = torch.tensor(random.normal(size=(6, len(POOLED), DIM)), dtype=torch.float32)
+    tables = {name: np.stack([row_of(embed, name, value) for value in range(10)]) for name in ("user", "item", "tags")}
+    twins = {name: torch.tensor(rows, requires_grad=True) for name, rows in tables.items()}
+    pooled = []
+    for name in POOLED:
+        twin = twins[SCHEMA.owner(name).name]
+        rows = [twin[row].sum(dim=0) / (max(1, len(row)) if pooling == "mean" else 1) for row in lists[name]]
+        pooled.append(torch.stack(rows))
+    torch.autograd.backward((torch.stack(pooled, dim=1).tanh() * weights).sum())
+    with embed.recording(now_us=2) as tape:
+        torch.autograd.backward((embed(batch_of(**lists), POOLED, pooling).tanh() * weights).sum())
+        tape.apply()
+    for name, rows in tables.items():
+        change = np.stack([row_of(embed, name, value) for value in range(10)]) - rows
+        np.testing.assert_allclose(change, -twins[name].grad.numpy(), atol=1e-6)
+
+
+def test_gradients_equal_differences_of_the_loss() -> None:
+    # For a quadratic loss a central difference has no error but rounding, whatever its width.
+    embed = filled()
+    batch = batch_of(item=[[1], [2], [1]], history=[[2, 1], [], [1, 1, 3]])
+    target = torch.linspace(-1, 1, 3 * 2 * DIM).view(3, 2, DIM)
+
+    def loss() -> torch.Tensor:
+        vectors, _ = embed.sequence(batch, "history")
+        return (embed(batch, ["item", "history"]) - target).square().sum() + vectors.square().sum()
+
+    with embed.recording(now_us=2) as tape:
+        torch.autograd.backward(loss())
+        found = {}
+        for fids, grads in tape.gradients().values():
+            for fid, grad in zip(fids.tolist(), grads, strict=True):
+                found[fid] = found.get(fid, 0) + grad.numpy()
+    table, width = embed.embeddings.tables[DIM], 0.5
+    assert set(found) == set(fids_of("item", [1, 2, 3]))
+    for fid, gradient in found.items():
+        start = table.lookup(np.array([fid]))
+        for column in range(DIM):
+            ends = []
+            for sign in (1, -1):
+                moved = start.copy()
+                moved[0, column] += sign * width
+                table.assign(np.array([fid]), moved)
+                ends.append(loss().item())
+            table.assign(np.array([fid]), start)
+            assert (ends[0] - ends[1]) / (2 * width) == pytest.approx(gradient[column], abs=1e-4)
+
+
+def test_ids_that_meet_through_several_slots_take_one_step() -> None:
+    embed = filled()
+    before = row_of(embed, "item", 4)
+    with embed.recording(now_us=2) as tape:
+        torch.autograd.backward(embed(batch_of(item=[[4], [4]], history=[[4], []]), ["item", "history"], "sum").sum())
+        assert tape.apply(scale=0.5) == 1
+    np.testing.assert_allclose(row_of(embed, "item", 4), before - 0.5 * 3, atol=1e-6)
+
+
+def test_two_models_share_one_reading_of_a_batch() -> None:
+    embed = filled()
+    batch = batch_of(user=[[1]], item=[[2]])
+    table, number = embed.embeddings.tables[DIM], SCHEMA.slot_number("user")
+    sights = table.total_count(number)
+    with embed.recording(now_us=2) as tape:
+        one = embed(batch, ["user", "item"])
+        other = embed(batch, ["user"])
+        assert table.total_count(number) == sights + 1
+        before = row_of(embed, "user", 1)
+        torch.autograd.backward(one.sum() + 2 * other.sum())
+        tape.apply()
+    np.testing.assert_allclose(row_of(embed, "user", 1), before - 3, atol=1e-6)
+
+
+def test_rows_without_a_say_in_the_loss_are_not_touched() -> None:
+    # With Adam a step of gradient zero would still move a row by its momentum, and ship it in the next delta.
+    embed = Embed(Embeddings(SCHEMA, optimizer=Adam(), seed=1))
+    for step in (1, 2):
+        epoch = embed.embeddings.advance_epoch()
+        with embed.recording(now_us=step) as tape:
+            vectors = embed(batch_of(user=[[1], [2]]), ["user"])
+            torch.autograd.backward((vectors.sum(dim=2).squeeze(1) * torch.tensor([1.0, 2.0 - step])).sum())
+            tape.apply()
+    assert embed.embeddings.delta_since(epoch)[DIM].fids.tolist() == fids_of("user", [1])
+
+
+def test_an_id_reads_as_zeros_until_it_is_admitted() -> None:
+    embed = filled()
+    batch = batch_of(rare=[[7]])
+    for sight in (1, 2, 3):
+        with embed.recording(now_us=sight) as tape:
+            vectors = embed(batch, ["rare"])
+            torch.autograd.backward(vectors.sum())
+            assert tape.apply() == (1 if sight == 3 else 0)
+        assert bool(vectors.any()) == (sight == 3)
+
+
+def test_frequencies_are_shares_of_all_sights_of_the_slot() -> None:
+    embed = Embed(Embeddings(SCHEMA))
+    with embed.recording(now_us=1):
+        embed(batch_of(item=[[1], [1], [1], [2]]), ["item"])
+    assert embed.frequencies(batch_of(item=[[2], [1], [5], []]), "item").tolist() == [0.25, 0.75, 0.0, 0.0]
+    with pytest.raises(SchemaError, match="frequencies of 'tags': one value an example is needed"):
+        embed.frequencies(batch_of(tags=[[1]]), "tags")
+
+
+def test_slots_of_different_width_are_read_apart() -> None:
+    embed = filled()
+    batch = batch_of(user=[[1]], wide=[[1]])
+    with pytest.raises(SchemaError, match="need one dim, got user 3, wide 5"):
+        embed(batch, ["user", "wide"])
+    with pytest.raises(SchemaError, match="got none"):
+        embed(batch, [])
+    with embed.recording(now_us=2) as tape:
+        torch.autograd.backward(embed(batch, ["user"]).sum() + embed(batch, ["wide"]).sum())
+        assert tape.apply() == 2
+
+
+def test_a_tape_is_applied_once_and_recordings_do_not_nest() -> None:
+    embed = filled()
+    with embed.recording(now_us=1) as tape:
+        with pytest.raises(RuntimeError, match="recording already"), embed.recording(now_us=1):
+            pass
+        tape.apply()
+        with pytest.raises(RuntimeError, match="applied already"):
+            tape.apply()
+    with embed.recording(now_us=2):
+        pass
+
+
+def test_a_step_that_fails_leaves_the_look_up_ready_for_the_next() -> None:
+    embed = filled()
+    before = row_of(embed, "user", 1)
+
+    def step() -> None:
+        with embed.recording(now_us=1):
+            embed(batch_of(user=[[1]]), ["user"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        step()
+    np.testing.assert_array_equal(row_of(embed, "user", 1), before)
+    assert not embed(batch_of(user=[[1]]), ["user"]).requires_grad
+
+
+def test_embeddings_for_serving_never_record() -> None:
+    embed = Embed(Embeddings.for_serving(SCHEMA))
+    with pytest.raises(RuntimeError, match="for serving and never learn"), embed.recording(now_us=1):
+        pass
+
+
+def test_an_empty_batch_gives_empty_vectors() -> None:
+    embed = filled()
+    with embed.recording(now_us=1) as tape:
+        vectors = embed(batch_of(user=[]), ["user", "history"])
+        assert vectors.shape == (0, 2, DIM)
+        torch.autograd.backward(vectors.sum())
+        assert tape.apply() == 0

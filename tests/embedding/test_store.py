@@ -1,0 +1,139 @@
+"""All tables of a schema as one: rules by slot, deltas, copies, files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dolmen.embedding import SGD, AdaGrad, Delta, Embed, Embeddings
+from dolmen.errors import SchemaError, SnapshotError
+from dolmen.features import Batch, Schema, Slot, extract_rows
+
+SCHEMA = Schema(
+    Slot("user", dim=4, expire_after="10s"),
+    Slot("item", dim=8),
+    Slot("seen", dim=8, table="item", many=True),
+    Slot("tag", dim=4, admit_after=2),
+)
+
+
+def people(first: int, count: int) -> Batch:
+    rows = [{"user": first + i, "item": i % 3, "seen": [i % 5, 7], "tag": f"t{i % 4}"} for i in range(count)]
+    return extract_rows(SCHEMA, rows)
+
+
+def train(store: Embeddings, batch: Batch, now_us: int = 1) -> None:
+    embed = Embed(store)
+    with embed.recording(now_us) as tape:
+        narrow, wide = embed(batch, ["user", "tag"]), embed(batch, ["item", "seen"])
+        torch.autograd.backward((narrow.square().sum() + wide.square().sum()) * 3)
+        tape.apply()
+
+
+def everything(store: Embeddings, batch: Batch) -> list[np.ndarray]:
+    return [store.lookup(name, batch.slot(name).values).numpy() for name in SCHEMA.slots]
+
+
+def assert_same(one: Embeddings, other: Embeddings, batch: Batch) -> None:
+    for rows, twins in zip(everything(one, batch), everything(other, batch), strict=True):
+        np.testing.assert_array_equal(rows, twins)
+
+
+def test_there_is_one_table_for_each_width() -> None:
+    store = Embeddings(SCHEMA)
+    assert {dim: table.dim for dim, table in store.tables.items()} == {4: 4, 8: 8}
+    assert store.table_of("seen") is store.table_of("item") is store.tables[8]
+    with pytest.raises(SchemaError, match="no slot 'itme'; did you mean 'item'"):
+        store.table_of("itme")
+
+
+def test_each_slot_keeps_its_own_rules() -> None:
+    store = Embeddings(SCHEMA)
+    train(store, people(0, 2), now_us=1)
+    assert store.rows_by_slot() == {"user": 2, "item": 6 - 3, "tag": 0}
+    train(store, people(0, 2), now_us=2)
+    assert store.rows_by_slot()["tag"] == 2
+    assert store.expire(10_000_001) == 0
+    assert store.expire(10_000_002) == 2
+    assert store.rows_by_slot() == {"user": 0, "item": 3, "tag": 2}
+    assert len(store) == 5
+    assert store.memory() > 0
+
+
+def test_start_values_follow_the_seed_alone() -> None:
+    one, same, other = Embeddings(SCHEMA, seed=1), Embeddings(SCHEMA, seed=1), Embeddings(SCHEMA, seed=2)
+    batch = people(0, 3)
+    for store, order in ((one, [0, 1, 2]), (same, [2, 0, 1]), (other, [0, 1, 2])):
+        mixed = batch.take(torch.tensor(order))
+        store.lookup_or_insert("user", mixed.slot("user").values, 1)
+    fids = batch.slot("user").values
+    assert torch.equal(one.lookup("user", fids), same.lookup("user", fids))
+    assert not torch.equal(one.lookup("user", fids), other.lookup("user", fids))
+
+
+def test_a_serving_store_that_follows_deltas_holds_the_same_vectors() -> None:
+    store, replica = Embeddings(SCHEMA, seed=5), Embeddings.for_serving(SCHEMA)
+    everybody = people(0, 30)
+    epoch = store.epoch
+    for step in range(5):
+        train(store, people(step * 4, 8), now_us=1 + step * 4_000_000)
+        store.expire(1 + step * 4_000_000)
+        deltas = store.delta_since(epoch)
+        epoch = store.advance_epoch()
+        replica.apply_delta(deltas)
+        assert_same(replica, store, everybody)
+        replica.apply_delta(deltas)
+        assert_same(replica, store, everybody)
+    assert len(replica) == len(store)
+    store.forget_epochs(epoch)
+    with pytest.raises(ValueError, match="forgotten"):
+        store.delta_since(epoch - 1)
+
+
+def test_a_delta_of_another_width_is_refused_whole() -> None:
+    replica = Embeddings.for_serving(SCHEMA)
+    batch = people(0, 2)
+    good = Delta(batch.slot("user").values.numpy(), np.ones((2, 4), dtype=np.float32), np.empty(0, dtype=np.int64))
+    foreign = Delta(batch.slot("user").values.numpy(), np.ones((2, 5), dtype=np.float32), np.empty(0, dtype=np.int64))
+    with pytest.raises(SnapshotError, match="rows of dim 5; this schema's are 4, 8"):
+        replica.apply_delta({4: good, 5: foreign})
+    assert len(replica) == 0
+
+
+@pytest.mark.parametrize("way", ["clone", "file"])
+def test_a_copy_goes_on_exactly_as_the_first_one(way: str, tmp_path: Path) -> None:
+    store = Embeddings(SCHEMA, optimizer=AdaGrad(learning_rate=0.3), seed=9)
+    for step in range(3):
+        train(store, people(step, 6), now_us=step + 1)
+    if way == "file":
+        assert [path.name for path in store.save(tmp_path)] == ["table-4.arrow", "table-8.arrow"]
+    copy = store.clone() if way == "clone" else Embeddings.load(tmp_path, SCHEMA)
+    for step in range(3, 6):
+        for each in (store, copy):
+            train(each, people(step, 6), now_us=step + 1)
+    assert_same(copy, store, people(0, 20))
+    assert copy.rows_by_slot() == store.rows_by_slot()
+    assert copy.expire(20_000_000) == store.expire(20_000_000)
+
+
+def test_a_serving_copy_has_the_vectors_and_no_more() -> None:
+    store = Embeddings(SCHEMA)
+    train(store, people(0, 6))
+    copy = store.serving_copy()
+    assert_same(copy, store, people(0, 6))
+    assert copy.is_for_serving
+    assert not store.is_for_serving
+    assert copy.tables[4].optimizer == SGD()
+    assert copy.clone().is_for_serving
+
+
+def test_a_folder_that_lacks_a_table_is_named(tmp_path: Path) -> None:
+    Embeddings(SCHEMA).save(tmp_path)
+    (tmp_path / "table-8.arrow").rename(tmp_path / "kept")
+    with pytest.raises(SnapshotError, match=r"table-8\.arrow of .* cannot be read"):
+        Embeddings.load(tmp_path, SCHEMA)
+    (tmp_path / "table-4.arrow").rename(tmp_path / "table-8.arrow")
+    Embeddings(SCHEMA).tables[4].save(tmp_path / "table-4.arrow")
+    with pytest.raises(SnapshotError, match=r"table-8\.arrow of .* holds rows of dim 4"):
+        Embeddings.load(tmp_path, SCHEMA)
