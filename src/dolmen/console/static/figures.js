@@ -14,7 +14,7 @@ const CHARTS = [
   {
     title: "Online against frozen", format: score, axis: (value) => value.toFixed(2), floor: null,
     series: [{ key: "auc_online", label: "learning on", line: 1 }, { key: "auc_frozen", label: "frozen", line: 2 }],
-    note: "AUC: each example is predicted first and learned after. The frozen copy stopped learning.",
+    note: "AUC: each example is predicted first and learned after. The frozen copy stopped learning; from then on both count anew.",
   },
   {
     title: "Staleness", format: seconds, axis: (value) => `${value} s`, mark: { value: 1, label: "promised: 1 s" },

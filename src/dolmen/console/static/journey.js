@@ -4,7 +4,7 @@ import { el } from "./dom.js";
 import { seconds } from "./format.js";
 
 const STEPS = [
-  ["kept", "your click is in the log"],
+  ["kept", "your click is kept"],
   ["read", "next slate knows it"],
   ["learned", "parameters include it"],
 ];

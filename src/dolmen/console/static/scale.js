@@ -21,7 +21,7 @@ export function windowSeconds(available) {
 
 /** Labels for a window: [seconds ago, words], oldest first. */
 export function timeTicks(length) {
-  const words = (ago) => (ago === 0 ? "now" : ago % 60 === 0 ? `−${ago / 60} min` : `−${ago} s`);
+  const words = (ago) => (ago === 0 ? "now" : ago >= 60 ? `−${ago / 60} min` : `−${ago} s`);
   return [length, length / 2, 0].map((ago) => [ago, words(ago)]);
 }
 
