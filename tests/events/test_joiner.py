@@ -408,6 +408,17 @@ def test_only_the_last_batch_of_a_step_says_that_all_was_included(
     joiner.close()
 
 
+def test_slate_that_nobody_could_act_on_makes_no_example(log: EmbeddedLog, clock: ManualClock, joiner: Joiner) -> None:
+    log.append("impressions", [slate("probe", clock.now_us(), learn=False), slate("person", clock.now_us())])
+    log.append("actions", [action("person", 0)])
+    joiner.step()
+    clock.advance("1h")
+    joiner.step()
+    assert {request_id for request_id, *_ in rows_of(log)} == {"person"}
+    assert joiner.figures()["slates_unlearned"] == 1
+    check_accounts(joiner.figures())
+
+
 def test_bad_events_are_counted_and_passed_over(log: EmbeddedLog, clock: ManualClock, joiner: Joiner) -> None:
     log.append("impressions", [b"nonsense", slate("r", clock.now_us(), [5])])
     log.append("actions", [b"", action("r", 5), action("r", 6), action(None, 5)])

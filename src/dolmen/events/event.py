@@ -39,7 +39,8 @@ class Impression(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="im
 
     ``items``: in the order shown, each once. ``item_slots``: for each slot, the FIDs of each item. ``item_dense``,
     ``probabilities`` (what serving predicted), ``propensities`` (the odds with which the item was chosen): one number
-    for each item; the last two may be empty. ``version``: of the parameters that served.
+    for each item; the last two may be empty. ``version``: of the parameters that served. ``learn``: false where nobody
+    will act on it (a probe, a test): it is recorded all the same, and no example is made of it.
     """
 
     request_id: str
@@ -53,6 +54,7 @@ class Impression(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="im
     item_dense: dict[str, list[float]] = {}
     probabilities: list[float] = []
     propensities: list[float] = []
+    learn: bool = True
 
 
 @final

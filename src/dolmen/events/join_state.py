@@ -59,6 +59,7 @@ class Counts(msgspec.Struct):
     slates_shown: int = 0
     slates_duplicate: int = 0
     slates_bad: int = 0
+    slates_unlearned: int = 0  # shown to nobody who could act: recorded, and no example
     items_shown: int = 0
     items_waiting: int = 0
     positives: int = 0  # items whose first action came in time

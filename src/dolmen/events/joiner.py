@@ -364,6 +364,9 @@ class Joiner:
     def _take_impression(self, impression: Impression, value: bytes, event_us: int) -> None:
         ledger = self._state.ledger
         counts = ledger.counts
+        if not impression.learn:
+            counts.slates_unlearned += 1
+            return
         if self._state.slate(impression.request_id) is not None:
             counts.slates_duplicate += 1
             return
