@@ -153,7 +153,7 @@ class FTRL:
     """FTRL-Proximal: exact zeros by ``l1`` (McMahan et al., KDD 2013, algorithm 1). State: z and n.
 
     A weight follows from z and n alone, so a start value does not outlast the first step: use ``initial_range=0``.
-    ``learning_rate`` and ``beta`` are the paper's α and β; ``l2`` takes the place of weight decay.
+    ``learning_rate`` and ``beta`` are the paper's alpha and beta; ``l2`` takes the place of weight decay.
     """
 
     name: ClassVar[str] = "ftrl"
