@@ -1,0 +1,74 @@
+"""Each metric against scikit-learn or its definition, written out."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss as sklearn_log_loss
+from sklearn.metrics import roc_auc_score
+
+from dolmen.evaluation import auc, calibration_ratio, expected_calibration_error, log_loss
+
+# Few distinct probabilities, so that ties happen; the ends included.
+PROBABILITIES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
+ROWS = st.lists(st.tuples(PROBABILITIES, st.booleans(), st.integers(1, 3)), min_size=2, max_size=40)
+
+
+def columns(rows: list[tuple[float, bool, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    probabilities, labels, weights = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    return probabilities, labels, weights
+
+
+@pytest.mark.property
+@settings(max_examples=100, deadline=None)
+@given(ROWS)
+def test_auc_and_log_loss_agree_with_scikit_learn(rows: list[tuple[float, bool, int]]) -> None:
+    probabilities, labels, weights = columns(rows)
+    for weight in (None, weights):
+        told = log_loss(probabilities, labels, weight)
+        assert told == pytest.approx(sklearn_log_loss(labels, probabilities, sample_weight=weight, labels=[0, 1]))
+        if 0 < labels.sum() < len(labels):
+            expected = roc_auc_score(labels, probabilities, sample_weight=weight)
+            assert auc(probabilities, labels, weight) == pytest.approx(expected)
+
+
+@pytest.mark.property
+@settings(max_examples=100, deadline=None)
+@given(ROWS)
+def test_calibration_is_what_its_definition_says(rows: list[tuple[float, bool, int]]) -> None:
+    probabilities, labels, weights = columns(rows)
+    if labels.any():
+        expected = sum(p * w for p, _, w in rows) / sum(w for _, label, w in rows if label)
+        assert calibration_ratio(probabilities, labels, weights) == pytest.approx(expected)
+    gap = 0.0
+    for low in range(10):
+        inside = [(p, label, w) for p, label, w in rows if min(int(p * 10), 9) == low]
+        mass = sum(w for *_, w in inside)
+        if mass:
+            mean = sum(p * w for p, _, w in inside) / mass
+            frequency = sum(w for _, label, w in inside if label) / mass
+            gap += mass / weights.sum() * abs(mean - frequency)
+    assert expected_calibration_error(probabilities, labels, weights, bin_count=10) == pytest.approx(gap, abs=1e-12)
+
+
+def test_what_is_not_defined_is_nan() -> None:
+    assert math.isnan(auc([0.3, 0.4], [1, 1]))
+    assert math.isnan(auc([], []))
+    assert math.isnan(log_loss([], []))
+    assert math.isnan(calibration_ratio([0.5], [0]))
+    assert math.isnan(expected_calibration_error([], []))
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "told"),
+    [
+        ([0.1, 0.2], [1], "one value, label and weight for each example"),
+        ([0.1], [2], "labels must be 0 or 1, got 2"),
+        ([0.1, float("nan")], [0, 1], "value 1 is NaN"),
+    ],
+)
+def test_bad_columns_are_named(scores: list[float], labels: list[int], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        auc(scores, labels)
