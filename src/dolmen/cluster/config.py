@@ -61,7 +61,12 @@ _TOKEN_VARIABLE: Final = "DOLMEN_TOKEN"
 @final
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which model learns and serves: a ``name`` that ``dolmen models`` lists, and that model's ``options``."""
+    """Which model learns and serves.
+
+    Args:
+        name: one that ``dolmen models`` lists.
+        options: that model's own.
+    """
 
     name: str = "joint"
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -94,7 +94,13 @@ class Slot:
 @final
 @dataclass(frozen=True)
 class Dense:
-    """One number per example; ``default`` stands in where it is missing. ``of`` as in ``Slot``."""
+    """One number per example.
+
+    Args:
+        name: the column's or attribute's name.
+        default: stands in where the number is missing.
+        of: whose feature it is.
+    """
 
     name: str
     default: float = 0.0
@@ -109,7 +115,12 @@ class Dense:
 @final
 @dataclass(frozen=True)
 class Label:
-    """What is learned: 1 where an action of kind ``action`` (default: the label's name) met the impression, else 0."""
+    """What is learned: 1 where the right action met the impression, else 0.
+
+    Args:
+        name: the column's name.
+        action: the kind of action that makes it 1; the label's name if ``None``.
+    """
 
     name: str
     action: str | None = None
