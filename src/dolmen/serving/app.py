@@ -122,13 +122,10 @@ def run_server(
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = _Server(config)
     threading.Thread(target=_stop_when_told, args=(server, stop), name="stopper", daemon=True).start()
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.collect()
-    gc.freeze()  # what lives as long as the server need not be looked at again and again
     _log.info("listening", address=address)
     if listening is not None:
         listening(address)
-    with contextlib.closing(listener):
+    with contextlib.closing(listener), _quick_threads():
         server.run(sockets=[listener])
     if not server.started:
         raise ConfigError("the server could not start; the log above says why")
@@ -142,6 +139,20 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+@contextlib.contextmanager
+def _quick_threads() -> Iterator[None]:
+    """An interpreter that is fair to threads that answer people, as long as the server runs."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # what lives as long as the server need not be looked at again and again
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(before)
 
 
 def _stop_when_told(server: uvicorn.Server, stop: threading.Event) -> None:

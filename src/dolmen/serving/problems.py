@@ -129,12 +129,12 @@ def _later(code: str, problem: Exception, seconds: float) -> Response:
 
 
 def _field(place: Sequence[int | str]) -> str:
-    """("body", "events", 3, "item", "int") → "events[3].item"; the names of union branches are no fields."""
+    """("body", "events", 3, "item") → "events[3].item"."""
     written = ""
     for part in place[1:]:
         if isinstance(part, int):
             written += f"[{part}]"
-        elif part.isidentifier() and part not in ("int", "str", "float", "bool", "list", "dict", "none"):
+        else:
             written += f".{part}" if written else part
     return written[:200]
 
@@ -142,6 +142,6 @@ def _field(place: Sequence[int | str]) -> str:
 def _said(error: Mapping[str, Any]) -> str:
     message = str(error["msg"])
     given = error.get("input")
-    if error["type"] in ("unknown_field", "missing") or isinstance(given, (dict, list)):
+    if error["type"] in ("unknown_field", "unusable", "missing") or isinstance(given, (dict, list)):
         return message
     return f"{message}, got {given!r:.80}"

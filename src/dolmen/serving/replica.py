@@ -27,7 +27,7 @@ __all__ = ["Replica", "Touched"]
 _log = logger(__name__)
 _LOOK_SECONDS: Final = 0.5  # for a first snapshot, or a newer one after a gap
 _PATIENCE_SECONDS: Final = 2.0  # where the newest snapshot did not help: the trainer writes another in its own time
-_WAIT_SECONDS: Final = 0.5  # for the next delta; also how soon ``stop`` is noticed
+_WAIT_SECONDS: Final = 0.2  # for the next delta; also how soon ``stop`` is noticed
 
 Touched = Callable[[Parameters, NDArray[np.int64] | None], None]
 """Told of new parameters and which item FIDs changed; ``None``: all of them."""

@@ -6,10 +6,21 @@ field that is silently passed over is a mistake that nobody finds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from dolmen.features.schema import suggestion
@@ -39,21 +50,81 @@ ITEMS_MAX: Final = 1000
 ATTRIBUTES_MAX: Final = 200
 _TEXT_MAX: Final = 4096
 _LIST_MAX: Final = 1000
+_ID_MAX: Final = 256
+_NAME_MAX: Final = 64
 
-WireId = Annotated[
-    Annotated[StrictInt, Field(ge=-(1 << 63), le=(1 << 64) - 1)]
-    | Annotated[StrictStr, Field(min_length=1, max_length=256)],
-    Field(description='Any integer of 64 bits, or a string of 1 to 256 characters. 7 and "7" are different ids.'),
-]
-Name = Annotated[StrictStr, Field(min_length=1, max_length=64)]
-Text = Annotated[StrictStr, Field(max_length=_TEXT_MAX)]
-Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]
-Integer = Annotated[StrictInt, Field(ge=-(1 << 63), le=(1 << 64) - 1)]
-Scalar = StrictBool | Integer | Number | Text | None
-Attributes = Annotated[
-    dict[Name, Scalar | Annotated[list[Scalar], Field(max_length=_LIST_MAX)]],
-    Field(max_length=ATTRIBUTES_MAX),
-]
+_INTEGER_MIN: Final = -(1 << 63)
+_INTEGER_MAX: Final = (1 << 64) - 1
+_ID_SCHEMA: Final = {
+    "anyOf": [{"type": "integer", "format": "int64"}, {"type": "string", "minLength": 1, "maxLength": _ID_MAX}],
+    "description": f'An integer of 64 bits, or a string of 1 to {_ID_MAX} characters. 7 and "7" are different ids.',
+}
+_VALUE_SCHEMA: Final = {"type": ["null", "boolean", "integer", "number", "string"]}
+_ATTRIBUTES_SCHEMA: Final = {
+    "type": "object",
+    "maxProperties": ATTRIBUTES_MAX,
+    "additionalProperties": {
+        "anyOf": [_VALUE_SCHEMA, {"type": "array", "items": _VALUE_SCHEMA, "maxItems": _LIST_MAX}]
+    },
+    "description": f"Up to {ATTRIBUTES_MAX} values by name: texts, numbers, true, false, null, or lists of those.",
+}
+
+
+def _bad(message: str) -> PydanticCustomError:
+    return PydanticCustomError("unusable", "{message}", {"message": message})
+
+
+def _id(value: Any) -> int | str:
+    if isinstance(value, str):
+        if 1 <= len(value) <= _ID_MAX and _is_text(value):
+            return value
+    elif isinstance(value, int) and not isinstance(value, bool) and _INTEGER_MIN <= value <= _INTEGER_MAX:
+        return value
+    raise _bad(f"an id is an integer of 64 bits or a string of 1 to {_ID_MAX} characters, got {value!r:.40}")
+
+
+def _is_text(value: str) -> bool:
+    """False where a lone half of a UTF-16 pair came in by an escape: that is no text in any encoding."""
+    return value.isascii() or not any("\ud800" <= one <= "\udfff" for one in value)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _bad(f"attributes are an object of values by name, got {value!r:.40}")
+    if len(value) > ATTRIBUTES_MAX:
+        raise _bad(f"at most {ATTRIBUTES_MAX} attributes, got {len(value)}")
+    for name, one in value.items():
+        if not 1 <= len(name) <= _NAME_MAX or not _is_text(name):
+            raise _bad(f"an attribute's name has 1 to {_NAME_MAX} characters, got {name!r:.40}")
+        if not isinstance(one, list):
+            _check_value(name, one)
+            continue
+        if len(one) > _LIST_MAX:
+            raise _bad(f"{name}: a list has at most {_LIST_MAX} values, got {len(one)}")
+        for part in one:
+            _check_value(name, part)
+    return value
+
+
+def _check_value(name: str, value: Any) -> None:
+    match value:
+        case None | bool():
+            return
+        case str() if len(value) <= _TEXT_MAX and _is_text(value):
+            return
+        case int() if _INTEGER_MIN <= value <= _INTEGER_MAX:
+            return
+        case float() if math.isfinite(value):
+            return
+    raise _bad(
+        f"{name}: a value is a text of at most {_TEXT_MAX} characters, a finite number of 64 bits, true, false or null,"
+        f" or a list of those, got {value!r:.40}"
+    )
+
+
+WireId = Annotated[int | str, PlainValidator(_id), WithJsonSchema(_ID_SCHEMA)]
+Attributes = Annotated[dict[str, Any], PlainValidator(_attributes), WithJsonSchema(_ATTRIBUTES_SCHEMA)]
+Name = Annotated[StrictStr, Field(min_length=1, max_length=_NAME_MAX, pattern=r"^[^\x00]+$")]
 Mark = Annotated[StrictStr, Field(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 TimeUs = Annotated[StrictInt, Field(ge=0, le=(1 << 63) - 1)]
 
