@@ -28,8 +28,8 @@ _INTRODUCTION: Final = """# Configuration
 
 <!-- Written by tools/write_reference.py from the settings' own docstrings; change those instead. -->
 
-One TOML file describes a whole dolmen; `dolmen demo` writes one into its state folder that you can start from. Durations
-are texts such as `"250ms"`, `"10s"`, `"30m"`, `"30d"`. An unknown key is an error that offers the nearest known one.
+One TOML file describes a whole dolmen; `dolmen demo` writes one into its state folder that you can start from.
+Durations are texts such as `"250ms"`, `"30m"`, `"30d"`. An unknown key is an error that offers the nearest one.
 
 | key | meaning |
 | --- | --- |

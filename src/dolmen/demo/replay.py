@@ -12,7 +12,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
@@ -61,6 +61,7 @@ class Replay:
         events_per_second: items shown a second, at most.
         event_count: stop after that many items shown; ``None`` for all.
         slate_count_done: slates that an earlier run has sent already.
+        before_slate: called with each slate, in order, before it is sent: the moment to bring the catalogue up to date.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Replay:
         events_per_second: float,
         event_count: int | None = None,
         slate_count_done: int = 0,
+        before_slate: Callable[[Slate], None] | None = None,
     ) -> None:
         self._client, self._freshness = client, freshness
         self._slates = itertools.islice(slates, slate_count_done, None)
@@ -85,6 +87,7 @@ class Replay:
         ]
         self._dispatcher = threading.Thread(target=self._dispatch, name="replay", daemon=True)
         self._slate_count_done = slate_count_done
+        self._before_slate = before_slate if before_slate is not None else lambda _slate: None
         self.figures = ReplayFigures()
 
     def start(self) -> None:
@@ -117,6 +120,10 @@ class Replay:
                 break
             if self._event_count is not None and sent >= self._event_count:
                 break
+            try:
+                self._before_slate(slate)
+            except RemoteError as problem:
+                self._failed(problem)
             sent += len(slate.items)
             self._queues[derive_seed(0, slate.user) % _WORKERS].put(slate)
         for one in self._queues:

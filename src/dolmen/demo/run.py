@@ -21,6 +21,7 @@ from dolmen.cluster import Config, Supervisor
 from dolmen.cluster.lifetime import hold_folder, stop_on_signals
 from dolmen.cluster.stages import stages_of
 from dolmen.datasets import Dataset
+from dolmen.demo.catalogue import Catalogue
 from dolmen.demo.freshness import PROBES_PER_SECOND, Freshness, Prober
 from dolmen.demo.replay import Replay
 from dolmen.demo.report import DemoReport, Measured, make_report
@@ -89,9 +90,10 @@ class _Demo:
         """Replay, report; then, unless headless, stay until stopped. Returns the exit status."""
         with self._console.status("Starting serve, join and train…"):
             self._await_ready()
-            if self._notes.is_new and not self._stop.is_set():
-                _fill_catalogue(self._client, self._dataset)
-                self._notes.save(0)
+            if not self._stop.is_set():
+                self._catalogue = Catalogue(self._client, self._dataset)
+                self._catalogue.add_users()
+                self._notes.save(self._notes.slate_count_done)
         if not self._stop.is_set():
             report = self._replay()
             self._tell(report)
@@ -123,6 +125,7 @@ class _Demo:
             events_per_second=options.events_per_second,
             event_count=options.event_count,
             slate_count_done=self._notes.slate_count_done,
+            before_slate=lambda slate: self._catalogue.move_to(slate.time_us),
         )
         people = self._dataset.users["id"].to_pylist()
         with (
@@ -217,12 +220,6 @@ def _is_drained(status: dict[str, Any]) -> bool:
 def _figures(status: dict[str, Any], stage: str) -> dict[str, Any]:
     figures: dict[str, Any] = status["stages"].get(stage, {}).get("figures") or {}
     return figures
-
-
-def _fill_catalogue(client: Client, dataset: Dataset) -> None:
-    for add, table in ((client.add_items, dataset.items), (client.add_users, dataset.users)):
-        rows = table.to_pylist()
-        add([{"id": row.pop("id"), "attributes": {k: v for k, v in row.items() if v is not None}} for row in rows])
 
 
 def _resident_bytes(supervisor: Supervisor) -> dict[str, int]:
