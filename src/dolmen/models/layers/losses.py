@@ -7,9 +7,21 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dolmen.errors import SchemaError
-from dolmen.features import Batch
+from dolmen.features import Batch, Schema
+from dolmen.features.schema import suggestion
 
-__all__ = ["example_weights", "label_of", "log_loss"]
+__all__ = ["chosen_label", "example_weights", "label_of", "log_loss"]
+
+
+def chosen_label(schema: Schema, name: str | None) -> str:
+    """The label called ``name``, or the schema's first.
+
+    Raises:
+        SchemaError: there is none.
+    """
+    if name is not None and name not in schema.labels:
+        raise SchemaError(f"the schema has no label {name!r}{suggestion(name, schema.labels)}")
+    return name if name is not None else schema.first_label
 
 
 def label_of(batch: Batch, name: str) -> Tensor:

@@ -14,8 +14,9 @@ from torch import Tensor
 from dolmen.embedding import Embed
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Schema
+from dolmen.features.schema import suggestion
 
-__all__ = ["dense_columns", "slot_vectors", "split_rows", "vector_width"]
+__all__ = ["dense_columns", "input_width", "slot_vectors", "split_rows"]
 
 
 def split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,16 +24,19 @@ def split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows[..., 0], rows[..., 1:]
 
 
-def vector_width(schema: Schema, slots: Sequence[str]) -> int:
-    """How wide the vectors of ``slots`` are, side by side.
+def input_width(schema: Schema, slots: Sequence[str], dense: Sequence[str]) -> int:
+    """How wide the vectors of ``slots`` and the dense features are, side by side.
 
     Raises:
-        SchemaError: a slot is unknown, or its dim of 1 leaves no room for a vector.
+        SchemaError: a name is unknown, or a slot's dim of 1 leaves no room for a vector.
     """
+    for name in dense:
+        if name not in schema.dense:
+            raise SchemaError(f"the schema has no dense feature {name!r}{suggestion(name, schema.dense)}")
     for name in slots:
         if schema.slot(name).dim < 2:
             raise SchemaError(f"slot {name!r}: dim must be at least 2 here (a linear weight, then a vector), got 1")
-    return sum(schema.slot(name).dim - 1 for name in slots)
+    return sum(schema.slot(name).dim - 1 for name in slots) + len(dense)
 
 
 def slot_vectors(embed: Embed, batch: Batch, slots: Sequence[str]) -> list[Tensor]:

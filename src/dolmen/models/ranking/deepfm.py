@@ -19,9 +19,9 @@ from dolmen.embedding import Embed
 from dolmen.features import Batch
 from dolmen.models.config import at_least, not_empty
 from dolmen.models.contract import Ability
-from dolmen.models.layers.losses import log_loss
+from dolmen.models.layers.losses import chosen_label, log_loss
 from dolmen.models.layers.mlp import MLP
-from dolmen.models.layers.rows import dense_columns, split_rows, vector_width
+from dolmen.models.layers.rows import dense_columns, input_width, split_rows
 
 __all__ = ["DeepFM", "DeepFMConfig"]
 
@@ -62,11 +62,11 @@ class DeepFM(nn.Module):
         self.config, self.embed = config, embed
         self.slots = config.slots if config.slots is not None else tuple(embed.schema.slots)
         self.dense = config.dense if config.dense is not None else tuple(embed.schema.dense)
-        self.label = config.label if config.label is not None else embed.schema.first_label
+        self.label = chosen_label(embed.schema, config.label)
         embed.dim(self.slots)  # One dim, or the pairwise products would not exist; said now, not at the first batch.
         self.bias = nn.Parameter(torch.zeros(()))
         self.dense_weights = nn.Parameter(torch.zeros(len(self.dense)))
-        self.deep = MLP(vector_width(embed.schema, self.slots) + len(self.dense), config.hidden, 1)
+        self.deep = MLP(input_width(embed.schema, self.slots, self.dense), config.hidden, 1)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of the label, shape (batch,). A slot without ids counts as a row of zeros."""

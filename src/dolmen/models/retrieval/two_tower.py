@@ -31,9 +31,9 @@ from dolmen.errors import ConfigError, SchemaError
 from dolmen.features import Batch, Schema, Side
 from dolmen.models.config import at_least, not_empty, positive
 from dolmen.models.contract import Ability
-from dolmen.models.layers.losses import label_of
+from dolmen.models.layers.losses import chosen_label, label_of
 from dolmen.models.layers.mlp import MLP
-from dolmen.models.layers.rows import dense_columns, slot_vectors, vector_width
+from dolmen.models.layers.rows import dense_columns, input_width, slot_vectors
 from dolmen.models.layers.stream import RecentRows, StreamFrequency
 
 __all__ = ["TwoTower", "TwoTowerConfig"]
@@ -116,7 +116,7 @@ class TwoTower(nn.Module):
                 f"TwoTowerConfig.item_slot must be a single slot among the item's ({', '.join(self.item_slots)}), "
                 f"got {config.item_slot!r}"
             )
-        self.label = config.label if config.label is not None else schema.first_label
+        self.label = chosen_label(schema, config.label)
         self.projections = nn.ModuleDict()
         for name in self.slots:
             owner = schema.owner(name)
@@ -124,15 +124,10 @@ class TwoTower(nn.Module):
                 projection = nn.Linear(owner.dim - 1, config.dim, bias=False)
                 nn.init.orthogonal_(projection.weight)
                 self.projections[owner.name] = projection
-        self.query_tower = MLP(
-            vector_width(schema, self.query_slots) + len(self.query_dense),
-            config.hidden,
-            config.dim,
-            starts_at_zero=True,
-        )
-        self.item_tower = MLP(
-            vector_width(schema, self.item_slots) + len(self.item_dense), config.hidden, config.dim, starts_at_zero=True
-        )
+        query_width = input_width(schema, self.query_slots, self.query_dense)
+        item_width = input_width(schema, self.item_slots, self.item_dense)
+        self.query_tower = MLP(query_width, config.hidden, config.dim, starts_at_zero=True)
+        self.item_tower = MLP(item_width, config.hidden, config.dim, starts_at_zero=True)
         self.frequency = StreamFrequency(config.frequency_buckets, config.frequency_rate)
         self.recent = RecentRows(
             {name: _kept(schema, name) for name in self.item_slots}, self.item_dense, config.recent_items

@@ -1,0 +1,108 @@
+"""Options as plain dicts and back, and messages that name option, value and mend."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from dolmen.embedding import Embed
+from dolmen.errors import ConfigError
+from dolmen.features import Schema
+from dolmen.models import build, config_from_dict, config_to_dict, describe, entry, names
+from dolmen.models.config import at_least, not_empty, positive
+from dolmen.models.retrieval.two_tower import TwoTowerConfig
+from dolmen.testing import example_schema
+
+MakeEmbed = Callable[[Schema], Embed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OvenConfig:
+    slots: tuple[str, ...] | None = None
+    heat: float = 1.0
+    layers: tuple[int, ...] = (2, 1)
+    is_hot: bool = False
+    count: int = 3
+
+    def __post_init__(self) -> None:
+        not_empty(self, "slots")
+        at_least(self, 1, "layers", "count")
+        positive(self, "heat")
+
+
+def test_a_config_survives_json() -> None:
+    config = OvenConfig(slots=("a", "b"), heat=2, layers=(), is_hot=True)
+    assert config_from_dict(OvenConfig, json.loads(json.dumps(config_to_dict(config)))) == config
+    assert config_to_dict(OvenConfig()) == {"heat": 1.0, "layers": [2, 1], "is_hot": False, "count": 3}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"slot": ["a"]}, "oven: unknown option 'slot'; did you mean 'slots'?"),
+        ({"slots": "a"}, r"oven.slots must be a list, got 'a'; write \['a'\]"),
+        ({"slots": ["a", 1]}, r"oven.slots\[1\] must be a text, got 1"),
+        ({"slots": []}, "OvenConfig.slots must name at least one, none twice"),
+        ({"slots": ["a", "a"]}, "OvenConfig.slots must name at least one, none twice"),
+        ({"heat": "warm"}, "oven.heat must be a number, got 'warm'"),
+        ({"heat": 0}, "OvenConfig.heat must be above 0, got 0.0"),
+        ({"heat": float("nan")}, "OvenConfig.heat must be above 0, got nan"),
+        ({"count": True}, "oven.count must be an integer, got True"),
+        ({"count": 1.0}, "oven.count must be an integer, got 1.0"),
+        ({"count": 0}, "OvenConfig.count must be at least 1, got 0"),
+        ({"layers": [4, 0]}, r"OvenConfig.layers must be at least 1, got \(4, 0\)"),
+        ({"is_hot": 1}, "oven.is_hot must be true or false, got 1"),
+    ],
+)
+def test_a_bad_option_is_named_with_its_mend(options: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        config_from_dict(OvenConfig, options, "oven")
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_model_is_built_described_and_built_again(name: str, make_embed: MakeEmbed) -> None:
+    model = build(name, {}, make_embed(example_schema()))
+    described = json.loads(json.dumps(describe(model)))
+    assert described["name"] == name
+    twin = build(described["name"], described["options"], make_embed(example_schema()))
+    assert twin.config == model.config
+    assert {key: value.shape for key, value in twin.state_dict().items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+    assert type(model) is entry(name).model
+    assert model.abilities == entry(name).abilities
+
+
+def test_an_unknown_model_or_option_offers_the_nearest(make_embed: MakeEmbed) -> None:
+    embed = make_embed(example_schema())
+    with pytest.raises(ConfigError, match="there is no model 'deepfn'; did you mean 'deepfm'"):
+        build("deepfn", {}, embed)
+    with pytest.raises(ConfigError, match=r"model\.deepfm: unknown option 'hiden'; did you mean 'hidden'"):
+        build("deepfm", {"hiden": [3]}, embed)
+    with pytest.raises(ConfigError, match=r"model\.joint\.ranker_options: unknown option 'hiden'"):
+        build("joint", {"ranker_options": {"hiden": [3]}}, embed)
+
+
+def test_building_leaves_the_global_random_state_alone_and_follows_its_seed(make_embed: MakeEmbed) -> None:
+    before = torch.get_rng_state()
+    one, same, other = (build("joint", {}, make_embed(example_schema()), seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [model.state_dict()["parts.ranker.deep.layers.0.weight"] for model in (one, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"temperature": 0.0}, "TwoTowerConfig.temperature must be above 0"),
+        ({"hide_rate": 1.5}, "TwoTowerConfig.hide_rate must be at most 1, got 1.5"),
+        ({"dim": 0}, "TwoTowerConfig.dim must be at least 1, got 0"),
+        ({"negatives": -1}, "TwoTowerConfig.negatives must be at least 0, got -1"),
+    ],
+)
+def test_two_tower_options_are_checked(options: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        TwoTowerConfig(**options)
