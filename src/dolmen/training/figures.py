@@ -65,6 +65,7 @@ class StageFigures:
             "backlog_records": backlog,
             "lag_seconds": max(0, now_us - trainer.logged_us) / 1e6 if backlog > 0 and trainer.logged_us else 0.0,
             "newest_event_time_us": trainer.newest_event_time_us,
+            "positions": trainer.positions,
             "table_rows": len(trainer.embeddings),
             "rows_by_slot": trainer.embeddings.rows_by_slot(),
             "table_bytes": trainer.embeddings.memory(),

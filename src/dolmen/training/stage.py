@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -49,16 +49,22 @@ def run_trainer(settings: TrainerSettings, log: Log, stop: Event, *, clock: Cloc
     """
     torch.set_num_threads(settings.threads)
     settings.folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(settings.folder), ThreadPoolExecutor(1, thread_name_prefix="snapshot") as background:
-        stage = _TrainerStage(settings, log, clock if clock is not None else SystemClock(), background)
+    with (
+        _alone_in(settings.folder),
+        ThreadPoolExecutor(1, thread_name_prefix="snapshot") as sealer,
+        ThreadPoolExecutor(1, thread_name_prefix="publish") as shipper,
+    ):
+        stage = _TrainerStage(settings, log, clock if clock is not None else SystemClock(), sealer, shipper)
         stage.trainer.follow(log, stop, between=stage.between, wait_seconds=_IDLE_SECONDS)
         stage.close()
 
 
 @final
 class _TrainerStage:
-    def __init__(self, settings: TrainerSettings, log: Log, clock: Clock, background: ThreadPoolExecutor) -> None:
-        self._settings, self._log, self._clock, self._background = settings, log, clock, background
+    """Learning happens in this thread, whatever waits for a disk in the two executors."""
+
+    def __init__(self, settings: TrainerSettings, log: Log, clock: Clock, sealer: Executor, shipper: Executor) -> None:
+        self._log, self._clock, self._sealer, self._shipper = log, clock, sealer, shipper
         self._snapshots = SnapshotFolder(settings.folder / "snapshots", keep=settings.keep_snapshots)
         self._snapshots.sweep()
         self.trainer, written_lineage = open_trainer(settings, log)
@@ -67,6 +73,7 @@ class _TrainerStage:
         self._frozen = Frozen(settings.folder / "frozen", settings.freeze_after_examples)
         self._frozen.recall(self.trainer)
         self._sealing: Future[None] | None = None
+        self._owes_dense = True  # the first delta of a life has them; so has the one after a delta that was refused
         self._sync_due, self._dense_due = _Due(settings.sync_every), _Due(settings.dense_every)
         self._snapshot_due, self._status_due = _Due(settings.snapshot_every), _Due(settings.status_every)
         self._figures = StageFigures(self.trainer, log, settings.dataset)
@@ -79,7 +86,8 @@ class _TrainerStage:
         """What happens between two records, when it is due."""
         self._frozen.freeze_when_due(self.trainer)
         if self._sync_due():
-            self._publish(with_dense=self._dense_due())
+            self._finish_publishing(wait=False)
+            self._begin_publishing(with_dense=self._dense_due())
         if self._snapshot_due():
             self._write_snapshot()
         if self._status_due():
@@ -87,20 +95,28 @@ class _TrainerStage:
 
     def close(self) -> None:
         """Ship and write what is left."""
-        self._publish(with_dense=True)
+        self._finish_publishing(wait=True)
+        self._begin_publishing(with_dense=True)
+        self._finish_publishing(wait=True)
         self._finish_sealing()
         self._write_snapshot()
         self._finish_sealing()
         self._tell()
         _log.info("trainer stopped", version=self.trainer.version)
 
-    def _publish(self, *, with_dense: bool) -> None:
+    def _begin_publishing(self, *, with_dense: bool) -> None:
         self._write_snapshot_of_new_lineage()
+        with_dense = with_dense or self._owes_dense
+        is_begun = self._publisher.begin(self._shipper, with_dense=with_dense)
+        self._owes_dense = with_dense and not is_begun
+
+    def _finish_publishing(self, *, wait: bool) -> None:
         try:
-            published = self._publisher.publish(with_dense=with_dense)
+            published = self._publisher.finish(wait=wait)
         except LogError as problem:
             if not problem.retry:
                 raise
+            self._owes_dense = True
             _log.error("delta not published, will be with the next", problem=str(problem))
             return
         if published is not None:
@@ -132,7 +148,7 @@ class _TrainerStage:
             _log.error("snapshot not written", version=self.trainer.version, problem=str(problem))
             return
         self._figures.snapshot_pause_ms = (time.perf_counter() - started) * 1e3
-        self._sealing = self._background.submit(self._seal, copied, must=must)
+        self._sealing = self._sealer.submit(self._seal, copied, must=must)
 
     def _seal(self, copied: Copied, *, must: bool) -> None:
         started = time.perf_counter()
@@ -168,8 +184,11 @@ class _TrainerStage:
             "pid": os.getpid(),
             "figures": self._figures.now(self._clock.now_us()),
         }
+        self._shipper.submit(self._append_status, json.dumps(status).encode())
+
+    def _append_status(self, status: bytes) -> None:
         try:
-            self._log.append(Topic.STATUS, [json.dumps(status).encode()])
+            self._log.append(Topic.STATUS, [status])
         except LogError as problem:
             _log.error("status not written", problem=str(problem))
 

@@ -18,14 +18,14 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dolmen.clock import parse_duration_us
 from dolmen.embedding import Embed, Embeddings
 from dolmen.errors import BadEventError, OffsetGoneError, SchemaError, SnapshotError
-from dolmen.events import Log, Record, Topic
-from dolmen.events.examples import decode_examples
+from dolmen.events import Examples, Log, Record, Topic, decode_examples
 from dolmen.features import Batch, Schema
 from dolmen.models import Ability, Model, describe
 from dolmen.seeds import derive_seed
@@ -175,7 +175,7 @@ class Trainer:
         """
         report: StepReport | None = None
         try:
-            examples = decode_examples(self.schema, record.value)
+            examples = _sound_examples(self.schema, record.value)
         except (BadEventError, SchemaError) as problem:
             self.version += 1
             self.counters["records_bad"] += 1
@@ -405,6 +405,25 @@ class Trainer:
         self.counters["records_gone"] += first - self.offset
         self.offset = first
         self.begin_lineage()  # a replay from an older snapshot could meet another hole
+
+
+def _sound_examples(schema: Schema, value: bytes) -> Examples:
+    """Examples that can be trained on.
+
+    Raises:
+        SchemaError: ``value`` does not decode, or holds what no table can take.
+    """
+    examples = decode_examples(schema, value)
+    for name, slot in schema.slots.items():
+        column = examples.batch.slot(name)
+        values, lengths = column.values.numpy(), np.diff(column.offsets.numpy())
+        if len(lengths) and (lengths.min() < 0 or lengths.sum() != len(values)):
+            raise SchemaError(f"slot {name!r}: its rows do not add up to its {len(values)} values")
+        if len(lengths) and not slot.many and lengths.max() > 1:
+            raise SchemaError(f"slot {name!r}: a row has {lengths.max()} values, and the schema says one")
+        if len(values) and values.min() < 0:
+            raise SchemaError(f"slot {name!r}: {values.min()} is no FID")
+    return examples
 
 
 def _expire_every_us(schema: Schema, config: TrainConfig) -> int:
