@@ -269,6 +269,23 @@ def test_event_time_closes_windows_faster_than_the_clock(log: EmbeddedLog, joine
     assert set(rows_of(log)) == {("r1", item, 0.0, 0.0, 1.0) for item in ITEMS}
 
 
+def test_backlog_of_one_input_is_not_overtaken_by_the_other(
+    tmp_path: Path, log: EmbeddedLog, clock: ManualClock
+) -> None:
+    """After downtime there are many actions and few slates: a later hour's slate must not close the first window."""
+    log.append("impressions", [slate("r", clock.now_us())])
+    for item in ITEMS:
+        clock.advance("1s")
+        log.append("actions", [action("r", item)])
+    clock.advance("1h")
+    log.append("impressions", [slate("later", clock.now_us())])
+    joiner = Joiner(SCHEMA, log, tmp_path / "join", JoinConfig(read_max=2), clock)
+    settle(joiner)
+    figures = joiner.figures()
+    assert (figures["positives"], figures["positives_late"], figures["negatives_kept"]) == (3, 0, 0)
+    joiner.close()
+
+
 def test_columns_hold_what_serving_saw(log: EmbeddedLog, clock: ManualClock, joiner: Joiner) -> None:
     shown_us = clock.now_us() - 5
     shared = Features(slots={"user": [7], "history": [3, 4], "unknown": [9]}, dense={"hour": 0.25})

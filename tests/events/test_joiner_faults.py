@@ -240,3 +240,32 @@ def test_failed_commit_is_tried_again_by_the_same_joiner(
     assert failures >= 5
     assert examples_of(tmp_path / "log") == expected
     assert same_but_for_caching(figures, expected_figures)
+
+
+def test_batches_of_a_failed_commit_are_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next step, with more input, would make other batches of the same sequence, and the log refuse them."""
+    clock = ManualClock(1_700_000_000 * SECOND)
+    impression = Impression("r", clock.now_us(), 1, 1, "", Features(), [1, 2], {"item": [[1], [2]]})
+    clicks = [encode(Action(None, "r", 1, item, "click")) for item in (1, 2)]
+    with (
+        EmbeddedLog(tmp_path / "log", clock=clock) as log,
+        contextlib.closing(Joiner(SCHEMA, log, tmp_path / "join", CONFIG, clock)) as joiner,
+    ):
+        log.append("impressions", [encode(impression)])
+        log.append("actions", clicks[:1])
+        write = Store.write
+
+        def cut_short(store: Store, work: Any) -> Any:
+            def whole(txn: Any) -> None:
+                work(txn)
+                raise LogError("the disk is full")
+
+            return write(store, whole)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "write", cut_short)
+            with pytest.raises(LogError, match="full"):
+                joiner.step()
+        log.append("actions", clicks[1:])
+        joiner.step()
+    assert examples_of(tmp_path / "log") == {("r", 1, 1.0, 1.0): 1, ("r", 2, 1.0, 1.0): 1}
