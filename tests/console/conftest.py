@@ -77,9 +77,7 @@ def open_page(browser: Browser) -> Iterator:  # type: ignore[type-arg]
             page.set_default_timeout(15_000)
             page.on("console", watched.note)
             page.on("pageerror", lambda error: watched.problems.append(f"exception: {error}"))
-            page.on(
-                "requestfailed", lambda request: watched.problems.append(f"failed: {request.url} {request.failure}")
-            )
+            page.on("requestfailed", watched.note_failure)
             page.on(
                 "request",
                 lambda request: None if request.url.startswith(address) else watched.strangers.append(request.url),
