@@ -8,7 +8,6 @@ bit.
 
 from __future__ import annotations
 
-import copy
 import math
 import secrets
 import time
@@ -30,6 +29,7 @@ from dolmen.features import Batch, Schema
 from dolmen.models import Ability, Model, describe
 from dolmen.seeds import derive_seed
 from dolmen.telemetry import logger
+from dolmen.training.adam import FlatAdam
 from dolmen.training.config import TrainConfig
 from dolmen.training.fit import FitReport, fit
 from dolmen.training.judge import Judge
@@ -61,7 +61,7 @@ class Kept:
 
     embeddings: Embeddings
     dense: Mapping[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizer: Mapping[str, Tensor]
     newest_event_time_us: int
 
 
@@ -117,9 +117,7 @@ class Trainer:
         self.loss_sum = self.step_seconds = 0.0
         self.step_count = self.logged_us = 0
         self.judge = Judge(self.schema, self.config.label) if Ability.SCORES in model.abilities else None
-        self._names = [name for name, _ in model.named_parameters()]
-        self._dense = list(model.parameters())
-        self._optimizer = self._new_optimizer()
+        self._optimizer = FlatAdam(model.named_parameters(), weight_decay=self.config.weight_decay)
         self._future_us = parse_duration_us(self.config.future_max)
         self._expire_every_us = _expire_every_us(self.schema, self.config)
 
@@ -158,11 +156,11 @@ class Trainer:
             value = loss.item()
             is_learned = math.isfinite(value)
             if is_learned:
+                self._optimizer.begin()
                 torch.autograd.backward(loss * batch.size)
                 is_learned = self._step_dense(batch.size)
             if is_learned:
                 tape.apply(self.config.embedding_rate_scale)
-        self.model.zero_grad()
         self.counters["examples"] += batch.size
         if not is_learned:
             self.counters["steps_refused"] += 1
@@ -277,7 +275,7 @@ class Trainer:
             parameters_offset=parameters_offset,
             counters=dict(self.counters),
             evaluation=self.judge.state_dict() if self.judge is not None else {},
-            optimizer=self._optimizer_tensors(),
+            optimizer=self._optimizer.state_dict(),
         )
 
     def save(self, folder: Path | str, *, created_time_us: int = 0) -> Path:
@@ -313,7 +311,10 @@ class Trainer:
         trainer.counters.update(manifest.counters)
         if trainer.judge is not None and snapshot.evaluation:
             trainer.judge.load_state_dict(snapshot.evaluation)
-        trainer._load_optimizer(snapshot)
+        try:
+            trainer._optimizer.load_state_dict(snapshot.optimizer)
+        except SnapshotError as problem:
+            raise SnapshotError(f"snapshot {snapshot.path.name}: {problem}") from None
         return trainer
 
     def begin_lineage(self) -> None:
@@ -325,7 +326,7 @@ class Trainer:
         return Kept(
             embeddings=self.embeddings.clone(),
             dense={name: tensor.clone() for name, tensor in self.model.state_dict().items()},
-            optimizer=copy.deepcopy(self._optimizer.state_dict()) if self._optimizer is not None else {},
+            optimizer=self._optimizer.state_dict(),
             newest_event_time_us=self.newest_event_time_us,
         )
 
@@ -333,8 +334,7 @@ class Trainer:
         """Go back to what ``keep`` gave. ``embeddings`` is another object then; ``version`` goes on counting."""
         self.embed.embeddings = kept.embeddings
         self.model.load_state_dict(kept.dense)
-        if self._optimizer is not None:
-            self._optimizer.load_state_dict(kept.optimizer)
+        self._optimizer.load_state_dict(kept.optimizer)
         self.newest_event_time_us = kept.newest_event_time_us
 
     def _advance_time(self, batch: Batch, logged_us: int | None) -> None:
@@ -348,49 +348,8 @@ class Trainer:
 
     def _step_dense(self, size: int) -> bool:
         """Move the dense layers by the mean gradient; false, and nothing moved, where it is not finite."""
-        if self._optimizer is None:
-            return True
-        gradients = [one.grad for one in self._dense if one.grad is not None]
-        if not gradients:
-            return True
-        torch._foreach_div_(gradients, float(size))
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
-        if not math.isfinite(norm):
-            return False
-        longest = self.config.gradient_norm_max
-        if longest is not None and norm > longest:
-            torch._foreach_mul_(gradients, longest / norm)
         rate = self.config.learning_rate * min(1.0, size / self.config.full_batch)
-        self._optimizer.param_groups[0]["lr"] = rate
-        self._optimizer.step()
-        return True
-
-    def _new_optimizer(self) -> torch.optim.Optimizer | None:
-        if not self._dense:
-            return None
-        # Fused: one call into C++ for all layers, which is most of what a small step costs otherwise.
-        return torch.optim.AdamW(
-            self._dense, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
-        )
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        if self._optimizer is None:
-            return {}
-        state = self._optimizer.state_dict()["state"]
-        return {f"{self._names[index]}.{key}": value for index, kept in state.items() for key, value in kept.items()}
-
-    def _load_optimizer(self, snapshot: Snapshot) -> None:
-        if self._optimizer is None:
-            return
-        places = {name: index for index, name in enumerate(self._names)}
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in snapshot.optimizer.items():
-            layer, _, key = name.rpartition(".")
-            if layer not in places or (tensor.dim() > 0 and tensor.shape != self._dense[places[layer]].shape):
-                raise SnapshotError(f"snapshot {snapshot.path.name}: the optimiser's {name} fits no layer of the model")
-            state.setdefault(places[layer], {})[key] = tensor
-        whole = self._optimizer.state_dict()
-        self._optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+        return self._optimizer.step(rate, gradient_scale=1 / size, norm_max=self.config.gradient_norm_max)
 
     def _keep_specimen(self, record: Record, problem: str) -> None:
         _log.warning("record passed over", topic=Topic.EXAMPLES, offset=record.offset, problem=problem)
