@@ -143,6 +143,8 @@ class ServeSettings:
             raise ConfigError(
                 f"serving.host {self.host!r} can be reached from other machines; set serving.token, or use 127.0.0.1"
             )
+        if "item" not in self.schema.slots or self.schema.slot("item").many:
+            raise ConfigError("serving needs a schema with a slot 'item' of one value: it says which item is shown")
         self._fill_kinds()
 
     def _fill_kinds(self) -> None:

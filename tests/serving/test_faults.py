@@ -1,0 +1,241 @@
+"""What happens when too much comes, the disk fails, or the process is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dolmen.errors import LogError
+from dolmen.events import Action, Appended, EmbeddedLog, Impression, Topic, decode
+
+Serve = Callable[..., Any]
+pytestmark = pytest.mark.fault
+
+
+class Gate:
+    """A real log whose appends to some topics wait, or fail, when told to."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self._log = log
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Semaphore(0)
+        self.failing: set[str] = set()
+
+    def append(self, topic: str, values: Sequence[bytes], **more: Any) -> Appended:
+        if topic in (Topic.IMPRESSIONS, Topic.ACTIONS):
+            self.entered.release()
+            self.open.wait(30)
+        if topic in self.failing:
+            raise LogError(f"{topic}: no space left on device")
+        return self._log.append(topic, values, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+def test_too_many_requests_are_refused_early_and_the_rest_answered(serve: Serve, log: EmbeddedLog) -> None:
+    served = serve(queue_max=4, score_together_max=2)
+    served.add_items(range(300))
+
+    def ask(number: int) -> tuple[int, str | None]:
+        with httpx.Client(base_url=served.address, timeout=30) as client:
+            answer = client.post("/v1/rank", json={"user": number, "items": list(range(300))})
+        return answer.status_code, answer.headers.get("Retry-After")
+
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(ask, range(256)))
+    counted = Counter(status for status, _ in answers)
+    assert set(counted) <= {200, 503}
+    assert counted[200] > 0
+    assert counted[503] > 0
+    assert all(wait is not None and int(wait) >= 1 for status, wait in answers if status == 503)
+    assert log.bounds(Topic.IMPRESSIONS)[1] == counted[200]  # what was refused was never shown
+    assert served.post("/v1/rank", {"user": 1, "items": [1]}).status_code == 200
+
+
+def test_events_beyond_what_may_wait_for_the_disk_are_refused(serve: Serve, log: EmbeddedLog) -> None:
+    gate = Gate(log)
+    served = serve(log=gate, log_queue_bytes_max=1 << 16)
+    events = {"events": [{"user": 1, "item": "x" * 200, "kind": "click"}] * 200}  # some 45 kB
+    gate.open.clear()
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(served.post, "/v1/events", events)
+        assert gate.entered.acquire(timeout=10)  # it is being written; what comes now must wait
+        second = pool.submit(served.post, "/v1/events", events)
+        refused = None
+        while refused is None:
+            answer = served.client.post("/v1/events", json=events, timeout=0.5) if second.running() else None
+            refused = answer if answer is not None and answer.status_code == 503 else None
+        gate.open.set()
+        assert (first.result().status_code, second.result().status_code) == (202, 202)
+    assert refused.json()["error"]["code"] == "overloaded"
+    assert log.bounds(Topic.ACTIONS)[1] == 400
+
+
+def test_many_requests_share_one_write(serve: Serve, log: EmbeddedLog) -> None:
+    gate = Gate(log)
+    served = serve(log=gate)
+    gate.open.clear()
+    with ThreadPoolExecutor(16) as pool:
+        answers = [pool.submit(served.click, number, 1) for number in range(16)]
+        assert gate.entered.acquire(timeout=10)
+        while b"dolmen_ingest_waiting_bytes 0.0" in served.get("/metrics").content:
+            pass
+        gate.open.set()
+        positions = sorted(answer.result()["positions"]["actions/0"] for answer in answers)
+    assert positions == list(range(1, 17))  # each is told the position behind its own event
+    records = log.read(Topic.ACTIONS, 0, 0)
+    assert len(records) == 16
+    assert len({record.time_us for record in records}) < 16
+
+
+def test_an_unwritable_log_is_told_and_nothing_unlogged_is_shown_or_remembered(serve: Serve, log: EmbeddedLog) -> None:
+    gate = Gate(log)
+    served = serve(log=gate, explore_share=0.0)
+    served.add_items(range(5))
+    gate.failing = {Topic.IMPRESSIONS, Topic.ACTIONS}
+    for answer in (
+        served.post("/v1/recommend", {"user": 1}),
+        served.post("/v1/events", {"events": [{"user": 1, "item": 2, "kind": "click"}]}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "log_unavailable")
+        assert answer.json()["error"]["retry"] is True
+    assert served.get("/v1/users/1").status_code == 404
+    gate.failing = set()
+    assert len(served.recommend(1, 5)["items"]) == 5
+    served.click(1, 2)
+    assert served.get("/v1/users/1").json()["history"][0]["item"] == 2
+
+
+def test_a_visitor_who_left_costs_nothing(serve: Serve, log: EmbeddedLog) -> None:
+    gate = Gate(log)
+    served = serve(log=gate)
+    served.add_items(range(5))
+    gate.open.clear()
+    with httpx.Client(base_url=served.address, timeout=0.2) as hasty, pytest.raises(httpx.ReadTimeout):
+        hasty.post("/v1/recommend", json={"user": 1})
+    gate.open.set()
+    assert len(served.recommend(2, 5)["items"]) == 5
+    assert served.get("/healthz").status_code == 200
+
+
+_SERVER = """
+import sys, threading
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from conftest import settings_in
+from dolmen.serving import create_app, run_server
+settings = settings_in(Path(sys.argv[1]))
+run_server(create_app(settings), settings, threading.Event(), listening=lambda address: print(address, flush=True))
+"""
+
+
+def test_after_kill_9_everything_acknowledged_is_there(tmp_path: Path, serve: Serve, wait: Callable[..., Any]) -> None:
+    command = [sys.executable, "-c", _SERVER, str(tmp_path), str(Path(__file__).parent)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    acknowledged: list[tuple[int, int]] = []
+    shown: list[str] = []
+    enough, killed = threading.Event(), threading.Event()
+
+    def shop(number: int) -> None:
+        try:
+            with httpx.Client(base_url=address, timeout=10) as client:
+                for step in range(100_000):
+                    slate = client.post("/v1/recommend", json={"user": number, "count": 5})
+                    slate.raise_for_status()
+                    shown.append(slate.json()["request_id"])
+                    event = {"user": number, "item": step % 40, "kind": "click", "event_id": f"{number}-{step}"}
+                    client.post("/v1/events", json={"events": [event]}).raise_for_status()
+                    acknowledged.append((number, step))
+                    if len(acknowledged) > 150:
+                        enough.set()
+        except httpx.HTTPError:
+            assert killed.wait(10)
+
+    with httpx.Client(base_url=address) as client:
+        wait(lambda: _is_up(client))
+        for start in (0, 200):  # the first part is saved behind the second's back, or not: both must be there
+            items = [{"id": item, "attributes": {"genres": ["drama"]}} for item in range(start, start + 200)]
+            assert client.post("/v1/items", json={"items": items}).status_code == 202
+        people = {"users": [{"id": number, "attributes": {"age": 30 + number}} for number in range(4)]}
+        assert client.post("/v1/users", json=people).status_code == 202
+    threads = [threading.Thread(target=shop, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    assert enough.wait(60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    killed.set()
+    for thread in threads:
+        thread.join()
+    process.stdout.close()
+
+    with EmbeddedLog(tmp_path / "log") as log:
+        actions = [decode(Action, record.value) for record in log.read(Topic.ACTIONS, 0, 0, max_records=100_000)]
+        slates = [decode(Impression, record.value) for record in log.read(Topic.IMPRESSIONS, 0, 0, max_records=100_000)]
+    assert {f"{number}-{step}" for number, step in acknowledged} <= {action.event_id for action in actions}
+    assert set(shown) <= {slate.request_id for slate in slates}
+    again = serve()
+    for number in range(4):
+        person = again.get(f"/v1/users/{number}").json()
+        assert person["attributes"] == {"age": 30 + number}
+        expected = [action.item for action in actions if action.user == number][-200:]
+        assert [act["item"] for act in person["history"]] == expected
+    status = again.get("/v1/status").json()
+    assert status["stages"]["serve"]["figures"]["item_count"] == 400
+    assert status["now"]["events_total"] == len(actions) + sum(len(slate.items) for slate in slates)
+    assert len(status["history"]) >= 1
+
+
+def test_state_that_is_lost_is_made_again_from_the_log(serve: Serve, tmp_path: Path) -> None:
+    served = serve()
+    served.add_items(range(10))
+    served.click(1, 4)
+    before = served.get("/v1/users/1").json()
+    served.end()
+    again = serve(state_folder=tmp_path / "elsewhere")
+    assert again.get("/v1/users/1").json() == before
+    assert len(again.recommend(1, 10)["items"]) == 9
+
+
+def test_two_servers_on_one_log_know_of_each_other(serve: Serve, tmp_path: Path, wait: Callable[..., Any]) -> None:
+    first, second = serve(), serve(state_folder=tmp_path / "second")
+    first.add_items(range(10))
+    first.click(7, 3)
+    second.click(8, 4)
+    wait(lambda: second.get("/v1/users/7").status_code == 200)
+    wait(lambda: first.get("/v1/users/8").status_code == 200)
+    assert first.get("/v1/users/8").json()["history"][0]["attributes"]["title"] == "Title 4"
+    first.click(8, 5)
+    wait(lambda: len(second.get("/v1/users/8").json()["history"]) == 2)
+
+
+def _is_up(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_stopped_server_leaves_no_thread_behind(serve: Serve) -> None:
+    before = {thread.name for thread in threading.enumerate()}
+    served = serve()
+    served.add_items(range(3))
+    served.recommend(1, 2)
+    served.end()
+    left = {thread.name for thread in threading.enumerate()} - before
+    assert not left & {"scoring", "keeper", "replica", "shelf", "log actions", "log impressions", "log catalogue"}

@@ -1,0 +1,57 @@
+"""Settings of a server: what cannot be is refused at the start, with the mend."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from dolmen.errors import ConfigError
+from dolmen.features import Label, Schema, Slot
+from dolmen.serving import ServeSettings
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"host": "0.0.0.0"}, "token"),
+        ({"host": "shop.example"}, "token"),
+        ({"token": "short"}, "16 characters"),
+        ({"port": 70_000}, "serving.port must be between 0 and 65535, got 70000"),
+        ({"explore_share": 1.5}, "explore_share must be between 0 and 1"),
+        ({"candidate_count": True}, "candidate_count"),
+        ({"queue_wait_max": "soon"}, "queue_wait_max"),
+        ({"stale_after": "0s"}, "above 0"),
+        ({"hide": {"click": "for good"}}, r"hide\.click"),
+        ({"index": "tree"}, "graph, exact"),
+        ({"history_slots": {"histori": ("click",)}}, "did you mean 'history'"),
+        ({"schema": Schema(Slot("user"), Label("click"))}, "slot 'item'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(settings: Any, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        dataclasses.replace(settings, **changes)
+
+
+def test_other_machines_may_ask_where_there_is_a_token(settings: Any) -> None:
+    assert dataclasses.replace(settings, host="0.0.0.0", token="a" * 16).host == "0.0.0.0"
+    assert dataclasses.replace(settings, host="::1").token is None
+
+
+def test_an_unknown_setting_is_offered_the_nearest(settings: Any) -> None:
+    values = {name: getattr(settings, name) for name in ("schema", "log_folder", "snapshot_folder", "state_folder")}
+    assert ServeSettings.from_dict({**values, "port": 1}).port == 1
+    with pytest.raises(ConfigError, match="unknown setting 'prot'; did you mean 'port'"):
+        ServeSettings.from_dict({**values, "prot": 1})
+    with pytest.raises(ConfigError, match="log_folder"):
+        ServeSettings.from_dict({"schema": values["schema"]})
+
+
+def test_histories_and_hidden_kinds_follow_the_labels(settings: Any) -> None:
+    schema = Schema(
+        *settings.schema.slots.values(), *settings.schema.dense.values(), Label("click"), Label("sold", action="buy")
+    )
+    changed = dataclasses.replace(settings, schema=schema, hide=None, history_slots=None)
+    assert changed.history_slots == {"history": ("click", "buy")}
+    assert set(changed.hide_us) == {"click", "buy"}
