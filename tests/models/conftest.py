@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dolmen.embedding import AdaGrad, Embed, Embeddings
-from dolmen.features import Batch, Label, Schema, Side, Slot, extract_rows, extract_table
+from dolmen.features import Batch, Label, Schema, Side, Slot, extract_rows, extract_table, values_of
 from dolmen.models import Model
 
 PEOPLE, ITEMS, GENRES = 300, 240, 6
@@ -33,6 +33,10 @@ class GenreWorld:
     def batches(examples: Batch, size: int) -> Iterator[Batch]:
         for first in range(0, examples.size, size):
             yield examples.take(torch.arange(first, min(first + size, examples.size)))
+
+    def clicks_by_item(self, examples: Batch) -> np.ndarray:
+        items = values_of(examples.slot("item").values.numpy())
+        return np.bincount(items, examples.labels["click"].numpy(), ITEMS)
 
     @staticmethod
     def with_rates(examples: Batch, rates: torch.Tensor) -> Batch:
