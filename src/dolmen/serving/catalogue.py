@@ -288,7 +288,8 @@ class _Ragged:
             self._starts, self._lengths = _grown(self._starts, top), _grown(self._lengths, top)
         if self._end + len(values) > len(self._values):
             self._sweep()
-            self._values = _grown(self._values, self._end + len(values))
+            if self._end + len(values) > len(self._values) // 2:  # or the next sweep would come soon
+                self._values = _grown(self._values, self._end + len(values))
         self._values[self._end : self._end + len(values)] = values
         self._starts[rows] = offsets[:-1] + self._end
         self._lengths[rows] = np.diff(offsets)

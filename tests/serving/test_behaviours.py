@@ -1,0 +1,169 @@
+"""People's memory against a naive twin that replays every action, over restarts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings as rules
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from dolmen.events import Action, EmbeddedLog, Topic, encode
+from dolmen.features import Label, Schema, Slot, encode_values
+from dolmen.serving.behaviours import PEOPLE_TABLE, Behaviours
+from dolmen.serving.settings import ServeSettings
+from dolmen.serving.state import State
+
+_SCHEMA = Schema(
+    Slot("user", dim=4),
+    Slot("item", dim=4),
+    Slot("history", dim=4, table="item", many=True, ordered=True, max_len=3, of="user"),
+    Slot("bought", dim=4, table="item", many=True, of="user"),
+    Label("click"),
+)
+_HOUR_US = 3_600_000_000
+_NOW_US = 1_700_000_000_000_000
+
+USERS = st.sampled_from([7, "7", "anna", -1, 1 << 60])
+ITEMS = st.sampled_from([1, 2, "2", "b", "é" * 100])
+KINDS = st.sampled_from(["click", "buy", "view"])
+
+
+class PeopleAgainstList(RuleBasedStateMachine):
+    """Whatever is done, saved, forgotten or lost, a person is what replaying all actions gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.settings = ServeSettings(
+            schema=_SCHEMA,
+            log_folder=self.folder / "log",
+            snapshot_folder=self.folder / "snapshots",
+            state_folder=self.folder / "state",
+            history_slots={"history": ("click", "buy"), "bought": ("buy",)},
+            hide={"buy": "1h", "click": "always"},
+            history_max=5,
+            people_in_memory=2,
+        )
+        self.log = EmbeddedLog(self.settings.log_folder)
+        self.done: list[Action] = []
+
+    @initialize()
+    def begin(self) -> None:
+        self.state = State(self.settings.state_folder, [PEOPLE_TABLE])
+        self.behaviours = Behaviours(self.settings, self.log, self.state)
+        self.behaviours.tail.catch_up()
+
+    @rule(
+        user=USERS,
+        item=ITEMS,
+        kind=KINDS,
+        ago=st.integers(0, 2),
+        event_id=st.one_of(st.none(), st.sampled_from(["a", "b"])),
+        is_ours=st.booleans(),
+    )
+    def act(self, user: Any, item: Any, kind: str, ago: int, event_id: str | None, is_ours: bool) -> None:
+        action = Action(event_id, None, user, item, kind, 1.0, _NOW_US - ago * _HOUR_US + 1)
+        appended = self.log.append(Topic.ACTIONS, [encode(action)])
+        if is_ours:
+            self.behaviours.tail.wrote(appended, [action])
+        self.done.append(action)
+
+    @rule()
+    def save(self) -> None:
+        self.state.save(self.behaviours)
+
+    @rule()
+    def crash_and_restart(self) -> None:
+        self.state.close()
+        self.begin()
+
+    @invariant()
+    def knows_what_happened(self) -> None:
+        self.behaviours.tail.catch_up()
+        for user in {action.user for action in self.done}:
+            acts = self.counted(user)
+            assert [(act.item, act.kind) for act in self.behaviours.acts_of(user)] == [
+                (action.item, action.kind) for action in acts[-5:]
+            ]
+            liked = [action.item for action in acts if action.kind in ("click", "buy")]
+            bought = [action.item for action in acts if action.kind == "buy"]
+            history = self.behaviours.history_of(user)
+            # After a restart a history is made of the acts that are remembered, never of more.
+            fids = encode_values(_SCHEMA.slot_number("item"), liked).tolist()
+            assert history["history"] == fids[len(fids) - len(history["history"]) :]
+            remembered = [action for action in acts[-5:] if action.kind in ("click", "buy")]
+            assert len(history["history"]) >= min(3, len(remembered))
+            assert len(history["history"]) <= 3
+            assert len(history["bought"]) <= len(bought)
+            assert set(self.behaviours.hidden_of(user, _NOW_US)) == {
+                action.item
+                for action in acts
+                if action.kind == "click" or (action.kind == "buy" and action.event_time_us + _HOUR_US > _NOW_US)
+            }
+
+    def counted(self, user: Any) -> list[Action]:
+        seen: set[str] = set()
+        acts: list[Action] = []
+        for action in self.done:
+            if action.user == user and type(action.user) is type(user):
+                if action.event_id is not None and action.event_id in seen:
+                    continue
+                seen.add(action.event_id or "")
+                acts.append(action)
+        return acts
+
+    def teardown(self) -> None:
+        self.state.close()
+        self.log.close()
+        shutil.rmtree(self.folder)
+
+
+TestPeopleAgainstList = pytest.mark.property(PeopleAgainstList.TestCase)
+TestPeopleAgainstList.settings = rules(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+def test_a_stranger_has_an_empty_history(settings: Any, log: EmbeddedLog) -> None:
+    state = State(settings.state_folder, [PEOPLE_TABLE])
+    behaviours = Behaviours(settings, log, state)
+    assert behaviours.history_of("nobody") == {"history": []}
+    assert behaviours.hidden_of("nobody", 0) == []
+    assert not behaviours.is_known("nobody")
+    state.close()
+
+
+def test_a_damaged_action_in_the_log_is_passed_over_and_counted(settings: Any, log: EmbeddedLog) -> None:
+    good = Action(None, None, 1, 2, "click", 1.0, _NOW_US)
+    log.append(Topic.ACTIONS, [b"garbage", encode(good), b""])
+    state = State(settings.state_folder, [PEOPLE_TABLE])
+    behaviours = Behaviours(settings, log, state)
+    assert behaviours.tail.catch_up() == 3
+    assert behaviours.tail.bad_count == 2
+    assert [act.item for act in behaviours.acts_of(1)] == [2]
+    state.close()
+
+
+def test_what_retention_deleted_is_counted_as_lost_and_the_rest_applied(settings: Any, log: EmbeddedLog) -> None:
+    actions = [_click(item) for item in range(5)]
+    for action in actions:
+        log.append(Topic.ACTIONS, [encode(action)])
+    state = State(settings.state_folder, [PEOPLE_TABLE])
+    first = Behaviours(settings, log, state)
+    first.tail.catch_up()
+    state.save(first)
+    for item in range(5, 10):
+        log.append(Topic.ACTIONS, [encode(_click(item))])
+    log.truncate(Topic.ACTIONS, 0, 8)
+    second = Behaviours(settings, log, state)
+    second.tail.catch_up()
+    assert second.tail.lost_count == 3
+    assert [act.item for act in second.acts_of(1)] == [0, 1, 2, 3, 4, 8, 9]
+    state.close()
+
+
+def _click(item: int) -> Action:
+    return Action(None, None, 1, item, "click", 1.0, _NOW_US)

@@ -1,0 +1,152 @@
+"""The catalogue's flat columns against extracting every item anew, and its memory over restarts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings as rules
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from dolmen.events import CatalogueChange, EmbeddedLog, Topic, encode
+from dolmen.features import Dense, Label, Schema, Slot, extract_rows
+from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue
+from dolmen.serving.settings import ServeSettings
+from dolmen.serving.state import State
+
+_SCHEMA = Schema(
+    Slot("user", dim=4),
+    Slot("age", dim=4, of="user"),
+    Slot("item", dim=4),
+    Slot("brand", dim=4, of="item"),
+    Slot("genres", dim=4, many=True, max_len=2, of="item"),
+    Dense("price", of="item", default=9.0),
+    Label("click"),
+)
+_SLOTS = ["item", "brand", "genres"]
+
+IDS = st.sampled_from([1, 2, 3, "1", "x", "y" * 256])
+ATTRIBUTES = st.fixed_dictionaries(
+    {},
+    optional={
+        "genres": st.lists(st.sampled_from(["a", "b", "c"]), max_size=4),
+        "brand": st.sampled_from(["m", "n", 5]),
+        "price": st.integers(0, 9).map(float),
+        "title": st.text(max_size=5),
+        "age": st.integers(0, 99),
+    },
+)
+
+
+class CatalogueAgainstDict(RuleBasedStateMachine):
+    """Whatever is sent, saved or lost, an item is what was sent last, and its features are those of its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.settings = ServeSettings(
+            schema=_SCHEMA,
+            log_folder=self.folder / "log",
+            snapshot_folder=self.folder / "snapshots",
+            state_folder=self.folder / "state",
+            people_in_memory=2,
+        )
+        self.log = EmbeddedLog(self.settings.log_folder)
+        self.items: dict[Any, dict[str, Any]] = {}
+        self.users: dict[Any, dict[str, Any]] = {}
+
+    @initialize()
+    def begin(self) -> None:
+        self.state = State(self.settings.state_folder, [ITEMS_TABLE, USERS_TABLE])
+        self.catalogue = Catalogue(self.settings, self.log, self.state)
+        self.catalogue.tail.catch_up()
+
+    @rule(
+        changes=st.lists(st.tuples(st.sampled_from(["item", "user"]), IDS, ATTRIBUTES, st.booleans()), min_size=1),
+        is_ours=st.booleans(),
+    )
+    def send(self, changes: list[tuple[Any, Any, dict[str, Any], bool]], is_ours: bool) -> None:
+        sent = [CatalogueChange(of, raw, attributes, removed) for of, raw, attributes, removed in changes]
+        appended = self.log.append(Topic.CATALOGUE, [encode(change) for change in sent])
+        if is_ours:
+            self.catalogue.tail.wrote(appended, sent)
+        else:
+            self.catalogue.tail.catch_up()
+        for of, raw, attributes, removed in changes:
+            held = self.items if of == "item" else self.users
+            held.pop(raw, None)
+            if not removed:
+                held[raw] = attributes
+
+    @rule()
+    def save(self) -> None:
+        self.state.save(self.catalogue)
+
+    @rule()
+    def crash_and_restart(self) -> None:
+        self.state.close()
+        self.begin()
+
+    @invariant()
+    def holds_what_was_sent_last(self) -> None:
+        catalogue = self.catalogue
+        assert len(catalogue) == len(self.items)
+        assert int(catalogue.alive().sum()) == len(self.items)
+        rows = [catalogue.row_or_absent(raw) for raw in self.items]
+        assert min(rows, default=0) >= 0
+        assert [catalogue.ids[row] for row in rows] == list(self.items)
+        assert [catalogue.attributes[row] for row in rows] == list(self.items.values())
+        expected = extract_rows(
+            _SCHEMA,
+            [{**attributes, "item": raw} for raw, attributes in self.items.items()],
+            slots=_SLOTS,
+            dense=["price"],
+        )
+        found = catalogue.items(np.array(rows, dtype=np.int64))
+        for name in _SLOTS:
+            assert found.slot(name).to_lists() == expected.slot(name).to_lists()
+        assert found.dense["price"].tolist() == expected.dense["price"].tolist()
+        for raw in (1, "1", "x"):
+            assert catalogue.is_known_user(raw) == (raw in self.users)
+            assert catalogue.profile_of(raw).attributes == self.users.get(raw, {})
+            age = [self.users[raw]["age"]] if "age" in self.users.get(raw, {}) else []
+            assert [fid & ((1 << 53) - 1) for fid in catalogue.profile_of(raw).slots["age"]] == age
+
+    def teardown(self) -> None:
+        self.state.close()
+        self.log.close()
+        shutil.rmtree(self.folder)
+
+
+TestCatalogueAgainstDict = pytest.mark.property(CatalogueAgainstDict.TestCase)
+TestCatalogueAgainstDict.settings = rules(max_examples=25, stateful_step_count=15, deadline=None)
+
+
+def test_an_entry_of_an_older_schema_keeps_its_id_alone(settings: Any, log: EmbeddedLog) -> None:
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", 1, {"genres": "no list", "title": "T"}))])
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", 2, {"genres": ["drama"]}))])
+    state = State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE])
+    catalogue = Catalogue(settings, log, state)
+    catalogue.tail.catch_up()
+    batch = catalogue.items(catalogue.rows_of([1, 2]))
+    assert batch.slot("item").lengths.tolist() == [1, 1]
+    assert batch.slot("genres").lengths.tolist() == [0, 1]
+    assert catalogue.attributes[0]["title"] == "T"
+    state.close()
+
+
+def test_items_that_change_again_and_again_take_no_more_room(settings: Any, log: EmbeddedLog) -> None:
+    state = State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE])
+    catalogue = Catalogue(settings, log, state)
+    for number in range(300):
+        change = CatalogueChange("item", number % 3, {"genres": [f"g{number}", "b", "c"]})
+        catalogue.tail.wrote(log.append(Topic.CATALOGUE, [encode(change)]), [change])
+    column = catalogue._features._slots["genres"]
+    assert len(column._values) <= 64
+    assert catalogue.items(np.arange(3)).slot("genres").lengths.tolist() == [3, 3, 3]
+    state.close()

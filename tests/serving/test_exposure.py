@@ -1,0 +1,105 @@
+"""Counts of what was shown and done: new, popular, clicked; over restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dolmen.events import Action, CatalogueChange, EmbeddedLog, Features, Impression, Topic, encode
+from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue
+from dolmen.serving.exposure import COUNTS_TABLE, TOTALS_TABLE, Exposure
+from dolmen.serving.state import State
+
+_DAY_US = 86_400_000_000
+_NOW_US = 1_700_000_000_000_000
+
+
+@pytest.fixture
+def parts(settings: Any, log: EmbeddedLog) -> Iterator[tuple[State, Catalogue, Exposure]]:
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", item)) for item in range(6)])
+    state = State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE, COUNTS_TABLE, TOTALS_TABLE])
+    catalogue = Catalogue(settings, log, state)
+    catalogue.tail.catch_up()
+    yield state, catalogue, Exposure(settings, log, state, catalogue)
+    state.close()
+
+
+def show(log: EmbeddedLog, exposure: Exposure, *items: Any, times: int = 1) -> None:
+    slate = Impression("r", _NOW_US, 1, 0, "rank", Features(), list(items))
+    for _ in range(times):
+        exposure.shown_tail.wrote(log.append(Topic.IMPRESSIONS, [encode(slate)]), [slate.items])
+
+
+def act(log: EmbeddedLog, exposure: Exposure, item: Any, *, ago_us: int = 0, kind: str = "click") -> None:
+    action = Action(None, None, 1, item, kind, 1.0, _NOW_US - ago_us)
+    exposure.acted_tail.wrote(log.append(Topic.ACTIONS, [encode(action)]), [action])
+
+
+def test_an_item_is_new_until_it_was_shown_often_enough(settings: Any, log: EmbeddedLog, parts: Any) -> None:
+    _, _, exposure = parts
+    show(log, exposure, 0, 1, times=settings.explore_below)
+    show(log, exposure, 2, "unknown", times=settings.explore_below - 1)
+    assert exposure.new_rows().tolist() == [2, 3, 4, 5]
+
+
+def test_popularity_halves_with_every_half_life(log: EmbeddedLog, parts: Any) -> None:
+    _, _, exposure = parts
+    act(log, exposure, 0, ago_us=14 * _DAY_US)
+    act(log, exposure, 1, ago_us=7 * _DAY_US)
+    act(log, exposure, 2)
+    act(log, exposure, 3)
+    act(log, exposure, 3, ago_us=7 * _DAY_US)  # came late
+    act(log, exposure, 4, kind="view")  # no label is made of it
+    assert exposure.popularity(_NOW_US) == pytest.approx([0.25, 0.5, 1.0, 1.5, 0.0, 0.0])
+
+
+def test_rates_start_at_the_average_and_learn_from_what_is_shown(log: EmbeddedLog, parts: Any) -> None:
+    _, _, exposure = parts
+    show(log, exposure, 0, 1, times=200)
+    for _ in range(100):
+        act(log, exposure, 0)
+    rates = exposure.rates(np.array([0, 1, 2, -1]))
+    assert rates[0] == pytest.approx(0.5, abs=0.05)
+    assert rates[1] < 0.05
+    assert rates[2] == rates[3] == pytest.approx(100 / 400, abs=0.02)
+
+
+def test_counts_survive_a_restart_saved_or_not(settings: Any, log: EmbeddedLog, parts: Any) -> None:
+    state, catalogue, exposure = parts
+    show(log, exposure, 0, 1, times=3)
+    act(log, exposure, 0)
+    state.save(exposure)
+    show(log, exposure, 1, 2, times=2)
+    act(log, exposure, 2)
+    again = Exposure(settings, log, state, catalogue)
+    again.shown_tail.catch_up()
+    again.acted_tail.catch_up()
+    assert again.shown_count == exposure.shown_count == 10
+    assert again.popularity(_NOW_US) == pytest.approx(exposure.popularity(_NOW_US))
+    rows = np.arange(6)
+    assert again.rates(rows) == pytest.approx(exposure.rates(rows))
+    assert state.save(exposure) > 0
+    assert state.save(exposure) == 0  # nothing changed since
+
+
+def test_a_failed_save_is_made_up_for_by_the_next(
+    settings: Any, log: EmbeddedLog, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, catalogue, exposure = parts
+    show(log, exposure, 0, times=4)
+
+    def fail(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state._store, "write", fail)
+        with pytest.raises(OSError, match="space"):
+            state.save(exposure)
+    state.save(exposure)
+    again = Exposure(settings, log, state, catalogue)
+    assert again.shown_tail.catch_up() == 0
+    assert again.shown_count == 4
+    assert again.rates(np.array([0])) == pytest.approx(exposure.rates(np.array([0])))
