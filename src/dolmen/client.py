@@ -113,9 +113,14 @@ class Client:
         for start in range(0, len(users), _CHUNK):
             self._send("POST", "/v1/users", {"users": users[start : start + _CHUNK]})
 
-    def recommend(self, user: int | str, count: int = 10, *, context: Mapping[str, Any] | None = None) -> Answer:
-        """The next slate for ``user``: ``count`` items, best first."""
-        body = {"user": user, "count": count, "context": context or {}}
+    def recommend(
+        self, user: int | str, count: int = 10, *, context: Mapping[str, Any] | None = None, learn: bool = True
+    ) -> Answer:
+        """The next slate for ``user``: ``count`` items, best first.
+
+        ``learn``: false where nobody will act on the answer, such as a probe: it is recorded, and not learned from.
+        """
+        body = {"user": user, "count": count, "context": context or {}, "learn": learn}
         return msgspec.json.decode(self._raw("POST", "/v1/recommend", body), type=Answer)
 
     def rank(self, user: int | str, items: Sequence[int | str], *, context: Mapping[str, Any] | None = None) -> Answer:

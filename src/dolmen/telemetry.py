@@ -64,7 +64,7 @@ def set_up_logs(
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of one module, made at its top as ``_log = logger(__name__)``."""
+    """The logger of the module ``name``; a module makes its own at the top, from ``__name__``."""
     bound: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(name),
         processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -111,7 +111,7 @@ class Prober:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
         self._latencies: deque[float] = deque(maxlen=_SAMPLES_MAX)
-        self.answer_count = self.shown_count = self.failure_count = 0
+        self.failure_count = 0
         self.first_failure: str | None = None
 
     def __enter__(self) -> Prober:
@@ -135,12 +135,10 @@ class Prober:
     def _ask(self, user: int | str) -> None:
         started = time.monotonic()
         try:
-            answer: Answer = self._client.recommend(user)
+            answer: Answer = self._client.recommend(user, learn=False)
         except RemoteError as problem:
             self.failure_count += 1
             self.first_failure = self.first_failure or str(problem)
             return
         self._latencies.append(time.monotonic() - started)
-        self.answer_count += 1
-        self.shown_count += len(answer.items)
         self._freshness.answered(answer.parameters.positions)

@@ -125,7 +125,6 @@ def make_report(
     events = {
         "impressions_sent": sent.impressions_sent,
         "impressions_acknowledged": sent.impressions_acknowledged,
-        "impressions_of_probes": prober.shown_count,
         "actions_sent": sent.actions_sent,
         "actions_acknowledged": sent.actions_acknowledged,
         "impressions_joined": measured.grown("join", "items_shown"),
@@ -172,10 +171,9 @@ def _accounts_close(events: Mapping[str, int], join: Mapping[str, Any]) -> bool:
     """Whether everything that was acknowledged is accounted for, in the joiner's books and in the trainer's."""
     counts = {name: int(value or 0) for name, value in join.items() if isinstance(value, int)}
     became = ("positives", "negatives_kept", "negatives_dropped", "items_waiting")
-    acknowledged = events["impressions_acknowledged"] + events["impressions_of_probes"]
     return (
         events["unread"] == 0
-        and events["impressions_joined"] >= acknowledged
+        and events["impressions_joined"] >= events["impressions_acknowledged"]
         and events["actions_joined"] >= events["actions_acknowledged"]
         and counts.get("items_shown") == sum(counts.get(name, 0) for name in became)
         and events["trained"] == events["examples"]

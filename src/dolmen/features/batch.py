@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, final
 
@@ -74,7 +75,7 @@ class Jagged:
         starts, lengths = self.offsets[rows], self.lengths[rows]
         ends = torch.zeros(len(rows) + 1, dtype=torch.int64)
         torch.cumsum(lengths, dim=0, out=ends[1:])
-        if len(self.values) == self.size == int(ends[-1]) and bool((lengths == 1).all()):
+        if bool((lengths == 1).all()):
             return Jagged(self.values[starts], ends)
         # Place p of the result lies (p - start of its row in the result) behind the start of its row here.
         places = torch.arange(int(ends[-1])) + torch.repeat_interleave(starts - ends[:-1], lengths)
@@ -98,7 +99,7 @@ class Jagged:
 
     @classmethod
     def concat(cls, parts: Sequence[Jagged]) -> Jagged:
-        """The rows of all parts, one part after the other."""
+        """The rows of all parts (at least one), one part after the other."""
         ends, base = [torch.zeros(1, dtype=torch.int64)], 0
         for part in parts:
             ends.append(part.offsets[1:] + base)
@@ -131,6 +132,9 @@ class Batch:
         for name, default in defaults.items():
             if len(getattr(self, name)) == 0 < self.size:
                 object.__setattr__(self, name, torch.full((self.size,), default))
+            count = len(getattr(self, name))
+            if count != self.size:
+                raise SchemaError(f"batch of {self.size} examples: {name} has {count} values")
         for name, jagged in self.slots.items():
             if jagged.size != self.size:
                 raise SchemaError(f"batch of {self.size} examples: slot {name!r} has {jagged.size} rows")
@@ -176,7 +180,7 @@ class Batch:
 
     @classmethod
     def concat(cls, parts: Sequence[Batch]) -> Batch:
-        """The examples of all parts, one part after the other; all must have the same columns."""
+        """The examples of all parts (at least one), one part after the other; all must have the same columns."""
         first = parts[0]
         return cls(
             size=sum(part.size for part in parts),
@@ -190,8 +194,15 @@ class Batch:
         )
 
     def to_examples(self, schema: Schema) -> pa.RecordBatch:
-        """Arrow columns in the layout of ``examples_schema``; the tensors' memory is shared."""
+        """Arrow columns in the layout of ``examples_schema``; the tensors' memory is shared.
+
+        Raises:
+            SchemaError: the batch lacks a field of ``schema``.
+        """
         layout = examples_schema(schema)
+        for name in (*schema.dense, *schema.labels):
+            if name not in self.dense and name not in self.labels:
+                raise SchemaError(f"an example needs {name!r}, and the batch does not have it")
         columns: list[pa.Array] = []
         for name in schema.slots:
             jagged = self.slot(name)
@@ -224,6 +235,7 @@ class Batch:
         )
 
 
+@lru_cache(maxsize=64)
 def examples_schema(schema: Schema) -> pa.Schema:
     """The Arrow layout of examples: FIDs by slot, dense features, labels, then what every example has."""
     columns = [pa.field(name, pa.large_list(pa.int64())) for name in schema.slots]

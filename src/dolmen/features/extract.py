@@ -5,7 +5,6 @@ Everything is checked before anything is returned: a bad value names its field, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -23,10 +22,24 @@ from dolmen.features.schema import Dense, Label, Schema, Slot
 __all__ = ["extract_rows", "extract_table"]
 
 _LIST_TYPES: Final = (list, tuple)
+_NUMBER_TYPES: Final = (int, float, np.integer, np.floating, np.bool_)
+_NUMBER_KINDS: Final = (
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_boolean,
+    pa.types.is_decimal,
+    pa.types.is_null,
+)
+_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 
 
 def extract_table(
-    schema: Schema, table: pa.Table | pa.RecordBatch, *, slots: Sequence[str] | None = None, with_labels: bool = True
+    schema: Schema,
+    table: pa.Table | pa.RecordBatch,
+    *,
+    slots: Sequence[str] | None = None,
+    dense: Sequence[str] | None = None,
+    with_labels: bool = True,
 ) -> Batch:
     """A batch from Arrow columns named as the schema's fields.
 
@@ -34,22 +47,24 @@ def extract_table(
         schema: what to read.
         table: integer or string columns for single slots, lists of them for ``many``, numbers for the rest. Optional
             columns: ``weight``, ``sampling_rate`` (numbers) and ``event_time`` (microseconds, or an Arrow timestamp).
-        slots: read only these slots (and no dense features of others); all if ``None``.
+        slots: read only these slots; all if ``None``.
+        dense: read only these dense features; all if ``None``. A column that is not there has its default everywhere.
         with_labels: false where there is nothing to learn yet.
 
     Raises:
         SchemaError: a column is missing or of another type, or a value cannot be used.
     """
     wanted = [schema.slot(name) for name in (slots if slots is not None else schema.slots)]
-    labels: list[Label] = list(schema.labels.values()) if with_labels else []
+    numbers = [schema.dense_feature(name) for name in (dense if dense is not None else schema.dense)]
+    labels = list(schema.labels.values()) if with_labels else []
     size = table.num_rows
     return Batch(
         size=size,
         slots={slot.name: _slot_column(schema, slot, _column(table, slot.name)) for slot in wanted},
-        dense={one.name: _number_column(one, table, size) for one in schema.dense.values()} if slots is None else {},
-        labels={one.name: _number_column(one, table, size) for one in labels},
-        weights=_meta_column(table, "weight", size),
-        sampling_rates=_meta_column(table, "sampling_rate", size),
+        dense={one.name: _number_column(table, one.name, default=one.default, may_lack=True) for one in numbers},
+        labels={one.name: _number_column(table, one.name) for one in labels},
+        weights=_meta_column(table, "weight"),
+        sampling_rates=_meta_column(table, "sampling_rate"),
         event_times_us=_event_times(table, size),
     )
 
@@ -75,7 +90,7 @@ def extract_rows(
         SchemaError: a value cannot be used; the message names the row, field, value and mend.
     """
     wanted = [schema.slot(name) for name in (slots if slots is not None else schema.slots)]
-    numbers = [schema.dense[name] for name in (dense if dense is not None else schema.dense)]
+    numbers = [schema.dense_feature(name) for name in (dense if dense is not None else schema.dense)]
     labels = list(schema.labels.values()) if with_labels else []
     return Batch(
         size=len(rows),
@@ -119,7 +134,7 @@ def _numbers(one: Dense | Label, values: Sequence[Any]) -> Tensor:
         number = default if value is None else value
         if number is None:
             raise SchemaError(f"row {place}: the label {one.name} is missing; send 0 or 1")
-        if not isinstance(number, (int, float)) or not math.isfinite(number):
+        if not isinstance(number, _NUMBER_TYPES) or not -_FLOAT32_MAX <= number <= _FLOAT32_MAX:
             raise SchemaError(f"row {place}: {one.name} must be a finite number, got {value!r}")
         column[place] = number
     return torch.from_numpy(column)
@@ -135,6 +150,8 @@ def _column(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
 
 def _slot_column(schema: Schema, slot: Slot, column: pa.Array) -> Jagged:
     number = schema.slot_number(slot.name)
+    if pa.types.is_null(column.type):  # nulls throughout: nothing is known of anybody
+        return Jagged.empty(len(column))
     is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
     if is_list != slot.many:
         wanted = "a list column" if slot.many else "one value a row"
@@ -154,30 +171,31 @@ def _slot_column(schema: Schema, slot: Slot, column: pa.Array) -> Jagged:
         raise SchemaError(f"slot {slot.name!r}: {problem}") from None
 
 
-def _number_column(one: Dense | Label, table: pa.Table | pa.RecordBatch, size: int) -> Tensor:
-    if isinstance(one, Dense) and one.name not in table.schema.names:
-        return torch.full((size,), one.default)
-    column = _column(table, one.name)
-    try:
-        column = pc.cast(column, pa.float32())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise SchemaError(f"{one.name!r} must be a column of numbers, got Arrow type {column.type}") from None
+def _number_column(
+    table: pa.Table | pa.RecordBatch, name: str, *, default: float | None = None, may_lack: bool = False
+) -> Tensor:
+    """A column of finite numbers; ``default`` stands in for nulls, and for the whole column where that ``may_lack``."""
+    if may_lack and default is not None and name not in table.schema.names:
+        return torch.full((table.num_rows,), default)
+    column = _column(table, name)
+    kind = column.type
+    if not any(is_kind(kind) for is_kind in _NUMBER_KINDS):
+        raise SchemaError(f"{name!r} must be a column of numbers, got Arrow type {kind}")
+    column = pc.cast(column, pa.float32(), safe=False)  # large integers are rounded, as every float32 is
     if column.null_count:
-        if isinstance(one, Label):
-            raise SchemaError(f"the label {one.name!r} is null in {column.null_count} rows; fill or drop them")
-        column = pc.fill_null(column, one.default)
-    values = torch.tensor(column.to_numpy(zero_copy_only=False))
+        if default is None:
+            raise SchemaError(f"{name!r} is null in {column.null_count} rows; fill or drop them")
+        column = pc.fill_null(column, default)
+    values = torch.tensor(column.to_numpy(zero_copy_only=False), dtype=torch.float32)
     finite = torch.isfinite(values)
     if not bool(finite.all()):
         place = int((~finite).nonzero()[0])
-        raise SchemaError(f"row {place}: {one.name} must be a finite number, got {values[place].item()}")
+        raise SchemaError(f"row {place}: {name} must be a finite number, got {values[place].item()}")
     return values
 
 
-def _meta_column(table: pa.Table | pa.RecordBatch, name: str, size: int) -> Tensor:
-    if name not in table.schema.names:
-        return torch.ones(size)
-    return _number_column(Label(f"{name}_"), table.rename_columns([f"{one}_" for one in table.schema.names]), size)
+def _meta_column(table: pa.Table | pa.RecordBatch, name: str) -> Tensor:
+    return _number_column(table, name) if name in table.schema.names else torch.ones(table.num_rows)
 
 
 def _event_times(table: pa.Table | pa.RecordBatch, size: int) -> Tensor:
@@ -185,7 +203,8 @@ def _event_times(table: pa.Table | pa.RecordBatch, size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.int64)
     column = _column(table, "event_time")
     if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us")).cast(pa.int64())
+        # Nanoseconds are cut; a time zone says how to print an instant, not which one it is.
+        column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
     if not pa.types.is_int64(column.type) or column.null_count:
         raise SchemaError(f"event_time must be int64 microseconds or a timestamp without nulls, got {column.type}")
     return torch.tensor(column.to_numpy())

@@ -90,7 +90,10 @@ def encode_values(slot_number: int, values: Sequence[RawId]) -> NDArray[np.int64
         if isinstance(value, bool) or not isinstance(value, (int, str, np.integer)):
             raise SchemaError(f"value {place} must be an integer or a string, got {value!r} ({type(value).__name__})")
         if isinstance(value, str):
-            texts.append(value.encode())
+            try:
+                texts.append(value.encode())
+            except UnicodeEncodeError:  # half of a surrogate pair, which JSON can carry and UTF-8 cannot
+                raise SchemaError(f"value {place} is no valid text: {value!r}") from None
             text_places.append(place)
         elif 0 <= value <= VALUE_MAX:
             fids[place] = value

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -151,6 +152,8 @@ class Schema:
         self.dense: dict[str, Dense] = {}
         self.labels: dict[str, Label] = {}
         for one in declared:
+            if not isinstance(one, Slot | Dense | Label):
+                raise SchemaError(f"Schema takes Slot, Dense and Label, got {one!r}")
             if one.name in self.slots or one.name in self.dense or one.name in self.labels:
                 raise SchemaError(f"Schema: the name {one.name!r} is declared twice; names are shared by all fields")
             match one:
@@ -160,8 +163,6 @@ class Schema:
                     self.dense[one.name] = one
                 case Label():
                     self.labels[one.name] = one
-                case _:
-                    raise SchemaError(f"Schema takes Slot, Dense and Label, got {one!r}")
         if len(self.slots) > SLOT_NUMBER_MAX:
             raise SchemaError(f"Schema: at most {SLOT_NUMBER_MAX} slots fit a FID, got {len(self.slots)}")
         for slot in self.slots.values():
@@ -169,7 +170,7 @@ class Schema:
         self._numbers = {name: number for number, name in enumerate(self.slots, start=1)}
 
     def _check_table(self, slot: Slot) -> None:
-        if slot.table is None:
+        if slot.table is None or slot.table == slot.name:
             return
         owner = self.slots.get(slot.table)
         if owner is None:
@@ -178,6 +179,11 @@ class Schema:
             )
         if owner.table is not None and owner.table != owner.name:
             raise SchemaError(f"Slot {slot.name!r}: table {slot.table!r} itself shares {owner.table!r}; name that one")
+        if slot.admit_after != 1 or slot.expire_after is not None:
+            raise SchemaError(
+                f"Slot {slot.name!r} shares the rows of {owner.name!r}, which alone says when they come and go; "
+                f"move admit_after and expire_after to {owner.name!r}"
+            )
         if owner.dim != slot.dim:
             raise SchemaError(
                 f"Slot {slot.name!r}: dim {slot.dim} differs from dim {owner.dim} of {owner.name!r}, "
@@ -204,6 +210,17 @@ class Schema:
             return self.slots[name]
         except KeyError:
             raise SchemaError(f"the schema has no slot {name!r}{suggestion(name, self.slots)}") from None
+
+    def dense_feature(self, name: str) -> Dense:
+        """The dense feature called ``name``.
+
+        Raises:
+            SchemaError: there is none; the message offers the nearest name.
+        """
+        try:
+            return self.dense[name]
+        except KeyError:
+            raise SchemaError(f"the schema has no dense feature {name!r}{suggestion(name, self.dense)}") from None
 
     def owner(self, name: str) -> Slot:
         """The slot whose rows the slot ``name`` reads: itself, unless it shares another's."""
@@ -233,7 +250,7 @@ class Schema:
             raise SchemaError('the schema has no label, so there is nothing to learn; add one, such as Label("click")')
         return next(iter(self.labels))
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change whenever rows or examples would be read differently."""
         text = json.dumps(self.to_dict(), sort_keys=True)
@@ -294,7 +311,7 @@ def _side(name: str, value: str) -> Side:
 
 
 def _check_name(kind: str, name: str) -> None:
-    if not name.isidentifier():
+    if not isinstance(name, str) or not name.isidentifier():
         raise SchemaError(f"{kind}: name must be letters, digits and underscores, got {name!r}")
     if name in _RESERVED_NAMES:
         raise SchemaError(f"{kind}: the name {name!r} is taken by every example; choose another")

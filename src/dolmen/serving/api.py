@@ -165,24 +165,25 @@ def _catalogue(settings: ServeSettings, clock: Clock, names: _Names, writer: Wri
 def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED)
 
-    async def recommend(user: RawId, count: int, context: dict[str, Any]) -> Response:
+    async def recommend(user: RawId, count: int, context: dict[str, Any], *, learn: bool) -> Response:
         if count > settings.slate_max:
             raise Refusal(422, "invalid", f"count must be at most {settings.slate_max}, got {count}", field="count")
-        ask = Ask(names.user(user), count=count, context=context)
+        ask = Ask(names.user(user), count=count, context=context, learn=learn)
         return Response(await scoring.answer(ask), media_type="application/json")
 
     @router.get("/recommend", response_model=SlateAnswer)
     async def get_recommend(
         user: Annotated[str, Query(min_length=1, max_length=_ID_CHARACTERS_MAX, examples=["7"])],
         count: Annotated[int, Query(ge=1, le=ITEMS_MAX)] = 10,
+        learn: Annotated[bool, Query(description="False where nobody will act on the answer.")] = True,
     ) -> Response:
         """The next slate for a person, known or not."""
-        return await recommend(user, count, {})
+        return await recommend(user, count, {}, learn=learn)
 
     @router.post("/recommend", response_model=SlateAnswer)
     async def post_recommend(body: RecommendAsk) -> Response:
         """The next slate for a person, known or not. What this person did is not shown again (see `serving.hide`)."""
-        return await recommend(body.user, body.count, body.context)
+        return await recommend(body.user, body.count, body.context, learn=body.learn)
 
     @router.post("/rank", response_model=SlateAnswer)
     async def post_rank(body: RankAsk) -> Response:
@@ -191,7 +192,7 @@ def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> APIRout
         if len(set(items)) < len(items):
             twice = next(raw for place, raw in enumerate(items) if raw in items[:place])
             raise Refusal(422, "invalid", f"items: {twice!r} is listed twice; list each item once", field="items")
-        ask = Ask(names.user(body.user), items=items, context=body.context)
+        ask = Ask(names.user(body.user), items=items, context=body.context, learn=body.learn)
         return Response(await scoring.answer(ask), media_type="application/json")
 
     return router

@@ -42,7 +42,7 @@ class _Stored(msgspec.Struct, array_like=True):
 
 
 class Shown(msgspec.Struct, tag="impression", array_like=True, frozen=True, gc=False):
-    """What counting needs of an impression; the fields behind it are passed over."""
+    """What counting needs of an impression; the other fields are passed over."""
 
     request_id: str
     event_time_us: int
@@ -51,6 +51,11 @@ class Shown(msgspec.Struct, tag="impression", array_like=True, frozen=True, gc=F
     surface: str
     shared: msgspec.Raw
     items: list[RawId]
+    item_slots: msgspec.Raw = msgspec.Raw()
+    item_dense: msgspec.Raw = msgspec.Raw()
+    probabilities: msgspec.Raw = msgspec.Raw()
+    propensities: msgspec.Raw = msgspec.Raw()
+    learn: bool = True
 
 
 _stored_decoder: Final = msgspec.msgpack.Decoder(_Stored)
@@ -58,11 +63,12 @@ _shown_decoder: Final = msgspec.msgpack.Decoder(Shown)
 
 
 def decode_shown(value: bytes) -> Sequence[RawId]:
-    """The items of an impression as the log stores it."""
+    """The items of an impression as the log stores it; none if nobody could act on it."""
     try:
-        return _shown_decoder.decode(value).items
+        shown = _shown_decoder.decode(value)
     except msgspec.DecodeError as problem:
         raise BadEventError(f"Impression: {problem}") from None
+    return shown.items if shown.learn else ()
 
 
 @final

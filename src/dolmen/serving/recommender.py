@@ -39,12 +39,16 @@ __all__ = ["Ask", "Recommender", "Slate"]
 @final
 @dataclass(frozen=True)
 class Ask:
-    """One request. ``items``: rank these; ``None``: recommend ``count`` of the catalogue. ``context``: the moment's."""
+    """One request. ``items``: rank these; ``None``: recommend ``count`` of the catalogue. ``context``: the moment's.
+
+    ``learn``: false where nobody will act on the answer; it is recorded, and neither learned from nor counted as shown.
+    """
 
     user: RawId
     count: int = 0
     items: Sequence[RawId] | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
+    learn: bool = True
 
 
 @final
@@ -283,6 +287,7 @@ class Recommender:
             item_dense=item_dense,
             probabilities=[float(probabilities[place.row]) for place in places],
             propensities=[place.propensity for place in places],
+            learn=task.ask.learn,
         )
 
     def _slate(

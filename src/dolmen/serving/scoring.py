@@ -180,7 +180,8 @@ class Scoring:
             self.shown_count += len(impression.items)
             waiting.settle(answer)
 
-        self._writer.submit([encode(impression)], [impression.items], [impression.request_id.encode()], settle)
+        counted = impression.items if impression.learn else ()
+        self._writer.submit([encode(impression)], [counted], [impression.request_id.encode()], settle)
 
 
 def told_parameters(parameters: Parameters | None, now_us: int, *, is_stale: bool) -> dict[str, Any]:

@@ -216,6 +216,7 @@ class RecommendAsk(Body):
     user: WireId
     count: Annotated[StrictInt, Field(ge=1, le=ITEMS_MAX)] = 10
     context: Attributes = Field({}, description="Values of the schema's request features.")
+    learn: StrictBool = Field(True, description="False where nobody will act on the answer, such as a probe or a test.")
 
 
 class RankAsk(Body):
@@ -225,6 +226,7 @@ class RankAsk(Body):
     user: WireId
     items: Annotated[list[WireId], Field(min_length=1, max_length=ITEMS_MAX)]
     context: Attributes = Field({}, description="Values of the schema's request features.")
+    learn: StrictBool = Field(True, description="False where nobody will act on the answer, such as a probe or a test.")
 
 
 class ErrorBody(BaseModel):

@@ -7,6 +7,7 @@ be killed at any instant: it comes back at its newest snapshot and replays the e
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import time
@@ -55,6 +56,10 @@ def run_trainer(settings: TrainerSettings, log: Log, stop: Event, *, clock: Cloc
         ThreadPoolExecutor(1, thread_name_prefix="publish") as shipper,
     ):
         stage = _TrainerStage(settings, log, clock if clock is not None else SystemClock(), sealer, shipper)
+        # What exists now lives as long as the process: without this, the collector looks through all of torch now and
+        # then, and a step waits for it.
+        gc.collect()
+        gc.freeze()
         stage.trainer.follow(log, stop, between=stage.between, wait_seconds=_IDLE_SECONDS)
         stage.close()
 

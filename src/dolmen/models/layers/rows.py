@@ -14,7 +14,6 @@ from torch import Tensor
 from dolmen.embedding import Embed
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Schema
-from dolmen.features.schema import suggestion
 
 __all__ = ["dense_columns", "input_width", "slot_vectors", "split_rows"]
 
@@ -31,8 +30,7 @@ def input_width(schema: Schema, slots: Sequence[str], dense: Sequence[str]) -> i
         SchemaError: a name is unknown, or a slot's dim of 1 leaves no room for a vector.
     """
     for name in dense:
-        if name not in schema.dense:
-            raise SchemaError(f"the schema has no dense feature {name!r}{suggestion(name, schema.dense)}")
+        schema.dense_feature(name)
     for name in slots:
         if schema.slot(name).dim < 2:
             raise SchemaError(f"slot {name!r}: dim must be at least 2 here (a linear weight, then a vector), got 1")
