@@ -1,0 +1,149 @@
+"""Jagged columns against lists of lists, and batches through Arrow and back."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dolmen.errors import SchemaError
+from dolmen.features import Batch, Dense, Jagged, Label, Schema, Slot, examples_schema
+
+ROWS = st.lists(st.lists(st.integers(0, 2**62), max_size=4), max_size=6)
+SCHEMA = Schema(Slot("user"), Slot("tags", many=True), Dense("hour"), Label("click"))
+
+
+def batch_of(rows: list[list[int]], first: int = 0) -> Batch:
+    size = len(rows)
+    return Batch(
+        size=size,
+        slots={"user": Jagged.single(torch.arange(first, first + size)), "tags": Jagged.from_lists(rows)},
+        dense={"hour": torch.arange(size) / 7},
+        labels={"click": torch.arange(size) % 2 + 0.0},
+        weights=torch.arange(size) + 1.0,
+        event_times_us=torch.arange(size) * 10,
+    )
+
+
+def same(one: Batch, other: Batch) -> bool:
+    columns = [*one.dense, *one.labels]
+    twins = [{**batch.dense, **batch.labels} for batch in (one, other)]
+    plain = ("weights", "sampling_rates", "event_times_us")
+    return (
+        one.size == other.size
+        and {name: jagged.to_lists() for name, jagged in one.slots.items()}
+        == {name: jagged.to_lists() for name, jagged in other.slots.items()}
+        and all(torch.equal(twins[0][name], twins[1][name]) for name in columns)
+        and all(torch.equal(getattr(one, name), getattr(other, name)) for name in plain)
+        and np.array_equal(one.served_probabilities.numpy(), other.served_probabilities.numpy(), equal_nan=True)
+    )
+
+
+@pytest.mark.property
+@given(ROWS)
+def test_lists_come_back_as_they_were(rows: list[list[int]]) -> None:
+    jagged = Jagged.from_lists(rows)
+    assert jagged.to_lists() == rows
+    assert jagged.size == len(rows)
+    assert jagged.lengths.tolist() == [len(row) for row in rows]
+    assert jagged.values.dtype == jagged.offsets.dtype == torch.int64
+    assert Jagged.empty(len(rows)).to_lists() == [[] for _ in rows]
+
+
+@pytest.mark.property
+@given(ROWS, st.data())
+def test_take_gives_the_rows_asked_for_in_that_order(rows: list[list[int]], data: st.DataObject) -> None:
+    places = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9)) if rows else []
+    taken = Jagged.from_lists(rows).take(torch.tensor(places, dtype=torch.int64))
+    assert taken.to_lists() == [rows[place] for place in places]
+
+
+@pytest.mark.property
+@given(ROWS, st.integers(1, 5))
+def test_last_keeps_the_end_of_each_row(rows: list[list[int]], count: int) -> None:
+    assert Jagged.from_lists(rows).last(count).to_lists() == [row[-count:] for row in rows]
+
+
+@pytest.mark.property
+@given(st.lists(ROWS, min_size=1, max_size=4))
+def test_concat_puts_rows_one_after_the_other(parts: list[list[list[int]]]) -> None:
+    joined = Jagged.concat([Jagged.from_lists(part) for part in parts])
+    assert joined.to_lists() == [row for part in parts for row in part]
+
+
+@pytest.mark.property
+@given(ROWS, ROWS)
+def test_a_batch_taken_apart_and_joined_is_the_same(rows: list[list[int]], more: list[list[int]]) -> None:
+    batch = Batch.concat([batch_of(rows), batch_of(more)])
+    assert len(batch) == len(rows) + len(more)
+    head = torch.arange(len(rows))
+    tail = torch.arange(len(rows), len(batch))
+    assert same(batch.take(head), batch_of(rows))
+    assert same(batch.take(tail), batch_of(more))
+    assert same(Batch.concat([batch.take(head), batch.take(tail)]), batch)
+
+
+@pytest.mark.property
+@given(ROWS)
+def test_examples_survive_arrow(rows: list[list[int]]) -> None:
+    batch = batch_of(rows)
+    examples = batch.to_examples(SCHEMA)
+    assert examples.schema.names == examples_schema(SCHEMA).names
+    assert same(Batch.from_examples(SCHEMA, examples), batch)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, examples.schema) as stream:
+        stream.write_batch(examples)
+    read = pa.ipc.open_stream(sink.getvalue()).read_next_batch() if rows else examples
+    again = Batch.from_examples(SCHEMA, read)
+    assert same(again, batch)
+    again.weights.add_(1)  # a batch is its own: writing into it touches no file
+    if rows:
+        assert same(Batch.from_examples(SCHEMA, examples[1:]), batch.take(torch.arange(1, len(rows))))
+
+
+def test_repeat_and_beside_make_a_slate() -> None:
+    person = Batch(size=1, slots={"history": Jagged.from_lists([[1, 2]])}, dense={"age": torch.tensor([3.0])})
+    items = Batch(
+        size=2, slots={"item": Jagged.single(torch.tensor([7, 8]))}, dense={"price": torch.tensor([1.0, 2.0])}
+    )
+    slate = person.repeat(2).beside(items)
+    assert slate.slot("history").to_lists() == [[1, 2], [1, 2]]
+    assert slate.slot("item").to_lists() == [[7], [8]]
+    assert slate.dense["age"].tolist() == [3, 3]
+    assert slate.dense["price"].tolist() == [1, 2]
+
+
+def test_what_nobody_said_has_a_default() -> None:
+    batch = Batch(size=2, slots={})
+    assert batch.weights.tolist() == batch.sampling_rates.tolist() == [1, 1]
+    assert batch.served_probabilities.isnan().all()
+    assert batch.event_times_us.tolist() == [0, 0]
+    assert batch.event_times_us.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"slots": {"user": Jagged.empty(3)}}, "batch of 2 examples: slot 'user' has 3 rows"),
+        ({"slots": {}, "dense": {"hour": torch.zeros(1)}}, "batch of 2 examples: dense 'hour' has 1 values"),
+        ({"slots": {}, "labels": {"click": torch.zeros(3)}}, "batch of 2 examples: labels 'click' has 3 values"),
+        ({"slots": {}, "weights": torch.ones(3)}, "batch of 2 examples: weights has 3 values"),
+        ({"slots": {}, "event_times_us": torch.ones(1)}, "batch of 2 examples: event_times_us has 1 values"),
+    ],
+)
+def test_columns_of_another_length_are_named(columns: dict[str, object], told: str) -> None:
+    with pytest.raises(SchemaError, match=told):
+        Batch(size=2, **columns)
+
+
+def test_a_field_that_is_not_there_is_named() -> None:
+    batch = batch_of([[1], [2]])
+    with pytest.raises(SchemaError, match="the batch has no slot 'usr'; did you mean 'user'"):
+        batch.slot("usr")
+    with pytest.raises(SchemaError, match="an example needs 'buy', and the batch does not have it"):
+        batch.to_examples(Schema(Slot("user"), Label("buy")))
+    with pytest.raises(SchemaError, match="the batch has no slot 'city'"):
+        batch.to_examples(Schema(Slot("city")))
+    with pytest.raises(SchemaError, match=r"examples have the columns .* the schema asks for"):
+        Batch.from_examples(Schema(Slot("user"), Label("click")), batch.to_examples(SCHEMA))

@@ -1,0 +1,121 @@
+"""The schema: what it tells, how it is written, and what it refuses in which words."""
+
+from pathlib import Path
+
+import pytest
+
+from dolmen.errors import SchemaError
+from dolmen.features import Dense, Label, Schema, Side, Slot
+
+SHOP = Schema(
+    Slot("user", dim=8),
+    Slot("item", dim=8, admit_after=2, expire_after="30d"),
+    Slot("genres", dim=4, many=True, of=Side.ITEM),
+    Slot("history", dim=8, table="item", many=True, ordered=True, max_len=50, of="user"),
+    Slot("city", dim=4),
+    Dense("price", default=1.5, of="item"),
+    Dense("hour"),
+    Label("click"),
+    Label("buy", action="purchase"),
+)
+
+TOML = """
+[[schema.slot]]
+name = "user"
+dim = 8
+
+[[schema.slot]]
+name = "history"
+dim = 8
+table = "user"
+many = true
+of = "user"
+
+[[schema.label]]
+name = "click"
+"""
+
+
+def test_sides_numbers_and_owners_follow_from_the_declaration() -> None:
+    assert [slot.name for slot in SHOP.slots_of(Side.USER)] == ["user", "history"]
+    assert [slot.name for slot in SHOP.slots_of(Side.ITEM)] == ["item", "genres"]
+    assert [slot.name for slot in SHOP.slots_of(Side.REQUEST)] == ["city"]
+    assert [one.name for one in SHOP.dense_of(Side.ITEM)] == ["price"]
+    assert [SHOP.slot_number(name) for name in SHOP.slots] == [1, 2, 3, 2, 5]
+    assert SHOP.owner("history") is SHOP.slot("item")
+    assert SHOP.owner("user") is SHOP.slot("user")
+    assert SHOP.slot("item").expire_after_us == 30 * 86_400 * 1_000_000
+    assert SHOP.slot("user").expire_after_us == 0
+    assert SHOP.labels["buy"].action_kind == "purchase"
+    assert SHOP.labels["click"].action_kind == "click"
+    assert SHOP.first_label == "click"
+
+
+def test_a_schema_survives_dicts_and_toml(tmp_path: Path) -> None:
+    assert Schema.from_dict(SHOP.to_dict()) == SHOP
+    assert Schema.from_dict(SHOP.to_dict()).fingerprint == SHOP.fingerprint
+    assert hash(Schema.from_dict(SHOP.to_dict())) == hash(SHOP)
+    path = tmp_path / "shop.toml"
+    path.write_text(TOML)
+    expected = Schema(Slot("user", dim=8), Slot("history", dim=8, table="user", many=True, of="user"), Label("click"))
+    assert Schema.from_toml(path) == expected
+
+
+def test_whatever_changes_rows_or_examples_changes_the_fingerprint() -> None:
+    base = Schema(Slot("user", dim=8), Slot("item", dim=8), Label("click"))
+    others = [
+        Schema(Slot("item", dim=8), Slot("user", dim=8), Label("click")),
+        Schema(Slot("user", dim=8), Slot("item", dim=9), Label("click")),
+        Schema(Slot("user", dim=8), Slot("item", dim=8, table="user"), Label("click")),
+        Schema(Slot("user", dim=8), Slot("item", dim=8, many=True), Label("click")),
+        Schema(Slot("user", dim=8), Slot("item", dim=8), Dense("hour"), Label("click")),
+        Schema(Slot("user", dim=8), Slot("item", dim=8), Label("buy")),
+    ]
+    assert len({schema.fingerprint for schema in (base, *others)}) == 7
+    assert base != others[0]
+
+
+@pytest.mark.parametrize(
+    ("declare", "told"),
+    [
+        (lambda: Slot("a b"), "Slot: name must be letters, digits and underscores, got 'a b'"),
+        (lambda: Slot(5), "Slot: name must be letters, digits and underscores, got 5"),
+        (lambda: Dense("weight"), "Dense: the name 'weight' is taken by every example"),
+        (lambda: Slot("a", dim=0), "Slot 'a': dim must be between 1 and 4096, got 0"),
+        (lambda: Slot("a", ordered=True), "Slot 'a': ordered=True needs many=True"),
+        (lambda: Slot("a", max_len=3), "Slot 'a': max_len needs many=True and at least 1, got 3"),
+        (lambda: Slot("a", many=True, max_len=0), "Slot 'a': max_len needs many=True and at least 1, got 0"),
+        (lambda: Slot("a", admit_after=0), "Slot 'a': admit_after must be at least 1, got 0"),
+        (lambda: Slot("a", expire_after="soon"), "Slot 'a': expire_after: a duration is a number and one of"),
+        (lambda: Slot("a", of="shop"), "'a': of must be one of user, item, request, got 'shop'"),
+        (lambda: Schema(Slot("a"), Dense("a")), "the name 'a' is declared twice"),
+        (lambda: Schema(Slot("a"), 5), "Schema takes Slot, Dense and Label, got 5"),
+        (lambda: Schema(Slot("item"), Slot("b", table="itm")), "table 'itm' is no slot; did you mean 'item'"),
+        (lambda: Schema(Slot("item"), Slot("b", dim=3, table="item")), "dim 3 differs from dim 16 of 'item'"),
+        (
+            lambda: Schema(Slot("a"), Slot("b", table="a"), Slot("c", table="b")),
+            "Slot 'c': table 'b' itself shares 'a'; name that one",
+        ),
+        (
+            lambda: Schema(Slot("a"), Slot("b", table="a", expire_after="1d")),
+            "Slot 'b' shares the rows of 'a', which alone says when they come and go",
+        ),
+        (lambda: SHOP.slot("histroy"), "the schema has no slot 'histroy'; did you mean 'history'"),
+        (lambda: SHOP.dense_feature("prise"), "the schema has no dense feature 'prise'; did you mean 'price'"),
+        (lambda: Schema(Slot("a")).first_label, "the schema has no label"),
+        (lambda: Schema.from_dict({"slots": []}), "schema: unknown key 'slots'; did you mean 'slot'"),
+        (lambda: Schema.from_dict({"slot": [{"name": "a", "dims": 3}]}), "unknown key 'dims'; did you mean 'dim'"),
+        (lambda: Schema.from_dict({"slot": [{"dim": 3}]}), "schema.slot {'dim': 3}: .*name"),
+        (lambda: Schema.from_dict({"slot": [{"name": "a", "dim": "x"}]}), "schema.slot"),
+    ],
+)
+def test_what_contradicts_itself_is_named_with_its_mend(declare: object, told: str) -> None:
+    with pytest.raises(SchemaError, match=told):
+        declare()
+
+
+def test_a_fid_has_room_for_1023_slots() -> None:
+    many = [Slot(f"s{number}") for number in range(1024)]
+    assert Schema(*many[:1023]).slot_number("s1022") == 1023
+    with pytest.raises(SchemaError, match="at most 1023 slots fit a FID, got 1024"):
+        Schema(*many)
