@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dolmen.errors import SchemaError
@@ -41,6 +41,7 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(ROWS)
 def test_lists_come_back_as_they_were(rows: list[list[int]]) -> None:
     jagged = Jagged.from_lists(rows)
@@ -52,6 +53,7 @@ def test_lists_come_back_as_they_were(rows: list[list[int]]) -> None:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(ROWS, st.data())
 def test_take_gives_the_rows_asked_for_in_that_order(rows: list[list[int]], data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9)) if rows else []
@@ -60,12 +62,14 @@ def test_take_gives_the_rows_asked_for_in_that_order(rows: list[list[int]], data
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(ROWS, st.integers(1, 5))
 def test_last_keeps_the_end_of_each_row(rows: list[list[int]], count: int) -> None:
     assert Jagged.from_lists(rows).last(count).to_lists() == [row[-count:] for row in rows]
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(st.lists(ROWS, min_size=1, max_size=4))
 def test_concat_puts_rows_one_after_the_other(parts: list[list[list[int]]]) -> None:
     joined = Jagged.concat([Jagged.from_lists(part) for part in parts])
@@ -73,6 +77,7 @@ def test_concat_puts_rows_one_after_the_other(parts: list[list[list[int]]]) -> N
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(ROWS, ROWS)
 def test_a_batch_taken_apart_and_joined_is_the_same(rows: list[list[int]], more: list[list[int]]) -> None:
     batch = Batch.concat([batch_of(rows), batch_of(more)])
@@ -85,6 +90,7 @@ def test_a_batch_taken_apart_and_joined_is_the_same(rows: list[list[int]], more:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(ROWS)
 def test_examples_survive_arrow(rows: list[list[int]]) -> None:
     batch = batch_of(rows)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dolmen.errors import SchemaError
@@ -47,6 +47,7 @@ def table_of(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(st.lists(ROW, max_size=8), st.integers(0, 3))
 def test_rows_and_tables_give_the_same_batch(rows: list[dict[str, Any]], cut: int) -> None:
     table = table_of(rows)

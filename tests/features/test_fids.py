@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dolmen.errors import SchemaError
@@ -22,6 +22,7 @@ def hashed(text: str, seed: int) -> int:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(SLOTS, st.lists(SMALL))
 def test_small_integers_keep_their_value_and_can_be_read_back(slot: int, values: list[int]) -> None:
     fids = encode_values(slot, values)
@@ -34,6 +35,7 @@ def test_small_integers_keep_their_value_and_can_be_read_back(slot: int, values:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(SLOTS, st.lists(TEXTS))
 def test_texts_are_hashed_by_xxh64(slot: int, values: list[str]) -> None:
     fids = encode_values(slot, values)
@@ -46,6 +48,7 @@ def test_texts_are_hashed_by_xxh64(slot: int, values: list[str]) -> None:
 
 
 @pytest.mark.property
+@settings(deadline=None)
 @given(st.lists(ANY_INTEGER))
 def test_other_integers_are_hashed_apart_from_the_text_of_their_digits(values: list[int]) -> None:
     expected = [value if 0 <= value <= VALUE_MAX else hashed(str(value), 1) for value in values]
