@@ -246,3 +246,35 @@ def test_the_stopped_server_leaves_no_thread_behind(serve: Serve) -> None:
     served.end()
     left = {thread.name for thread in threading.enumerate()} - before
     assert not left & {"scoring", "keeper", "replica", "shelf", "log actions", "log impressions", "log catalogue"}
+
+
+def test_slates_come_while_the_catalogue_grows(serve: Serve) -> None:
+    # A pool of new items was once made for fewer rows than there were by then.
+    served = serve()
+    served.add_items(range(10))
+    done = threading.Event()
+
+    def grow() -> None:
+        for start in range(10, 1200, 17):
+            served.add_items(range(start, start + 17))
+        done.set()
+
+    grower = threading.Thread(target=grow)
+    grower.start()
+    while not done.is_set():
+        assert len(served.recommend(1, 10)["items"]) == 10
+    grower.join()
+
+
+def test_a_fault_of_ours_is_answered_in_the_one_shape(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("a fault")
+
+    served = serve()
+    with monkeypatch.context() as patch:
+        patch.setattr("dolmen.serving.recommender.Recommender.answer", fail)
+        patch.setattr("dolmen.serving.status.StatusBoard.answer", fail)
+        for answer in (served.post("/v1/rank", {"user": 1, "items": [1]}), served.get("/v1/status")):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+            assert "a fault" not in answer.text
+    assert served.post("/v1/rank", {"user": 1, "items": [1]}).status_code == 200

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from dolmen.serving.policy import Draw, Pool, compose, draw
 
 
-def pool_of(rows: list[int], count: int = 40) -> Pool:
-    return Pool.of(np.array(rows, dtype=np.int64), count)
+def pool_of(rows: list[int]) -> Pool:
+    return Pool.of(np.array(rows, dtype=np.int64))
 
 
 def all_usable(count: int = 40) -> np.ndarray:
@@ -75,7 +75,7 @@ def test_a_slate_has_no_item_twice_none_hidden_and_possible_odds(
 
 def test_the_propensity_of_a_place_is_how_often_it_happens() -> None:
     """Over many slates, each (items above, item) comes as often as the propensity that was recorded for it says."""
-    pool, ranked, share, rounds = pool_of([1, 5, 6], 8), [0, 1, 2, 3], 0.4, 40_000
+    pool, ranked, share, rounds = pool_of([1, 5, 6]), [0, 1, 2, 3], 0.4, 40_000
     seen: Counter[tuple[int, ...]] = Counter()
     told: dict[tuple[int, ...], float] = {}
     for seed in range(rounds):

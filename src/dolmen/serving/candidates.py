@@ -63,7 +63,7 @@ class Candidates:
         self._listed_count = -1
         self.popularity: NDArray[np.float64] = np.empty(0)
         self._popular: Rows = _NO_ROWS
-        self._pool = Pool.of(_NO_ROWS, 0)
+        self._pool = Pool.of(_NO_ROWS)
 
     def list_items(self, now_us: int) -> None:
         """List the popular and the new items anew, once a second and whenever the catalogue grows."""
@@ -73,7 +73,7 @@ class Candidates:
         self._listed_count = self._catalogue.row_count
         self.popularity = self._exposure.popularity(now_us)
         self._popular = np.argsort(-self.popularity, kind="stable")
-        self._pool = Pool.of(self._exposure.new_rows(), self._listed_count)
+        self._pool = Pool.of(self._exposure.new_rows())
         self._listed_until = now + _LISTED_SECONDS
 
     def fields(self, wishes: Sequence[Wish], people: Batch, parameters: Parameters | None) -> list[Field]:

@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dolmen.serving.problems import refusal
+from dolmen.serving.problems import broken, refusal
 from dolmen.serving.settings import ServeSettings, is_loopback
+from dolmen.telemetry import logger
 
 __all__ = ["Guard", "Timed"]
 
+_log = logger(__name__)
 _GUARDED: Final = ("/v1/", "/metrics", "/openapi.json")
 _BODY_SECONDS: Final = 30.0  # for all of a body: who sends slower keeps a connection for nothing
 
@@ -48,12 +50,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        status, is_begun = 500, False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_begun = message["status"], True
             await send(message)
 
         try:
@@ -62,6 +64,11 @@ class Guard:
                 await answer(scope, receive, watched)
             else:
                 await self._app(scope, self._bounded(receive), watched)
+        except Exception as problem:
+            _log.error("request failed", path=scope["path"][:200], problem=repr(problem), exc_info=problem)
+            if is_begun:
+                raise  # half an answer cannot be taken back: the connection is cut
+            await broken()(scope, receive, watched)
         finally:
             route = scope.get("route")
             self._timed(getattr(route, "path", "other"), status, time.perf_counter() - started)

@@ -31,9 +31,9 @@ class Pool:
     mask: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, rows: Rows, row_count: int) -> Pool:
-        """The pool of ``rows``, out of so many rows."""
-        mask = np.zeros(row_count, dtype=np.bool_)
+    def of(cls, rows: Rows) -> Pool:
+        """The pool of ``rows``."""
+        mask = np.zeros(int(rows.max(initial=-1)) + 1, dtype=np.bool_)
         mask[rows] = True
         return cls(rows, mask)
 

@@ -19,11 +19,8 @@ from dolmen.errors import (
     OverloadedError,
     SchemaError,
 )
-from dolmen.telemetry import logger
 
-__all__ = ["Refusal", "install", "refusal"]
-
-_log = logger(__name__)
+__all__ = ["Refusal", "broken", "install", "refusal"]
 
 _CODES: Final = {
     400: "bad_request",
@@ -68,12 +65,11 @@ def refusal(
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of ``app`` in our shape."""
+    """Answer every error that a handler of ``app`` raises on purpose in our shape; ``Guard`` answers the others."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(DolmenError, _failed)
-    app.add_exception_handler(Exception, _broken)
 
 
 async def _invalid(_: Request, problem: Exception) -> Response:
@@ -115,11 +111,11 @@ async def _failed(_: Request, problem: Exception) -> Response:
             return _later("log_unavailable", problem, _RETRY_AFTER_SECONDS)
         case SchemaError() | BadEventError():
             return refusal(422, "invalid", str(problem))
-    return await _broken(_, problem)
+    return broken()
 
 
-async def _broken(_: Request, problem: Exception) -> Response:
-    _log.error("request failed", problem=repr(problem), exc_info=problem)
+def broken() -> Response:
+    """The response where a request met a fault of ours; whoever found it has logged it."""
     return refusal(500, "internal", "the server failed on this request; its log says why", retry=True)
 
 

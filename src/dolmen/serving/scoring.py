@@ -149,10 +149,10 @@ class Scoring:
             return
         try:
             outcomes: Sequence[Slate | DolmenError] = self._recommender.answer([one.ask for one in group])
-        except Exception as problem:
+        except Exception:
             _log.exception("requests not answered", count=len(group))
             for one in group:
-                one.settle(problem)
+                one.settle(DolmenError("ranking failed"))
             return
         self.pass_count += 1
         for one, outcome in zip(group, outcomes, strict=True):
