@@ -1,0 +1,221 @@
+"""The whole loop as a user runs it: real processes, the public HTTP API, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dolmen import datasets
+from dolmen.client import Client
+from dolmen.errors import DataError, RemoteError
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+SECONDS = 90.0
+
+
+def demo_command(state: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "dolmen", "demo", "--state", str(state), "--port", "0", *arguments]
+
+
+@contextmanager
+def running_demo(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A demo in its own process group's terminal-less session; whatever happens, nothing of it survives."""
+    with subprocess.Popen(
+        demo_command(state, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def await_true(what: str, condition: Any, seconds: float = SECONDS) -> Any:
+    """Poll ``condition`` until it returns something true; that is what is returned."""
+    tick = threading.Event()
+    for _ in range(int(seconds / 0.05)):
+        found = condition()
+        if found:
+            return found
+        tick.wait(0.05)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+def client_of(state: Path) -> Client:
+    """A client of the demo whose state is in ``state``, once its configuration is written."""
+
+    def address() -> str | None:
+        try:
+            lines = (state / "dolmen.toml").read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        port = next((line.split("=")[1].strip() for line in lines if line.startswith("port =")), None)
+        return f"http://127.0.0.1:{port}" if port else None
+
+    return Client(await_true("configuration", address))
+
+
+def acknowledged(client: Client) -> int:
+    try:
+        return int(client.status()["stages"]["join"]["figures"]["items_shown"])
+    except (RemoteError, KeyError, TypeError):
+        return 0
+
+
+def stage_processes(demo: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    found = {}
+    for child in psutil.Process(demo.pid).children():
+        words = child.cmdline()
+        found.update({name: child for name in ("serve", "join", "train") if name in words})
+    return found
+
+
+def report_of(demo: subprocess.Popen[str], path: Path) -> dict[str, Any]:
+    output, _ = demo.communicate(timeout=SECONDS * 2)
+    assert demo.returncode == 0, output
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report
+
+
+def assert_books_balance(report: dict[str, Any]) -> None:
+    events = report["events"]
+    assert report["accounts_close"], events
+    assert events["waiting"] == events["unread"] == 0, events
+    assert events["impressions_sent"] == events["impressions_acknowledged"], events
+    assert events["actions_sent"] == events["actions_acknowledged"] == events["actions_joined"], events
+    assert events["trained"] == events["positives"] + events["negatives_kept"], events
+
+
+def test_a_headless_run_on_the_drifting_world_closes_its_books_and_beats_the_frozen_copy(tmp_path: Path) -> None:
+    report_path = tmp_path / "report.json"
+    arguments = ["--data", "world-drifting", "--headless", "--events", "20000", "--report", str(report_path)]
+    with running_demo(tmp_path / "state", *arguments) as demo:
+        report = report_of(demo, report_path)
+    assert_books_balance(report)
+    assert report["simulated"]
+    assert report["failures"] == {"replay": 0, "recommend": 0, "first": None}
+    assert report["progressive"]["online"]["auc"] > report["progressive"]["frozen"]["auc"]
+    assert report["progressive"]["online"]["count"] == report["progressive"]["frozen"]["count"] > 0
+    assert report["staleness_seconds"]["count"] == report["events"]["actions_acknowledged"]
+
+
+@pytest.mark.fault
+def test_killing_the_trainer_fails_no_request_and_loses_no_example(tmp_path: Path) -> None:
+    state, report_path = tmp_path / "state", tmp_path / "report.json"
+    arguments = ["--data", "world", "--headless", "--events", "12000", "--rate", "600", "--report", str(report_path)]
+    with running_demo(state, *arguments) as demo:
+        with client_of(state) as client:
+            for threshold in (2_000, 6_000):
+                await_true("events", lambda at=threshold: acknowledged(client) > at)
+                stage_processes(demo)["train"].kill()
+                await_true("a new trainer", lambda: "train" in stage_processes(demo))
+        report = report_of(demo, report_path)
+    assert report["restarts"]["train"] == 2
+    assert report["restarts"]["serve"] == report["restarts"]["join"] == 0
+    assert report["failures"] == {"replay": 0, "recommend": 0, "first": None}
+    assert_books_balance(report)
+
+
+@pytest.mark.fault
+def test_killing_joiner_and_server_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    state, report_path = tmp_path / "state", tmp_path / "report.json"
+    arguments = ["--data", "world", "--headless", "--events", "9000", "--rate", "600", "--report", str(report_path)]
+    with running_demo(state, *arguments) as demo:
+        with client_of(state) as client:
+            await_true("events", lambda: acknowledged(client) > 1_500)
+            stage_processes(demo)["join"].kill()
+            await_true("events", lambda: acknowledged(client) > 4_000)
+            stage_processes(demo)["serve"].kill()
+        report = report_of(demo, report_path)
+    assert report["restarts"] == {"serve": 1, "join": 1, "train": 0}
+    # The replay asks again while the server is away, so it fails nothing; the visitors ask once, and may fail.
+    assert report["failures"]["replay"] == 0
+    events = report["events"]
+    assert report["accounts_close"], events
+    # A slate whose answer was lost with the server was shown by the books, though nobody saw it.
+    assert events["impressions_joined"] >= events["impressions_acknowledged"]
+    assert events["actions_joined"] >= events["actions_acknowledged"] == events["actions_sent"]
+
+
+def test_control_c_leaves_no_process_and_no_lock_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    arguments = ["--data", "world", "--rate", "300"]
+    with running_demo(state, *arguments) as demo:
+        with client_of(state) as client:
+            await_true("events", lambda: acknowledged(client) > 500)
+        stages = stage_processes(demo)
+        assert set(stages) == {"serve", "join", "train"}
+        demo.send_signal(signal.SIGINT)
+        output, _ = demo.communicate(timeout=SECONDS)
+    assert demo.returncode == 0, output
+    assert not any(one.is_running() for one in stages.values())
+    done = json.loads((state / "demo.json").read_text())["slate_count_done"]
+    assert done > 0
+    with running_demo(state, *arguments) as demo:
+        with client_of(state) as client:
+            await_true("the earlier events and more", lambda: acknowledged(client) > 700)
+        demo.send_signal(signal.SIGINT)
+        output, _ = demo.communicate(timeout=SECONDS)
+    assert f"after slate {done:,}" in output
+    assert json.loads((state / "demo.json").read_text())["slate_count_done"] > done
+
+
+@pytest.mark.fault
+def test_a_killed_demo_takes_its_stages_with_it(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with running_demo(state, "--data", "world") as demo:
+        stages = await_true("three stages", lambda: len(found := stage_processes(demo)) == 3 and found)
+        with client_of(state) as client:
+            await_true("a server", client.is_ready)
+        os.kill(demo.pid, signal.SIGKILL)
+        gone, alive = psutil.wait_procs(list(stages.values()), timeout=30)
+    assert not alive, [one.cmdline() for one in alive]
+    assert len(gone) == 3
+
+
+@pytest.mark.data
+def test_five_clicks_on_one_genre_raise_its_share_of_a_new_persons_next_slate(tmp_path: Path) -> None:
+    try:
+        films = datasets.load("movielens-100k", download=False).items
+    except DataError as problem:
+        pytest.skip(f"movielens-100k is missing: {problem}")
+    genres = dict(zip(films["id"].to_pylist(), films["genres"].to_pylist(), strict=True))
+    state = tmp_path / "state"
+    with running_demo(state, "--data", "movielens-100k", "--rate", "1000", "--events", "20000") as demo:
+        with client_of(state) as client:
+            await_true("a taught model", lambda: acknowledged(client) >= 20_000)
+            await_true("nothing unread", lambda: is_caught_up(client))
+            risen = []
+            for genre in ("Children's", "Horror", "Sci-Fi", "Romance"):
+                person = f"new-{genre}"
+                before = client.recommend(person, count=20)
+                liked = [item for item in genres if genre in genres[item]][:60:12]
+                answer = client.rank(person, liked)
+                client.send(
+                    [{"user": person, "item": item, "kind": "click", "request_id": answer.request_id} for item in liked]
+                )
+                after = client.recommend(person, count=20)
+                shares = [
+                    sum(genre in genres[shown.item] for shown in slate.items) / len(slate.items)
+                    for slate in (before, after)
+                ]
+                risen.append((genre, *shares))
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=SECONDS)
+    assert all(after > before for _, before, after in risen), risen
+
+
+def is_caught_up(client: Client) -> bool:
+    figures = client.status()["stages"]
+    join, train = figures["join"]["figures"], figures["train"]["figures"]
+    return bool(join["records_unread"] == 0 and join["examples"] == train["examples_total"])

@@ -1,0 +1,100 @@
+"""The programs in the documents run as they stand there."""
+
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from dolmen import datasets
+from dolmen.client import Client
+from dolmen.cluster import Config
+from dolmen.errors import DataError
+from dolmen.features import Label, Schema, Side, Slot
+from dolmen.serving import ServeSettings, create_app, run_server
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def programs_of(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+def run_program(source: str, name: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    exec(compile(source, name, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:  # type: ignore[misc]
+    """A server with a small catalogue."""
+    schema = Schema(
+        Slot("user"),
+        Slot("item"),
+        Slot("category", of=Side.ITEM, many=True),
+        Slot("history", table="item", of=Side.USER, many=True, ordered=True, max_len=50),
+        Slot("device", of=Side.REQUEST),
+        Label("click"),
+    )
+    settings = ServeSettings(
+        schema=schema,
+        log_folder=tmp_path / "log",
+        snapshot_folder=tmp_path / "snapshots",
+        state_folder=tmp_path / "serving",
+        port=0,
+    )
+    stop, told = threading.Event(), threading.Event()
+    addresses: list[str] = []
+
+    def listening(found: str) -> None:
+        addresses.append(found)
+        told.set()
+
+    server = threading.Thread(
+        target=run_server, args=(create_app(settings), settings, stop), kwargs={"listening": listening}
+    )
+    server.start()
+    try:
+        assert told.wait(30)
+        yield addresses[0]
+    finally:
+        stop.set()
+        server.join(30)
+
+
+def test_the_shop_of_the_readme_and_of_the_how_to_runs(address: str) -> None:
+    with Client(address) as shop:
+        shop.add_items([{"id": f"sku-{number}", "attributes": {"title": "Pan"}} for number in range(2, 12)])
+    for name in ("docs/how-to/your-own-data.md", "README.md"):
+        program = next(one for one in programs_of(name) if "Client(" in one)
+        assert "http://127.0.0.1:8080" in program
+        run_program(program.replace("http://127.0.0.1:8080", address), name)
+
+
+def test_the_configuration_of_the_how_to_is_valid(tmp_path: Path) -> None:
+    text = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/how-to/your-own-data.md").read_text(), re.DOTALL)[0]
+    path = tmp_path / "dolmen.toml"
+    path.write_text(text)
+    config = Config.from_toml(path)
+    assert config.join.window == "30m"
+    assert list(config.schema.slots) == ["user", "item", "category", "history", "device"]
+
+
+def test_the_table_of_the_concepts_runs() -> None:
+    names = run_program(programs_of("docs/concepts/table.md")[0], "table.md")
+    assert len(names["table"]) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.data
+def test_the_batch_training_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        datasets.load("movielens-100k", download=False)
+    except DataError as problem:
+        pytest.skip(f"movielens-100k is missing: {problem}")
+    monkeypatch.chdir(tmp_path)
+    program = next(one for one in programs_of("README.md") if "new_trainer" in one)
+    names = run_program(program, "README.md")
+    # Ranking by chance has an AUC of 0.5; popularity alone reaches about 0.6 on these people.
+    assert names["report"].epochs[-1].validation.auc > 0.6  # type: ignore[attr-defined]
+    assert any((tmp_path / "snapshots").glob("*/manifest.json"))
