@@ -17,12 +17,12 @@ from dolmen.errors import OffsetGoneError
 from dolmen.events import EmbeddedLog, Topic
 from dolmen.training import DeltaFollower, SnapshotFolder, TrainerSettings, load_snapshot, read_manifest, run_trainer
 
-RECORDS = 500
+RECORDS = 400
 PROGRAM = Path(__file__).with_name("trainer_process.py")
 
 
 CADENCE = {"sync_every": "30ms", "dense_every": "100ms", "snapshot_every": "200ms", "status_every": "100ms"}
-FREEZE = 1000
+FREEZE = 800
 
 
 def _start(world, log_folder: Path, folder: Path) -> subprocess.Popen[bytes]:

@@ -223,6 +223,25 @@ def test_nothing_learned_is_nothing_published(world, log) -> None:
     assert publisher.publish(with_dense=True) is None
 
 
+def test_dense_layers_follow_alone_where_nothing_is_learned_any_more(world, log, tmp_path, dense) -> None:
+    trainer = world.trainer()
+    snapshot = load_snapshot(trainer.save(tmp_path), for_serving=True)
+    publisher = Publisher(trainer, log, ManualClock())
+    trainer.step(world.batch(0))
+    publisher.publish(with_dense=False)
+    alone = publisher.publish(with_dense=True)
+    assert alone is not None
+    assert (alone.row_count, alone.has_dense) == (0, True)
+    assert publisher.publish(with_dense=True) is None
+    follower = DeltaFollower(snapshot.parameters)
+    records = [record.value for record in log.read(Topic.PARAMETERS, 0, 0)]
+    assert follower.feed(records[0]) is Fed.APPLIED
+    assert (follower.parameters.version, follower.parameters.dense_version) == (1, 0)
+    assert [follower.feed(records[1]), follower.feed(records[1])] == [Fed.APPLIED, Fed.SKIPPED]
+    assert (follower.parameters.version, follower.parameters.dense_version) == (1, 1)
+    assert dense(follower.parameters.model) == dense(trainer.model)
+
+
 def test_delta_carries_only_what_changed_since_the_last(world, log) -> None:
     trainer = world.trainer()
     publisher = Publisher(trainer, log, ManualClock())

@@ -33,7 +33,7 @@ class Frozen:
 
     def recall(self, trainer: Trainer) -> None:
         """Judge the kept copy again, if the trainer is past the place where it was taken."""
-        if not self._snapshots.paths():
+        if not self._snapshots.paths() or trainer.judge is None:
             return
         try:
             kept = load_snapshot(self._snapshots.folder, schema=trainer.schema, for_serving=True)
@@ -47,7 +47,11 @@ class Frozen:
         """Take the copy, if this is the place."""
         if self._is_frozen or self._after_examples is None or trainer.judge is None:
             return
-        if trainer.counters["examples"] >= self._after_examples:
+        if trainer.counters["examples"] < self._after_examples:
+            return
+        # A replay comes by this place again: what was kept the first time is the same bits.
+        self.recall(trainer)
+        if not self._is_frozen:
             path = self._snapshots.write(trainer.contents(created_time_us=0))
             self._take(trainer, load_snapshot(path, for_serving=True).parameters.model, trainer.version)
 

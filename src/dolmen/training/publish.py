@@ -41,7 +41,7 @@ class Publisher:
 
     def __init__(self, trainer: Trainer, log: Log, clock: Clock, *, part_bytes_max: int = PART_BYTES_MAX) -> None:
         self._trainer, self._log, self._clock, self._part_bytes_max = trainer, log, clock, part_bytes_max
-        self.version = trainer.version
+        self.version = self._dense_version = trainer.version
         # Changes that others have: the snapshot that the trainer came from.
         self._epoch = trainer.embeddings.advance_epoch()
         trainer.embeddings.forget_epochs(self._epoch)
@@ -53,7 +53,9 @@ class Publisher:
         return self._log.bounds(Topic.PARAMETERS, 0)[1]
 
     def publish(self, *, with_dense: bool) -> Published | None:
-        """Ship what changed since the last time, and wait for it; ``None`` where nothing was learned since.
+        """Ship what changed since the last time, and wait for it; ``None`` where nothing did.
+
+        With dense layers that were learned after they were shipped last, a delta may carry them alone.
 
         Raises:
             LogError: the log took nothing; the next call ships these changes too.
@@ -64,7 +66,7 @@ class Publisher:
     def begin(self, executor: Executor, *, with_dense: bool) -> bool:
         """Ship what changed since the last time, the slow half in ``executor``; then ``finish`` tells how it went.
 
-        False where nothing was learned since, or the last delta is still on its way: its followers wait for the next.
+        False where nothing did, or the last delta is still on its way: what comes since travels with the next.
         """
         if self._under_way is not None:
             return False
@@ -87,7 +89,8 @@ class Publisher:
 
     def _changes(self, *, with_dense: bool) -> ParameterDelta | None:
         trainer = self._trainer
-        if trainer.version == self.version:
+        owes_dense = with_dense and self._dense_version < trainer.version
+        if trainer.version == self.version and not owes_dense:
             return None
         # The epoch is closed before the rows are read: what changes later belongs to the next delta.
         trainer.embeddings.advance_epoch()
@@ -118,5 +121,7 @@ class Publisher:
     def _take_over(self, published: Published, epoch: int) -> Published:
         # Only now: had the log refused, the next delta would begin where this one did.
         self.version, self._epoch = published.version, epoch
+        if published.has_dense:
+            self._dense_version = published.version
         self._trainer.embeddings.forget_epochs(epoch)
         return published

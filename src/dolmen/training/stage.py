@@ -60,8 +60,11 @@ def run_trainer(settings: TrainerSettings, log: Log, stop: Event, *, clock: Cloc
         # then, and a step waits for it.
         gc.collect()
         gc.freeze()
-        stage.trainer.follow(log, stop, between=stage.between, wait_seconds=_IDLE_SECONDS)
-        stage.close()
+        try:
+            stage.trainer.follow(log, stop, between=stage.between, wait_seconds=_IDLE_SECONDS)
+            stage.close()
+        finally:
+            gc.unfreeze()
 
 
 @final
@@ -78,10 +81,12 @@ class _TrainerStage:
         self._frozen = Frozen(settings.folder / "frozen", settings.freeze_after_examples)
         self._frozen.recall(self.trainer)
         self._sealing: Future[None] | None = None
-        self._owes_dense = True  # the first delta of a life has them; so has the one after a delta that was refused
+        self._owes_dense = False  # they were due when no delta could be begun, or the log refused it
         self._sync_due, self._dense_due = _Due(settings.sync_every), _Due(settings.dense_every)
         self._snapshot_due, self._status_due = _Due(settings.snapshot_every), _Due(settings.status_every)
         self._figures = StageFigures(self.trainer, log, settings.dataset)
+        if written_lineage == self.trainer.lineage:
+            self._figures.snapshot_version = self.trainer.version
         self._write_snapshot_of_new_lineage()
         _log.info(
             "trainer ready", version=self.trainer.version, offset=self.trainer.offset, rows=len(self.trainer.embeddings)

@@ -4,7 +4,7 @@ A delta carries the rows touched between two versions and, less often, the dense
 differences: applied twice it changes nothing more. Deltas overlap or touch, never leave a hole; a replica that sees a
 hole (a *gap*) starts again from a snapshot. On the log a delta is cut into parts of at most ``PART_BYTES_MAX``:
 
-    8 bytes XXH64 of the rest | msgpack [format, lineage, schema, from, to, part, parts, payload]
+    8 bytes XXH64 of the rest | msgpack [format, lineage, schema, from, to, has_dense, part, parts, payload]
 
 A *lineage* names one course of learning (schema, model, settings, first record). Within one, a version's parameters
 are always the same bits, which is why a trainer that was killed may send a replica what it has already.
@@ -61,6 +61,11 @@ class ParameterDelta:
     dense: Mapping[str, Tensor] | None = None
 
     @property
+    def has_dense(self) -> bool:
+        """Whether the dense layers travel."""
+        return self.dense is not None
+
+    @property
     def row_count(self) -> int:
         """How many rows travel."""
         return sum(len(delta.fids) for delta in self.tables.values())
@@ -72,6 +77,7 @@ class _Part(msgspec.Struct, array_like=True):
     schema: str
     from_version: int
     to_version: int
+    has_dense: bool
     part: int
     parts: int
     payload: bytes
@@ -128,6 +134,7 @@ def encode_delta(delta: ParameterDelta, *, part_bytes_max: int = PART_BYTES_MAX)
                 delta.schema,
                 delta.from_version,
                 delta.to_version,
+                delta.has_dense,
                 part,
                 parts,
                 payload[part * room : (part + 1) * room],
@@ -184,7 +191,7 @@ class DeltaFollower:
         """
         part = _read_part(record)
         current = self._parameters
-        if part.to_version <= current.version and part.lineage == current.lineage:
+        if _is_known(part, current):
             self._parts.clear()
             return Fed.SKIPPED
         _check_kin(part, current)
@@ -211,7 +218,7 @@ def apply_delta(parameters: Parameters, delta: ParameterDelta) -> Parameters:
     Raises:
         SnapshotError: the delta is of another lineage or schema, does not fit, or leaves a gap; nothing was applied.
     """
-    if delta.to_version <= parameters.version and delta.lineage == parameters.lineage:
+    if _is_known(delta, parameters):
         return parameters
     _check_kin(delta, parameters)
     model = parameters.model
@@ -231,6 +238,13 @@ def apply_delta(parameters: Parameters, delta: ParameterDelta) -> Parameters:
         positions=dict(delta.positions),
         dense_version=delta.to_version if delta.dense is not None else parameters.dense_version,
     )
+
+
+def _is_known(delta: _Part | ParameterDelta, parameters: Parameters) -> bool:
+    """Whether the parameters include all of it. Dense layers may come after the rows of their version."""
+    if delta.lineage != parameters.lineage or delta.to_version > parameters.version:
+        return False
+    return not (delta.has_dense and delta.to_version == parameters.version > parameters.dense_version)
 
 
 def _check_kin(delta: _Part | ParameterDelta, parameters: Parameters) -> None:
