@@ -164,7 +164,7 @@ def _abilities_are_there(bench: _Bench) -> None:
 
 def _names_its_source(bench: _Bench) -> None:
     kind = type(bench.model()[0])
-    told = f"{sys.modules[kind.__module__].__doc__ or ''}\n{kind.__doc__ or ''}"
+    told = f"{getattr(sys.modules.get(kind.__module__), '__doc__', None)}\n{kind.__doc__}"
     assert "Source:" in told, 'neither the module nor the class says "Source: ..." in its docstring'
 
 
