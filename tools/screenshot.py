@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 _ARGUMENTS = [
@@ -27,6 +28,7 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+_LEARNED_MS = 60_000
 
 
 class _View(NamedTuple):
@@ -38,8 +40,8 @@ class _View(NamedTuple):
 
 
 _VIEWS = (
-    _View("light", 1440, 1010, "light", 1),
-    _View("dark", 1440, 1010, "dark", 1),
+    _View("light", 1440, 1400, "light", 1),
+    _View("dark", 1440, 1400, "dark", 1),
     _View("phone", 390, 844, "light", 2),
 )
 
@@ -56,7 +58,7 @@ def _take_items(page: Page, genre: str | None, count: int) -> str | None:
         target = of_genre.first if of_genre.count() else page.locator("#slate li button").first
         target.focus()
         target.press("Enter")
-        page.locator("#journey [data-step=learned].reached").wait_for()
+        page.locator("#journey [data-step=learned].reached").wait_for(timeout=_LEARNED_MS)
     page.evaluate("document.activeElement.blur()")
     return genre
 
@@ -94,9 +96,17 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
-        for view in _VIEWS:
-            _photograph(browser, view, given)
-        browser.close()
+        try:
+            for view in _VIEWS:
+                _photograph(browser, view, given)
+        except PlaywrightError as problem:
+            sys.stderr.write(
+                f"no picture: {problem.message.splitlines()[0]}\nThe loop must be running at {given.address}, and learn"
+                " a click within a minute; the page's staleness tells whether the machine keeps up.\n"
+            )
+            return 1
+        finally:
+            browser.close()
     return 0
 
 

@@ -183,11 +183,13 @@ def test_an_existing_person_is_found_by_the_beginning_of_the_id(loop: Any, open_
     field.fill(wanted)
     option = page.get_by_role("option").filter(has=page.locator(".id", has_text=re.compile(f"^{wanted}$")))
     expect(option).to_be_visible(timeout=PATIENCE_MS)
-    for _ in range(12):
-        field.press("ArrowDown")
-        if option.get_attribute("aria-selected") == "true":
-            break
-    assert field.get_attribute("aria-activedescendant") == option.get_attribute("id")
+    field.press("ArrowDown")
+    expect(option).to_have_attribute("aria-selected", "true")
+    expect(field).to_have_attribute("aria-activedescendant", option.get_attribute("id") or "")
+    with page.expect_response(re.compile("/v1/users")):
+        page.evaluate("document.getElementById('person-id').dispatchEvent(new Event('input'))")
+    page.wait_for_timeout(100)
+    expect(option).to_have_attribute("aria-selected", "true")  # a list that comes late takes no choice away
     field.press("Enter")
     expect(page.locator("#slate li")).to_have_count(10, timeout=PATIENCE_MS)
     expect(page.locator("#person .who")).to_contain_text(wanted)
@@ -319,9 +321,7 @@ def test_a_trainer_that_is_down_is_shown_while_slates_go_on(loop: Any, open_page
     finally:
         loop.start_trainer()
     expect(stage(page, "learn")).not_to_have_class(re.compile("is-down"), timeout=PATIENCE_MS)
-    expect(page.locator("#journey [data-step=learned]")).to_have_class(
-        re.compile("reached|failed"), timeout=PATIENCE_MS
-    )
+    expect(page.locator("#journey [data-step=learned]")).to_have_class(re.compile("reached"), timeout=PATIENCE_MS)
 
 
 def test_the_page_says_that_the_server_is_away_and_goes_on_when_it_is_back(

@@ -39,10 +39,12 @@ export class Journey {
     return {
       reach: (name) => {
         const took = (performance.now() - began) / 1000;
+        nodes[name].classList.remove("failed");
         nodes[name].classList.add("reached");
         nodes[name].querySelector(".took").textContent = `after ${seconds(took)}`;
         return took;
       },
+      /** Not so far; it may still be reached. */
       fail: (name, words) => {
         nodes[name].classList.add("failed");
         nodes[name].querySelector(".took").textContent = words;

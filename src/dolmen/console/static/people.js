@@ -55,34 +55,45 @@ export class Picker {
 
   async suggest() {
     this.request?.abort();
-    this.request = new AbortController();
+    const request = new AbortController();
+    this.request = request;
     let found;
     try {
-      found = await api.people(this.input.value.trim(), SUGGESTIONS, this.request.signal);
+      found = await api.people(this.input.value.trim(), SUGGESTIONS, request.signal);
     } catch {
-      return this.close(); // Without suggestions an id can still be typed.
+      if (!request.signal.aborted) this.close(); // Without suggestions an id can still be typed.
+      return;
     }
-    if (document.activeElement !== this.input) return this.close();
-    const people = (found.users ?? found.items ?? []).slice(0, SUGGESTIONS);
-    this.active = -1;
+    if (request.signal.aborted) return;
+    if (document.activeElement !== this.input) { this.close(); return; }
+    const people = (found.users ?? []).slice(0, SUGGESTIONS);
+    // A list that comes while somebody is choosing keeps the choice, where it still holds it.
+    const chosen = this.list.children[this.active]?.dataset.id;
     this.list.replaceChildren(...people.map((person, index) => {
-      const id = String(person.id ?? person.user);
+      const id = String(person.id);
       return el("li", { role: "option", id: `option-${index}`, "aria-selected": "false", "data-id": id },
         el("span", { class: "id" }, id), " ", el("span", { class: "traits" }, traitsOf(person.attributes).map(([, words]) => words).join(" · ")));
     }));
     this.list.hidden = people.length === 0;
     this.input.setAttribute("aria-expanded", String(people.length > 0));
-    this.input.removeAttribute("aria-activedescendant");
-    return undefined;
+    this.choose(chosen === undefined ? -1 : people.findIndex(({ id }) => String(id) === chosen));
+  }
+
+  choose(index) {
+    this.active = index;
+    [...this.list.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
+    const option = this.list.children[index];
+    if (option) this.input.setAttribute("aria-activedescendant", option.id);
+    else this.input.removeAttribute("aria-activedescendant");
+    option?.scrollIntoView({ block: "nearest" });
   }
 
   close() {
     clearTimeout(this.timer);
     this.request?.abort();
     this.list.hidden = true;
-    this.active = -1;
     this.input.setAttribute("aria-expanded", "false");
-    this.input.removeAttribute("aria-activedescendant");
+    this.choose(-1);
   }
 
   key(event) {
@@ -95,10 +106,7 @@ export class Picker {
       event.preventDefault();
       if (this.list.hidden) { this.later(0); return; }
       const step = event.key === "ArrowDown" ? 1 : -1;
-      this.active = this.active < 0 && step < 0 ? options.length - 1 : (this.active + step + options.length) % options.length;
-      options.forEach((option, index) => option.setAttribute("aria-selected", String(index === this.active)));
-      options[this.active].scrollIntoView({ block: "nearest" });
-      this.input.setAttribute("aria-activedescendant", options[this.active].id);
+      this.choose(this.active < 0 && step < 0 ? options.length - 1 : (this.active + step + options.length) % options.length);
     }
   }
 }

@@ -11,7 +11,8 @@ import { Slate } from "./slate.js";
 
 const SLATE_LENGTH = 10;
 const HISTORY_LENGTH = 5;
-const LEARN_PATIENCE_MS = 20_000;
+const LEARN_PATIENCE_MS = 20_000; // after that we say so, and ask on, but seldom
+const LEARN_END_MS = 600_000;
 const LEARN_ASK_MS = 100;
 
 const wait = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, milliseconds); });
@@ -146,13 +147,12 @@ export class TryIt {
     let seen = answer?.parameters?.positions;
     let pause = LEARN_ASK_MS;
     while (!includes(seen, positions)) {
-      if (performance.now() - began > LEARN_PATIENCE_MS) {
-        journey.fail("learned", `not after ${seconds(LEARN_PATIENCE_MS / 1000)}`);
-        return false;
-      }
+      const waited = performance.now() - began;
+      if (waited > LEARN_PATIENCE_MS) journey.fail("learned", `not yet, after ${seconds(waited / 1000)}`);
+      if (waited > LEARN_END_MS) return false;
       await wait(pause);
       if (this.latest !== journey) return false;
-      pause = LEARN_ASK_MS;
+      pause = waited > LEARN_PATIENCE_MS ? 1000 : LEARN_ASK_MS;
       try {
         seen = (await api.similar(item, 1)).parameters?.positions;
       } catch (failure) {
