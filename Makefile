@@ -33,7 +33,7 @@ types: $(VENV)/.developer ## Check types, strictly
 	$(BIN)/mypy
 
 imports: $(VENV)/.developer ## Check that imports only point down
-	$(BIN)/lint-imports --no-timing --no-cache
+	$(BIN)/lint-imports --no-cache
 
 docs: $(VENV)/.developer ## Check that every link in the documents leads somewhere
 	$(BIN)/python tools/check_docs.py
@@ -42,8 +42,8 @@ native-check: $(VENV)/.developer ## Test the C++ core under address, undefined-b
 	tests/native/run.sh address,undefined
 	tests/native/run.sh thread
 
-benchmark: $(VENV)/.developer ## Measure the table against the physical bound, and print where the report lies
-	$(BIN)/python -m benchmarks.table
+benchmark: $(VENV)/.developer ## Measure the table against the physical bound, and write docs/results/table.json
+	$(BIN)/python benchmarks/table/run.py --out docs/results/table.json
 
 screenshot: $(VENV)/.developer ## Make the pictures in the README anew
 	$(BIN)/python tools/screenshot.py
