@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dolmen.datasets import Dataset, DatasetInfo, Slate, Split
 from dolmen.errors import DataError, SchemaError
-from dolmen.features import Batch, Label, Schema, Side, Slot, values_of
+from dolmen.features import Batch, Label, Schema, Side, Slot, encode_values, values_of
 
 HISTORY_MAX = 3
 SCHEMA = Schema(
@@ -18,13 +18,18 @@ SCHEMA = Schema(
     Slot("item"),
     Slot("genres", many=True, of=Side.ITEM),
     Slot("age", of=Side.USER),
+    Slot("shade", of=Side.ITEM),
     Slot("history", table="item", many=True, ordered=True, max_len=HISTORY_MAX, of=Side.USER),
+    Slot("history_genres", table="genres", many=True, ordered=True, max_len=HISTORY_MAX, of=Side.USER),
+    Slot("history_shades", table="shade", many=True, ordered=True, max_len=HISTORY_MAX, of=Side.USER),
     Label("click"),
 )
 INFO = DatasetInfo(
     name="tiny", title="Tiny", summary="", source_url="", citation="", terms="", terms_url="", simulated=True
 )
 USER_COUNT, ITEM_COUNT = 3, 6
+GENRES = [["g0"], ["g1"], [], ["g0", "g2"], None, ["g1"]]
+SHADES = [7, None, 9, 7, 8, None]
 INSTANT = pa.timestamp("us", tz="UTC")
 
 
@@ -61,7 +66,13 @@ def dataset_of(slates: list[Shown]) -> Dataset:
         "click": pa.int8(),
     }
     interactions = pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in columns.items()})
-    items = pa.table({"id": list(range(ITEM_COUNT)), "genres": [[f"g{item % 2}"] for item in range(ITEM_COUNT)]})
+    items = pa.table(
+        {
+            "id": list(range(ITEM_COUNT)),
+            "genres": [GENRES[item] for item in range(ITEM_COUNT)],
+            "shade": [SHADES[item] for item in range(ITEM_COUNT)],
+        }
+    )
     users = pa.table({"id": list(range(USER_COUNT)), "age": [20 + user for user in range(USER_COUNT)]})
     return Dataset(INFO, SCHEMA, items, users, interactions)
 
@@ -101,7 +112,14 @@ def history_of(batches: list[Batch]) -> list[list[int]]:
 def test_histories_are_those_of_the_naive_twin(slates: list[Shown], batch_size: int) -> None:
     batches = list(dataset_of(slates).batches(batch_size))
 
-    assert history_of(batches) == histories_naively(slates)
+    histories = histories_naively(slates)
+    assert history_of(batches) == histories
+    for name, told in (("genres", GENRES), ("shade", [None if one is None else [one] for one in SHADES])):
+        number, slot = SCHEMA.slot_number(name), f"history_{name}{'s' if name == 'shade' else ''}"
+        assert [fids for batch in batches for fids in batch.slot(slot).to_lists()] == [
+            encode_values(number, [one for item in history for one in told[item] or ()]).tolist()[-HISTORY_MAX:]
+            for history in histories
+        ]
 
 
 @pytest.mark.property
@@ -166,8 +184,10 @@ def test_attributes_are_joined_to_each_example() -> None:
     alone = Schema(Slot("genres", many=True))
 
     assert values_of(batch.slot("age").values.numpy()).tolist() == [20, 20, 21, 20, 20, 20, 20]
-    genres = [fids[0] for fids in batch.slot("genres").to_lists()]
-    assert [fid == genres[0] for fid in genres] == [item % 2 == 1 for item in (1, 2, 3, 4, 5, 0, 1)]
+    told = [GENRES[item] or [] for item in (1, 2, 3, 4, 5, 0, 1)]
+    assert batch.slot("genres").to_lists() == [
+        encode_values(SCHEMA.slot_number("genres"), one).tolist() for one in told
+    ]
     assert len(next(iter(dataset_of(SLATES).batches(100, schema=alone))).slots) == 1
     assert batch.event_times_us.tolist() == [10, 10, 11, 15, 16, 16, 16]
     assert batch.labels["click"].tolist() == [1, 0, 1, 0, 1, 0, 0]

@@ -230,7 +230,7 @@ def test_worlds_are_loaded_by_name_and_say_that_they_are_simulated(name: str) ->
     assert "SIMULATED" in repr(dataset)
     assert len(dataset) == 100_000
     batch = next(iter(dataset.batches(256)))
-    assert set(batch.slots) == {"user", "item", "genres", "segment", "history"}
+    assert set(batch.slots) == {"user", "item", "genres", "segment", "history", "history_genres"}
     assert values_of(batch.slot("item").values.numpy()).tolist() == column(dataset, "item")[:256].tolist()
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from dolmen.events import Action, CatalogueChange, EmbeddedLog, Impression, Topic, decode
+from dolmen.features import Schema, Side, Slot, encode_values
+from dolmen.serving import ServeSettings
 
 Serve = Callable[..., Any]
 
@@ -43,6 +45,24 @@ def test_get_and_post_recommend_answer_alike(serve: Serve) -> None:
     got = served.get("/v1/recommend", user="7", count=5).json()
     assert [one["item"] for one in got["items"]] == [one["item"] for one in posted["items"]]
     assert got["request_id"] != posted["request_id"]
+
+
+def test_a_history_slot_holds_what_past_items_are_like_from_the_next_request_on(
+    serve: Serve, log: EmbeddedLog, settings: ServeSettings
+) -> None:
+    plain, tastes = settings.schema, Slot("tastes", dim=8, table="genres", many=True, max_len=3, of=Side.USER)
+    schema = Schema(*plain.slots.values(), tastes, *plain.dense.values(), *plain.labels.values())
+    served = serve(schema=schema, history_slots=None, hide=None)
+    served.add_items(range(10))
+    for item in (1, 2, 3, 404):  # the last is no item of the catalogue, so nothing is known of it
+        served.click("anna", item)
+    served.recommend("anna", count=2)
+    [shown] = impressions(log)
+    genres = encode_values(schema.slot_number("genres"), ["horror", "western"]).tolist()  # of items 2 and 3
+    assert shown.shared.slots["tastes"] == genres
+    assert len(shown.shared.slots["history"]) == 4
+    served.recommend("a stranger", count=2)
+    assert impressions(log)[1].shared.slots["tastes"] == []
 
 
 def test_an_impression_is_in_the_log_before_its_slate_is_answered(serve: Serve, log: EmbeddedLog) -> None:

@@ -1,8 +1,8 @@
 """Examples from a data set's tables: attributes joined, and each person's history as it was just before.
 
 An example must hold only what serving could have known, or offline figures promise what online never gives. So the
-history of a slate at time t holds the items whose action came strictly before t; neither the slate's own answers nor
-any later ones.
+history of a slate at time t holds the items whose action came strictly before t (and what they are like); neither the
+slate's own answers nor any later ones.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Columns:
         for side, table in self._attributes.items():
             if name in table.column_names and name != "id":
                 return table[name].take(self._rows_of[side].take(pa.array(rows)))
-        slot = schema.slots.get(name)
-        if slot is not None and slot.ordered and schema.owner(name).name == "item":
-            return self._history(slot, rows)
+        source = schema.history_slots.get(name)
+        if source is not None:
+            return self._history(schema.slot(name), source, rows)
         known = [*self._interactions.column_names, *(c for t in self._attributes.values() for c in t.column_names)]
         raise SchemaError(f"the data set has no column {name!r}; it has {', '.join(sorted(set(known) - {'id'}))}")
 
@@ -76,7 +76,8 @@ class Columns:
             found[side] = pc.index_in(ids, value_set=table["id"].combine_chunks().cast(ids.type))
         return found
 
-    def _history(self, slot: Slot, rows: NDArray[np.int64]) -> pa.Array:
+    def _history(self, slot: Slot, source: str, rows: NDArray[np.int64]) -> pa.Array:
+        """What each row's person had acted on before: the items, or what their column ``source`` says of them."""
         first_of_user, ends, acted_rows = self._actions
         slates = np.searchsorted(self._slate_starts, rows, side="right") - 1
         stops = ends[slates]
@@ -85,8 +86,16 @@ class Columns:
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(stops - starts, out=offsets[1:])
         places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], stops - starts)
-        values = self._interactions["item"].combine_chunks().take(pa.array(acted_rows[places]))
-        return pa.LargeListArray.from_arrays(pa.array(offsets), values)
+        past_rows = pa.array(acted_rows[places])
+        if source == "item":
+            values = self._interactions["item"].combine_chunks().take(past_rows)
+            return pa.LargeListArray.from_arrays(pa.array(offsets), values)
+        column = self._attributes[Side.ITEM][source].combine_chunks()
+        told = column.take(self._rows_of[Side.ITEM].take(past_rows))
+        is_list = pa.types.is_list(told.type) or pa.types.is_large_list(told.type)
+        lengths = pc.fill_null(pc.list_value_length(told), 0) if is_list else told.is_valid().cast(pa.int64())
+        ends = np.concatenate([[0], np.cumsum(lengths.to_numpy(), dtype=np.int64)])
+        return pa.LargeListArray.from_arrays(pa.array(ends[offsets]), told.flatten() if is_list else told.drop_null())
 
     @cached_property
     def _actions(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -41,6 +41,7 @@ SCHEMA: Final = Schema(
     Slot("gender", of=Side.USER),
     Slot("occupation", of=Side.USER),
     Slot("history", table="item", many=True, ordered=True, max_len=50, of=Side.USER),
+    Slot("history_genres", table="genres", many=True, ordered=True, max_len=100, of=Side.USER),
     Label("click"),
 )
 

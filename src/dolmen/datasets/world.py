@@ -37,6 +37,7 @@ SCHEMA: Final = Schema(
     Slot("genres", many=True, of=Side.ITEM),
     Slot("segment", of=Side.USER),
     Slot("history", table="item", many=True, ordered=True, max_len=50, of=Side.USER),
+    Slot("history_genres", table="genres", many=True, ordered=True, max_len=100, of=Side.USER),
     Label("click"),
 )
 INFO: Final = DatasetInfo(

@@ -235,6 +235,19 @@ class Schema:
         """The slots that belong to ``side``, in order."""
         return [slot for slot in self.slots.values() if slot.side is side]
 
+    @property
+    def history_slots(self) -> dict[str, str]:
+        """What people did, as features: for each such slot, the item's slot whose values it holds, oldest item first.
+
+        A slot of the person's side with many values that shares the rows of an item's slot is one: with
+        ``table="item"`` it holds the items that the person acted on, with ``table="genres"`` the genres of those items.
+        """
+        return {
+            slot.name: self.owner(slot.name).name
+            for slot in self.slots_of(Side.USER)
+            if slot.many and self.owner(slot.name) is not slot and self.owner(slot.name).side is Side.ITEM
+        }
+
     def dense_of(self, side: Side) -> list[Dense]:
         """The dense features that belong to ``side``, in order."""
         return [dense for dense in self.dense.values() if dense.of is side]

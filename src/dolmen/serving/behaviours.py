@@ -76,7 +76,8 @@ class Behaviours:
         assert settings.history_slots is not None
         self._settings, self._state, self._schema = settings, state, settings.schema
         self._hide_us = settings.hide_us
-        self._slots = dict(settings.history_slots)
+        # Only the items themselves are remembered; what they are like is the catalogue's to say.
+        self._slots = {name: some for name, some in settings.history_slots.items() if self._holds_items(name)}
         self._lengths = {name: self._schema.slot(name).max_len or settings.history_max for name in self._slots}
         self._item_number = _item_number(self._schema)
         self._people: OrderedDict[RawId, Person] = OrderedDict()
@@ -91,6 +92,9 @@ class Behaviours:
             apply=self._apply,
             lock=self.lock,
         )
+
+    def _holds_items(self, name: str) -> bool:
+        return self._schema.history_slots[name] == "item"
 
     def is_known(self, raw: RawId) -> bool:
         """Whether this person ever did anything."""

@@ -97,6 +97,12 @@ class Recommender:
         self._settings, self._clock, self._schema = settings, clock, settings.schema
         self._catalogue, self._behaviours, self._exposure = catalogue, behaviours, exposure
         self._replica = replica
+        assert settings.history_slots is not None, "filled when made"
+        self._liked = {
+            name: (source, settings.history_slots[name], self._schema.slot(name).max_len or settings.history_max)
+            for name, source in self._schema.history_slots.items()
+            if source != "item" and name in settings.history_slots
+        }
         self._candidates = Candidates(settings, catalogue, exposure, shelf)
         schema = settings.schema
         self._request_slots = [slot.name for slot in schema.slots_of(Side.REQUEST)]
@@ -132,7 +138,7 @@ class Recommender:
     def _begin(self, ask: Ask, now_us: int) -> _Task:
         context = self._context(ask.context)
         profile = self._catalogue.profile_of(ask.user)
-        person = {**profile.slots, **self._behaviours.history_of(ask.user)}
+        person = {**profile.slots, **self._behaviours.history_of(ask.user), **self._likes(ask.user)}
         person |= {name: jagged.values.tolist() for name, jagged in context.slots.items()}
         dense = {**profile.dense, **{name: column.item() for name, column in context.dense.items()}}
         request_id = _request_id(now_us)
@@ -143,6 +149,17 @@ class Recommender:
             raise NotReadyError("the catalogue is empty; send items to /v1/items first")
         hidden = self._catalogue.rows_of(self._behaviours.hidden_of(ask.user, now_us))
         return _Task(ask, request_id, now_us, person, dense, rows=_NO_ROWS, hidden=hidden)
+
+    def _likes(self, user: RawId) -> dict[str, list[int]]:
+        """What the items in a person's history are like: for each such slot the FIDs, of the oldest item first."""
+        if not self._liked:
+            return {}
+        acts = self._behaviours.acts_of(user)
+        likes = {}
+        for name, (source, kinds, length) in self._liked.items():
+            rows = self._catalogue.rows_of([act.item for act in acts if act.kind in kinds][-length:])
+            likes[name] = self._catalogue.items(rows).slot(source).values[-length:].tolist()
+        return likes
 
     def _context(self, context: Mapping[str, Any]) -> Batch:
         for name in context:
