@@ -21,9 +21,9 @@ from torch.autograd import backward
 
 from dolmen.embedding import AdaGrad, Embed, Embeddings
 from dolmen.features import Batch, Dense, Jagged, Label, Schema, Side, Slot, extract_rows
-from dolmen.models.config import config_from_dict, config_to_dict
 from dolmen.models.contract import Ability, Model, decider, encoder, retriever, scorer
 from dolmen.seeds import derive_seed, generator
+from dolmen.settings import read_settings, write_settings
 
 __all__ = ["CHECKS", "check_model", "example_batch", "example_schema"]
 
@@ -286,8 +286,8 @@ def _same_seed_same_result(bench: _Bench) -> None:
 def _config_and_state_survive_a_round_trip(bench: _Bench) -> None:
     model, embed = bench.trained()
     config = model.config
-    written = json.loads(json.dumps(config_to_dict(config)))
-    assert config_from_dict(type(config), written) == config, (
+    written = json.loads(json.dumps(write_settings(config)))
+    assert read_settings(type(config), written, "config") == config, (
         f"the config {config} comes back from {written} as another"
     )
     twin, twin_embed = bench.model(seed=bench.seed + 1)

@@ -10,7 +10,7 @@ import torch
 from dolmen.embedding import Embed
 from dolmen.errors import ConfigError
 from dolmen.features import Schema
-from dolmen.models import build, config_from_dict, config_to_dict, describe, entry, names
+from dolmen.models import build, describe, entry, names
 from dolmen.models.config import at_least, not_empty, positive
 from dolmen.models.retrieval.two_tower import TwoTowerConfig
 from dolmen.testing import example_schema
@@ -32,33 +32,20 @@ class OvenConfig:
         positive(self, "heat")
 
 
-def test_a_config_survives_json() -> None:
-    config = OvenConfig(slots=("a", "b"), heat=2, layers=(), is_hot=True)
-    assert config_from_dict(OvenConfig, json.loads(json.dumps(config_to_dict(config)))) == config
-    assert config_to_dict(OvenConfig()) == {"heat": 1.0, "layers": [2, 1], "is_hot": False, "count": 3}
-
-
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"slot": ["a"]}, "oven: unknown option 'slot'; did you mean 'slots'?"),
-        ({"slots": "a"}, r"oven.slots must be a list, got 'a'; write \['a'\]"),
-        ({"slots": ["a", 1]}, r"oven.slots\[1\] must be a text, got 1"),
-        ({"slots": []}, "OvenConfig.slots must name at least one, none twice"),
-        ({"slots": ["a", "a"]}, "OvenConfig.slots must name at least one, none twice"),
-        ({"heat": "warm"}, "oven.heat must be a number, got 'warm'"),
-        ({"heat": 0}, "OvenConfig.heat must be above 0, got 0.0"),
+        ({"slots": ()}, "OvenConfig.slots must name at least one, none twice"),
+        ({"slots": ("a", "a")}, "OvenConfig.slots must name at least one, none twice"),
+        ({"heat": 0.0}, "OvenConfig.heat must be above 0, got 0.0"),
         ({"heat": float("nan")}, "OvenConfig.heat must be above 0, got nan"),
-        ({"count": True}, "oven.count must be an integer, got True"),
-        ({"count": 1.0}, "oven.count must be an integer, got 1.0"),
         ({"count": 0}, "OvenConfig.count must be at least 1, got 0"),
-        ({"layers": [4, 0]}, r"OvenConfig.layers must be at least 1, got \(4, 0\)"),
-        ({"is_hot": 1}, "oven.is_hot must be true or false, got 1"),
+        ({"layers": (4, 0)}, r"OvenConfig.layers must be at least 1, got \(4, 0\)"),
     ],
 )
 def test_a_bad_option_is_named_with_its_mend(options: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        config_from_dict(OvenConfig, options, "oven")
+        OvenConfig(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", names())
@@ -79,9 +66,9 @@ def test_an_unknown_model_or_option_offers_the_nearest(make_embed: MakeEmbed) ->
     embed = make_embed(example_schema())
     with pytest.raises(ConfigError, match="there is no model 'deepfn'; did you mean 'deepfm'"):
         build("deepfn", {}, embed)
-    with pytest.raises(ConfigError, match=r"model\.deepfm: unknown option 'hiden'; did you mean 'hidden'"):
+    with pytest.raises(ConfigError, match=r"model\.deepfm: unknown setting 'hiden'; did you mean 'hidden'"):
         build("deepfm", {"hiden": [3]}, embed)
-    with pytest.raises(ConfigError, match=r"model\.joint\.ranker_options: unknown option 'hiden'"):
+    with pytest.raises(ConfigError, match=r"model\.joint\.ranker_options: unknown setting 'hiden'"):
         build("joint", {"ranker_options": {"hiden": [3]}}, embed)
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from dolmen.errors import ConfigError
 from dolmen.features import Label, Schema, Slot
-from dolmen.serving import ServeSettings
 
 
 @pytest.mark.parametrize(
@@ -37,15 +36,6 @@ def test_a_setting_that_cannot_be_is_refused_by_name(settings: Any, changes: dic
 def test_other_machines_may_ask_where_there_is_a_token(settings: Any) -> None:
     assert dataclasses.replace(settings, host="0.0.0.0", token="a" * 16).host == "0.0.0.0"
     assert dataclasses.replace(settings, host="::1").token is None
-
-
-def test_an_unknown_setting_is_offered_the_nearest(settings: Any) -> None:
-    values = {name: getattr(settings, name) for name in ("schema", "log_folder", "snapshot_folder", "state_folder")}
-    assert ServeSettings.from_dict({**values, "port": 1}).port == 1
-    with pytest.raises(ConfigError, match="unknown setting 'prot'; did you mean 'port'"):
-        ServeSettings.from_dict({**values, "prot": 1})
-    with pytest.raises(ConfigError, match="log_folder"):
-        ServeSettings.from_dict({"schema": values["schema"]})
 
 
 def test_histories_and_hidden_kinds_follow_the_labels(settings: Any) -> None:

@@ -8,7 +8,7 @@ from dolmen.datasets import movielens_1m, movielens_100k, simulated
 from dolmen.datasets.dataset import Dataset, DatasetInfo
 from dolmen.datasets.entry import Entry
 from dolmen.errors import DataError
-from dolmen.features.schema import suggestion
+from dolmen.settings import suggestion
 
 __all__ = ["describe", "load", "names", "where"]
 

@@ -22,8 +22,8 @@ from dolmen.demo.setup import DemoOptions
 
 __all__ = ["DemoReport", "Measured", "machine", "make_report"]
 
-_COURSES: Final = {"served": "served", "online": "online_since", "frozen": "frozen"}
-"""Our names for the trainer's courses; the last two are judged on the same examples, those after the freeze."""
+_COURSES: Final = {"served": "served_since", "online": "online_since", "frozen": "frozen"}
+"""Our names for the trainer's courses. All are judged on the same examples: those after the freeze, the second half."""
 _MEASURES: Final = ("auc", "log_loss", "calibration_ratio")
 
 
@@ -34,8 +34,9 @@ class DemoReport:
 
     ``events``: counts from the replay (sent, acknowledged), the joiner (joined, waiting) and the trainer (trained).
     ``accounts_close``: every acknowledged impression is an example, a sampled-away negative or still waiting, and every
-    acknowledged action was seen by the joiner. ``progressive``: AUC, log loss and calibration of the online and of the
-    frozen parameters over the same examples, the second half; ``served`` over all, as people were answered.
+    acknowledged action was seen by the joiner. ``progressive``: AUC, log loss and calibration over the second half, of
+    what was answered (``served``), of the parameters just before they learned each example (``online``), and of the copy
+    that stopped learning at half time (``frozen``).
     """
 
     dataset: str

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dolmen.errors import SchemaError
-from dolmen.features.schema import Schema, suggestion
+from dolmen.features.schema import Schema
+from dolmen.settings import suggestion
 
 __all__ = ["Batch", "Jagged", "examples_schema"]
 

@@ -5,7 +5,6 @@ No vocabulary is ever built. A slot takes raw ids, today's and tomorrow's; the s
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import tomllib
@@ -19,6 +18,7 @@ from typing import Any, Final, final
 from dolmen.clock import parse_duration_us
 from dolmen.errors import SchemaError
 from dolmen.features.fids import SLOT_NUMBER_MAX
+from dolmen.settings import suggestion
 
 __all__ = ["Dense", "Label", "Schema", "Side", "Slot"]
 
@@ -306,14 +306,6 @@ class Schema:
         """Read the ``[[schema.slot]]``, ``[[schema.dense]]`` and ``[[schema.label]]`` tables of a TOML file."""
         with Path(path).open("rb") as file:
             return cls.from_dict(tomllib.load(file).get("schema", {}))
-
-
-def suggestion(name: str, known: Mapping[str, object] | list[str]) -> str:
-    """The tail of an error about an unknown name: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known are {', '.join(sorted(known)) or 'none'}"
 
 
 def _side(name: str, value: str) -> Side:

@@ -41,7 +41,7 @@ class GraphIndex:
         *,
         connectivity: int = 16,
         expansion_add: int = 64,
-        expansion_search: int = 400,
+        expansion_search: int = 200,
         rebuild_after: float = 4.0,
     ) -> None:
         if dim < 1:

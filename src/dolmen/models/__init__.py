@@ -1,6 +1,5 @@
 """Models: one file each, one contract for all, and a registry that knows them by name."""
 
-from dolmen.models.config import config_from_dict, config_to_dict
 from dolmen.models.contract import (
     Ability,
     Decides,
@@ -31,8 +30,6 @@ __all__ = [
     "Retrieves",
     "Scores",
     "build",
-    "config_from_dict",
-    "config_to_dict",
     "decider",
     "describe",
     "encoder",

@@ -14,13 +14,12 @@ import torch
 
 from dolmen.embedding import Embed
 from dolmen.errors import ConfigError
-from dolmen.features.schema import suggestion
-from dolmen.models.config import config_from_dict, config_to_dict
 from dolmen.models.contract import Ability, Model, retriever, scorer
 from dolmen.models.joint import Joint, JointConfig
 from dolmen.models.ranking.deepfm import DeepFM, DeepFMConfig
 from dolmen.models.retrieval.two_tower import TwoTower, TwoTowerConfig
 from dolmen.seeds import derive_seed
+from dolmen.settings import read_settings, suggestion, write_settings
 
 __all__ = ["Entry", "Job", "build", "describe", "entry", "names"]
 
@@ -89,7 +88,7 @@ def build(name: str, options: Mapping[str, Any], embed: Embed, *, seed: int = 0)
         SchemaError: the options name a slot, dense feature or label that the schema does not have.
     """
     one = entry(name)
-    config = config_from_dict(one.config, options, f"model.{name}")
+    config = read_settings(one.config, options, f"model.{name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "model", name))
         return one.make(config, embed)
@@ -99,7 +98,7 @@ def describe(model: Model) -> dict[str, Any]:
     """The name and every option of a model that ``build`` made: what a snapshot keeps to build it again."""
     for name, one in _MODELS.items():
         if type(model) is one.model:
-            return {"name": name, "options": config_to_dict(model.config)}
+            return {"name": name, "options": write_settings(model.config)}
     raise ConfigError(f"{type(model).__name__} is not in the registry; its snapshot could not be loaded again")
 
 
@@ -110,7 +109,7 @@ def _make_joint(config: JointConfig, embed: Embed) -> Model:
         ("retriever", config.retriever, config.retriever_options),
     ):
         one = entry(name)
-        parts[part] = one.make(config_from_dict(one.config, options, f"model.joint.{part}_options"), embed)
+        parts[part] = one.make(read_settings(one.config, options, f"model.joint.{part}_options"), embed)
     return Joint(config, scorer(parts["ranker"]), retriever(parts["retriever"]))
 
 

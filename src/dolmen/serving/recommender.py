@@ -21,7 +21,6 @@ from dolmen.clock import Clock
 from dolmen.errors import DolmenError, NotReadyError, SchemaError
 from dolmen.events import Features, Impression
 from dolmen.features import Batch, Jagged, RawId, Side, extract_rows
-from dolmen.features.schema import suggestion
 from dolmen.models import Ability, scorer
 from dolmen.serving.behaviours import Behaviours
 from dolmen.serving.candidates import Candidates, Field, Wish
@@ -31,6 +30,7 @@ from dolmen.serving.policy import Place, compose
 from dolmen.serving.replica import Replica
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.shelf import Shelf
+from dolmen.settings import suggestion
 from dolmen.training.snapshot import Parameters
 
 __all__ = ["Ask", "Recommender", "Slate"]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 from dolmen.clock import parse_duration_us
 from dolmen.errors import ConfigError
 from dolmen.features import Schema
-from dolmen.features.schema import suggestion
+from dolmen.settings import suggestion
 
 __all__ = ["ALWAYS", "IndexKind", "ServeSettings", "is_loopback"]
 
@@ -178,22 +177,6 @@ class ServeSettings:
         """``hide`` in microseconds; "always" is longer than any clock runs."""
         assert self.hide is not None, "filled when made"
         return {kind: 1 << 61 if one == ALWAYS else parse_duration_us(one) for kind, one in self.hide.items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ServeSettings:
-        """Settings by name, as they stand in a file.
-
-        Raises:
-            ConfigError: an unknown name, which gets the nearest known one offered, or a value out of range.
-        """
-        known = [one.name for one in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(f"serving: unknown setting {name!r}{suggestion(name, known)}")
-        try:
-            return cls(**values)
-        except TypeError as problem:
-            raise ConfigError(f"serving: {problem}") from None
 
 
 @functools.lru_cache(maxsize=64)

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from dolmen.features.schema import suggestion
+from dolmen.settings import suggestion
 
 __all__ = [
     "ATTRIBUTES_MAX",

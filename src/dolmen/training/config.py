@@ -5,14 +5,11 @@ What only changes when things are shipped or written (sync, snapshots, status) i
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from dolmen.clock import parse_duration_us
 from dolmen.errors import ConfigError
-from dolmen.features.schema import suggestion
 
 __all__ = ["TrainConfig"]
 
@@ -73,23 +70,3 @@ class TrainConfig:
                 raise ConfigError(f"train.{name}: {problem}") from None
             if duration_us == 0:
                 raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values by name, ready for JSON or TOML."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of ``to_dict``.
-
-        Raises:
-            ConfigError: an unknown name, which gets the nearest known one offered, or a value out of range.
-        """
-        known = [one.name for one in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(f"train: unknown setting {name!r}{suggestion(name, known)}")
-        try:
-            return cls(**values)
-        except TypeError as problem:
-            raise ConfigError(f"train: {problem}") from None

@@ -1,11 +1,11 @@
 """Progressive evaluation: predict first, learn after, on the same stream; so every example is a test example once.
 
-Four courses are judged side by side:
+Five courses are judged side by side:
 
 - ``served``: the probabilities that people were answered with, which is what counts;
 - ``online``: the trainer's own parameters just before they learn the example;
 - ``frozen``: a copy that stopped learning at some moment, which shows what learning on is worth;
-- ``online_since``: the online course over exactly the examples that the frozen one was judged on.
+- ``online_since``, ``served_since``: those courses over exactly the examples that the frozen one was judged on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dolmen.models import Model, scorer
 
 __all__ = ["Judge"]
 
-_COURSES: Final = ("served", "online", "frozen", "online_since")
+_COURSES: Final = ("served", "online", "frozen", "online_since", "served_since")
 
 
 @final
@@ -44,12 +44,13 @@ class Judge:
         """Judge everybody on ``batch``; ``model`` has not learned it yet."""
         labels = batch.labels[self.label].numpy()
         weights = (batch.weights / batch.sampling_rates).numpy()
-        online = _probabilities(model, batch)
+        online, served = _probabilities(model, batch), batch.served_probabilities.numpy()
         self.courses["online"].update(online, labels, weights)
         if self.frozen is not None:
             self.courses["frozen"].update(_probabilities(self.frozen, batch), labels, weights)
             self.courses["online_since"].update(online, labels, weights)
-        self.courses["served"].update(batch.served_probabilities.numpy(), labels, weights)  # NaN: not served
+            self.courses["served_since"].update(served, labels, weights)
+        self.courses["served"].update(served, labels, weights)  # NaN: not served
 
     def restart(self) -> None:
         """Forget what was seen."""

@@ -28,6 +28,7 @@ from dolmen.events import Examples, Log, Record, Topic, decode_examples
 from dolmen.features import Batch, Schema
 from dolmen.models import Ability, Model, describe
 from dolmen.seeds import derive_seed
+from dolmen.settings import read_settings, write_settings
 from dolmen.telemetry import logger
 from dolmen.training.adam import FlatAdam
 from dolmen.training.config import TrainConfig
@@ -265,7 +266,7 @@ class Trainer:
             embeddings=self.embeddings,
             model_name=description["name"],
             model_options=description["options"],
-            train=self.config.to_dict(),
+            train=write_settings(self.config),
             version=self.version,
             offset=self.offset,
             lineage=self.lineage,
@@ -295,7 +296,7 @@ class Trainer:
             SnapshotError: the optimiser's state does not fit the model.
         """
         manifest, parameters = snapshot.manifest, snapshot.parameters
-        written = TrainConfig.from_dict(manifest.train)
+        written = read_settings(TrainConfig, manifest.train, "train")
         trainer = cls(
             parameters.model,
             parameters.embed,

@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Schema
-from dolmen.features.schema import suggestion
+from dolmen.settings import suggestion
 
 __all__ = ["chosen_label", "example_weights", "label_of", "log_loss"]
 
