@@ -51,7 +51,7 @@ class GraphIndex:
         self._rebuild_after = rebuild_after
         self._worn = 0  # replacements and removals since the graph was built
         self._updating = threading.Lock()
-        # usearch hands one scratch space to every caller from Python, so calls into it must not overlap. A thread that
+        # usearch does not promise that a removal may overlap a search, so one call is inside at a time. A thread that
         # waits for the graph holds the door: nobody who comes later overtakes it.
         self._door = threading.Lock()
         self._inside = threading.Lock()
