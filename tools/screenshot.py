@@ -46,21 +46,26 @@ _VIEWS = (
 )
 
 
-def _take_items(page: Page, genre: str | None, count: int) -> str | None:
-    """Become someone new and take ``count`` items of one genre, that of the first item where none is given."""
+def _take_items(page: Page, genre: str | None, count: int) -> str:
+    """Become someone new and take ``count`` items of one genre (the first item's if ``None``); says what was taken.
+
+    Where the slate holds none of the genre, its first item is taken, and the answer says so.
+    """
     page.get_by_role("button", name="Be someone new").click()
     page.locator("#slate li").first.wait_for()
     if genre is None:
         chips = page.locator("#slate li .chip:not(.fresh)")
         genre = chips.first.inner_text() if chips.count() else None
+    of_genre_count = 0
     for _ in range(count):
         of_genre = page.locator("#slate li button").filter(has=page.locator(".chip", has_text=genre or ""))
         target = of_genre.first if of_genre.count() else page.locator("#slate li button").first
+        of_genre_count += int(of_genre.count() > 0)
         target.focus()
         target.press("Enter")
         page.locator("#journey [data-step=learned].reached").wait_for(timeout=_LEARNED_MS)
     page.evaluate("document.activeElement.blur()")
-    return genre
+    return f"{of_genre_count} of {count} items taken are {genre}"
 
 
 def _photograph(browser: Browser, view: _View, given: argparse.Namespace) -> None:
@@ -78,7 +83,7 @@ def _photograph(browser: Browser, view: _View, given: argparse.Namespace) -> Non
     path = given.out / f"console-{view.name}.png"
     page.screenshot(path=path)
     context.close()
-    sys.stdout.write(f"{path}  ({view.width} x {view.height}, {given.clicks} items of {taken})\n")
+    sys.stdout.write(f"{path}  ({view.width} x {view.height}, {taken})\n")
 
 
 def main() -> int:

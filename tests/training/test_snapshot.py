@@ -10,6 +10,7 @@ import safetensors.torch
 
 from dolmen.errors import SnapshotError
 from dolmen.features import Label, Schema, Slot
+from dolmen.settings import write_settings
 from dolmen.training import (
     SnapshotFolder,
     Trainer,
@@ -40,7 +41,7 @@ def test_snapshot_holds_everything(world, written, rows, dense) -> None:
     assert dense(snapshot.parameters.model) == dense(trainer.model)
     assert snapshot.parameters.version == snapshot.manifest.version == 6
     assert snapshot.manifest.lineage == trainer.lineage
-    assert snapshot.manifest.train == trainer.config.to_dict()
+    assert snapshot.manifest.train == write_settings(trainer.config)
 
 
 def test_anyone_can_open_the_files(written) -> None:

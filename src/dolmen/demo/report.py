@@ -35,8 +35,8 @@ class DemoReport:
     ``events``: counts from the replay (sent, acknowledged), the joiner (joined, waiting) and the trainer (trained).
     ``accounts_close``: every acknowledged impression is an example, a sampled-away negative or still waiting, and every
     acknowledged action was seen by the joiner. ``progressive``: AUC, log loss and calibration over the second half, of
-    what was answered (``served``), of the parameters just before they learned each example (``online``), and of the copy
-    that stopped learning at half time (``frozen``).
+    what was answered (``served``), of the parameters just before they learned each example (``online``), and of the
+    copy that stopped learning at half time (``frozen``).
     """
 
     dataset: str

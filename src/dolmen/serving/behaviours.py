@@ -123,14 +123,14 @@ class Behaviours:
 
     def take_changes(self) -> Changes:
         """What changed since the last call, with the log positions that it includes."""
-        changes: list[Change] = []
         with self.lock:
             self._saving, self._dirty = self._dirty, set()
-            for raw in self._saving:
-                person = self._people[raw]
-                stored = _Stored(raw, list(person.acts), person.hidden, list(person.event_ids))
-                changes.append((PEOPLE_TABLE, key_of(raw), _encoder.encode(stored)))
-            return Changes(changes, {Topic.ACTIONS: self.tail.positions})
+            people = [self._people[raw] for raw in self._saving]
+            # Copied here and encoded outside, so that nobody's slate waits for it.
+            copies = [_Stored(one.id, list(one.acts), one.hidden.copy(), list(one.event_ids)) for one in people]
+            positions = self.tail.positions
+        changes: list[Change] = [(PEOPLE_TABLE, key_of(one.id), _encoder.encode(one)) for one in copies]
+        return Changes(changes, {Topic.ACTIONS: positions})
 
     def saved(self, *, on_disk: bool) -> None:
         """What was taken is on disk, or is not and must be taken again."""

@@ -6,7 +6,7 @@ Counts follow the topics of impressions and actions, so they survive restarts an
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, final
 
 import msgspec
@@ -140,12 +140,17 @@ class Exposure:
         """What changed since the last call, with the log positions that it includes."""
         with self.lock:
             self._saving, self._dirty = self._dirty, set()
-            changes = list(self._stored(self._saving))
-            if self.shown_count != self._saved_shown_count:
-                changes.append((TOTALS_TABLE, _SHOWN_KEY, msgspec.msgpack.encode(self.shown_count)))
-                self._saved_shown_count = self.shown_count
+            rows = np.fromiter(self._saving, dtype=np.int64)
+            columns = [column[rows].tolist() for column in (self._shown, self._acted, self._weights, self._times_us)]
+            shown_count = self.shown_count
             positions = {Topic.IMPRESSIONS: self.shown_tail.positions, _ACTIONS_POSITION: self.acted_tail.positions}
-            return Changes(changes, positions)
+        ids = [self._catalogue.ids[row] for row in rows.tolist()]
+        stored = [_Stored(*values) for values in zip(ids, *columns, strict=True)]
+        changes: list[Change] = [(COUNTS_TABLE, key_of(one.id), msgspec.msgpack.encode(one)) for one in stored]
+        if shown_count != self._saved_shown_count:
+            changes.append((TOTALS_TABLE, _SHOWN_KEY, msgspec.msgpack.encode(shown_count)))
+            self._saved_shown_count = shown_count
+        return Changes(changes, positions)
 
     def saved(self, *, on_disk: bool) -> None:
         """What was taken is on disk, or is not and must be taken again."""
@@ -154,18 +159,6 @@ class Exposure:
                 self._dirty |= self._saving
                 self._saved_shown_count = -1
             self._saving = set()
-
-    def _stored(self, rows: Iterable[int]) -> Iterator[Change]:
-        for row in rows:
-            raw = self._catalogue.ids[row]
-            stored = _Stored(
-                raw,
-                int(self._shown[row]),
-                int(self._acted[row]),
-                float(self._weights[row]),
-                int(self._times_us[row]),
-            )
-            yield COUNTS_TABLE, key_of(raw), msgspec.msgpack.encode(stored)
 
     def _show(self, slates: Sequence[Sequence[RawId]]) -> None:
         self.shown_count += sum(map(len, slates))
