@@ -146,7 +146,7 @@ def test_items_that_change_again_and_again_take_no_more_room(settings: Any, log:
     for number in range(300):
         change = CatalogueChange("item", number % 3, {"genres": [f"g{number}", "b", "c"]})
         catalogue.tail.wrote(log.append(Topic.CATALOGUE, [encode(change)]), [change])
-    column = catalogue._features._slots["genres"]
+    column = catalogue._features.slots["genres"]
     assert len(column._values) <= 64
     assert catalogue.items(np.arange(3)).slot("genres").lengths.tolist() == [3, 3, 3]
     state.close()

@@ -125,6 +125,12 @@ class Catalogue:
         with self.lock:
             return self._features.take(rows)
 
+    def fids(self, slot: str, rows: Rows) -> list[int]:
+        """The FIDs of one item slot for these rows, one after the other."""
+        with self.lock:
+            fids: list[int] = self._features.slots[slot].take(rows).values.tolist()
+            return fids
+
     def take_changed_rows(self) -> Rows:
         """Rows added, changed or removed since the last call."""
         with self.lock:
@@ -250,12 +256,12 @@ class _Columns:
     """The item side of many items, by row. Values of a changed row are appended; the old ones are swept in time."""
 
     def __init__(self, schema: Schema) -> None:
-        self._slots = {slot.name: _Ragged() for slot in schema.slots_of(Side.ITEM)}
+        self.slots = {slot.name: _Ragged() for slot in schema.slots_of(Side.ITEM)}
         self._dense = {one.name: np.zeros(16, dtype=np.float32) for one in schema.dense_of(Side.ITEM)}
 
     def put(self, rows: Rows, batch: Batch) -> None:
         """Set the features of ``rows``, each once."""
-        for name, column in self._slots.items():
+        for name, column in self.slots.items():
             jagged = batch.slot(name)
             column.put(rows, jagged.values.numpy(), jagged.offsets.numpy())
         end = int(rows.max()) + 1
@@ -268,7 +274,7 @@ class _Columns:
         """The features of ``rows``, in their order."""
         return Batch(
             size=len(rows),
-            slots={name: column.take(rows) for name, column in self._slots.items()},
+            slots={name: column.take(rows) for name, column in self.slots.items()},
             dense={name: torch.from_numpy(values[rows]) for name, values in self._dense.items()},
         )
 

@@ -136,11 +136,13 @@ class Recommender:
         return [next(slates) if outcome is None else outcome for outcome in outcomes]
 
     def _begin(self, ask: Ask, now_us: int) -> _Task:
-        context = self._context(ask.context)
         profile = self._catalogue.profile_of(ask.user)
         person = {**profile.slots, **self._behaviours.history_of(ask.user), **self._likes(ask.user)}
-        person |= {name: jagged.values.tolist() for name, jagged in context.slots.items()}
-        dense = {**profile.dense, **{name: column.item() for name, column in context.dense.items()}}
+        dense = dict(profile.dense)
+        if ask.context or self._request_slots or self._request_dense:
+            context = self._context(ask.context)
+            person |= {name: jagged.values.tolist() for name, jagged in context.slots.items()}
+            dense |= {name: column.item() for name, column in context.dense.items()}
         request_id = _request_id(now_us)
         if ask.items is not None:
             rows = np.array([self._catalogue.row_or_absent(raw) for raw in ask.items], dtype=np.int64)
@@ -158,7 +160,7 @@ class Recommender:
         likes = {}
         for name, (source, kinds, length) in self._liked.items():
             rows = self._catalogue.rows_of([act.item for act in acts if act.kind in kinds][-length:])
-            likes[name] = self._catalogue.items(rows).slot(source).values[-length:].tolist()
+            likes[name] = self._catalogue.fids(source, rows)[-length:]
         return likes
 
     def _context(self, context: Mapping[str, Any]) -> Batch:
@@ -322,7 +324,10 @@ def _tiled(people: Sequence[list[int]], counts: Sequence[int], size: int) -> Jag
     """The FIDs of each person, once for each of the person's items."""
     offsets = np.zeros(size + 1, dtype=np.int64)
     np.cumsum(np.repeat([len(fids) for fids in people], counts), out=offsets[1:])
-    tiles = [np.tile(np.array(fids, dtype=np.int64), count) for fids, count in zip(people, counts, strict=True)]
+    tiles = [
+        np.broadcast_to(np.array(fids, dtype=np.int64), (count, len(fids))).reshape(-1)
+        for fids, count in zip(people, counts, strict=True)
+    ]
     return Jagged(torch.from_numpy(np.concatenate(tiles)), torch.from_numpy(offsets))
 
 

@@ -116,7 +116,7 @@ class ServeSettings:
     popularity_half_life: str = "7d"
     model_from_version: int = 1
     uncorrected_negative_rate: float = 1.0
-    refresh_items_per_second: int = 2_000
+    refresh_items_per_second: int = 1_000
     queue_max: int = 64
     queue_wait_max: str = "500ms"
     score_together_max: int = 8

@@ -27,8 +27,8 @@ __all__ = ["Shelf"]
 
 _log = logger(__name__)
 _ENCODE_TOGETHER: Final = 256  # a few milliseconds of work, between which requests get their turn
-_TURN_SECONDS: Final = 0.1
-_MOVED: Final = 0.02  # of a vector's length: below this its place among the neighbours is the same
+_TURN_SECONDS: Final = 0.25  # as often as deltas come
+_MOVED: Final = 0.05  # of a vector's length: below this its place among the neighbours is the same
 
 
 @final
