@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import threading
 import time
@@ -70,7 +71,7 @@ class _Demo:
 
     def prepare(self, stack: ExitStack) -> None:
         """Write the configuration and start the stages; ``stack`` stops them."""
-        self._console.print(f"[bold]{self._dataset!r}[/bold]", highlight=False)
+        self._console.print(f"[bold]{self._dataset!r}[/bold]", highlight=False, soft_wrap=True)
         self._notes = DemoNotes(self._options)
         self._log_folder.mkdir(exist_ok=True)
         lines = stack.enter_context((self._log_folder / "demo.log").open("a"))
@@ -80,7 +81,8 @@ class _Demo:
             config_path.write_text(configuration(self._options, self._dataset))
         else:
             self._console.print(
-                f"Going on in {self._options.state}/ after slate {self._notes.slate_count_done:,}; --fresh starts anew."
+                f"Going on in {self._options.state}/ after slate {self._notes.slate_count_done:,}; --fresh starts anew.",
+                soft_wrap=True,
             )
         config = Config.from_toml(config_path)
         self._supervisor = stack.enter_context(Supervisor(stages_of(config_path), log_folder=self._log_folder))
@@ -93,6 +95,7 @@ class _Demo:
             if not self._stop.is_set():
                 self._catalogue = Catalogue(self._client, self._dataset)
                 self._catalogue.add_users()
+                self._catalogue.move_to(self._next_time_us())
                 self._notes.save(self._notes.slate_count_done)
         if not self._stop.is_set():
             report = self._replay()
@@ -105,6 +108,11 @@ class _Demo:
             return 0
         self._console.print("Stopping; the next start goes on from here.")
         return 130 if self._options.headless else 0
+
+    def _next_time_us(self) -> int:
+        """When the next slate was shown; the data's end if none is left."""
+        left = itertools.islice(self._dataset.slates(), self._notes.slate_count_done, None)
+        return next((slate.time_us for slate in left), 1 << 62)
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS
@@ -170,7 +178,7 @@ class _Demo:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(report.to_json())
-            self._console.print(f"report: {path}")
+            self._console.print(f"report: {path}", soft_wrap=True)
 
 
 @contextmanager

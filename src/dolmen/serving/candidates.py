@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from dolmen.features import Batch
+from dolmen.indexes import Vectors
 from dolmen.models import Ability, retriever
 from dolmen.seeds import derive_seed
 from dolmen.serving.catalogue import Catalogue, Rows
@@ -46,11 +47,15 @@ class Wish:
 @final
 @dataclass(frozen=True)
 class Field:
-    """Distinct ``rows`` to score. ``competes`` is false for those that were only drawn: they do not win by rank."""
+    """Distinct ``rows`` to score. ``competes`` is false for those that were only drawn: they do not win by rank.
+
+    ``affinities``: each item's inner product with the nearest of the person's interests; 0 where nothing retrieves.
+    """
 
     rows: Rows
     competes: NDArray[np.bool_]
     drawn: Draw
+    affinities: NDArray[np.float64]
 
 
 @final
@@ -78,24 +83,21 @@ class Candidates:
 
     def fields(self, wishes: Sequence[Wish], people: Batch, parameters: Parameters | None) -> list[Field]:
         """The field for each wish; ``people`` has one example for each, ``parameters`` retrieve if they can."""
-        near = self._nearest(wishes, people, parameters)
         alive = self._catalogue.alive()
-        return [self._field(wish, rows, alive) for wish, rows in zip(wishes, near, strict=True)]
-
-    def _nearest(self, wishes: Sequence[Wish], people: Batch, parameters: Parameters | None) -> list[Rows]:
-        """Rows by nearness, for each wish; may hold hidden ones, and -1."""
         if parameters is None or Ability.RETRIEVES not in parameters.model.abilities:
-            return [_NO_ROWS] * len(wishes)
+            return [self._field(wish, None, alive) for wish in wishes]
         with torch.inference_mode():
             queries = retriever(parameters.model).queries(people).numpy()  # (wish, interest, dim)
-        found: list[Rows] = []
-        for wish, interests in zip(wishes, queries, strict=True):
-            count = self._settings.candidate_count + min(len(wish.hidden), _HIDDEN_FETCH_MAX)
-            rows, scores = self._shelf.search(interests, count)
-            found.append(rows[0] if len(rows) == 1 else _merged(rows, scores))
-        return found
+        return [self._field(wish, interests, alive) for wish, interests in zip(wishes, queries, strict=True)]
 
-    def _field(self, wish: Wish, near: Rows, alive: NDArray[np.bool_]) -> Field:
+    def _nearest(self, wish: Wish, interests: Vectors) -> Rows:
+        """Rows by nearness; may hold hidden ones, and -1."""
+        count = self._settings.candidate_count + min(len(wish.hidden), _HIDDEN_FETCH_MAX)
+        rows, scores = self._shelf.search(interests, count)
+        return rows[0] if len(rows) == 1 else _merged(rows, scores)
+
+    def _field(self, wish: Wish, interests: Vectors | None, alive: NDArray[np.bool_]) -> Field:
+        near = self._nearest(wish, interests) if interests is not None else _NO_ROWS
         settings = self._settings
         usable = alive.copy()
         usable[wish.hidden] = False
@@ -109,7 +111,8 @@ class Candidates:
         chosen = competes.copy()
         chosen[list(drawn.rows)] = True
         rows = np.flatnonzero(chosen)
-        return Field(rows, competes[rows], drawn)
+        affinities = np.zeros(len(rows)) if interests is None else self._shelf.affinities(interests, rows)
+        return Field(rows, competes[rows], drawn, affinities)
 
 
 def _only(rows: Rows, usable: NDArray[np.bool_]) -> Rows:

@@ -275,9 +275,14 @@ class Recommender:
 
     def _places(self, task: _Task, scores: NDArray[np.float64]) -> list[Place]:
         """Which of the task's rows stand where; ``Place.row`` counts within the task here."""
-        order = np.argsort(-scores, kind="stable")
         if task.field is None:
+            order = np.argsort(-scores, kind="stable")
             return [Place(int(place), 1.0, explored=False) for place in order]
+        # How likely it is liked once it is looked at, times how likely this person looks at it at all: the ranker has
+        # only seen what was shown, the retriever tells an item from the whole catalogue.
+        order = np.argsort(
+            np.logaddexp(0.0, -scores) - self._settings.affinity_weight * task.field.affinities, kind="stable"
+        )
         order = order[task.field.competes[order]]
         place_of = {row: place for place, row in enumerate(task.rows.tolist())}
         places = compose(task.rows[order].tolist(), task.field.drawn)

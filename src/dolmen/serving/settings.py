@@ -23,6 +23,7 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "port": (0, 65535),
     "candidate_count": (1, 10_000),
     "popular_count": (0, 10_000),
+    "affinity_weight": (0.0, 100.0),
     "slate_max": (1, 1000),
     "explore_share": (0.0, 1.0),
     "explore_below": (0, 1_000_000),
@@ -66,6 +67,8 @@ class ServeSettings:
         candidate_count: items that retrieval proposes for ranking. With 100 and the popular ones beside them, a slate
             takes about 4 ms of one core.
         popular_count: popular items that are ranked beside them, so that a young retriever does no harm.
+        affinity_weight: recommended items are sorted by ln(probability) + this times the inner product of person and
+            item that retrieval found them by; 0 leaves the order to the ranker alone.
         slate_max: items in one recommended slate.
         explore_share: the odds with which each position of a slate goes to a new item.
         explore_below: an item counts as new until it was shown so many times.
@@ -105,6 +108,7 @@ class ServeSettings:
     index: IndexKind = IndexKind.GRAPH
     candidate_count: int = 100
     popular_count: int = 50
+    affinity_weight: float = 2.0
     slate_max: int = 100
     explore_share: float = 0.1
     explore_below: int = 20

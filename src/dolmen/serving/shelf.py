@@ -95,6 +95,16 @@ class Shelf:
             return np.full(shape, ABSENT, dtype=np.int64), np.full(shape, -np.inf, dtype=np.float32)
         return index.search(queries, k)
 
+    def affinities(self, queries: Vectors, rows: Rows) -> NDArray[np.float64]:
+        """How near each of ``rows`` is to the nearest of ``queries`` (n, d), shape (rows,); 0 where it has no vector."""
+        vectors, held = self._vectors, self._held  # grown by another thread, one after the other
+        found = np.zeros(len(rows))
+        has = rows < min(len(held), len(vectors))
+        has[has] = held[rows[has]]
+        if queries.shape[1] == vectors.shape[1]:
+            found[has] = (vectors[rows[has]] @ queries.T).max(axis=1)
+        return found
+
     def similar(self, row: int, k: int) -> tuple[Rows, Vectors]:
         """The items nearest to one item, itself left out: rows and inner products, shape (count,).
 
