@@ -56,6 +56,17 @@ def test_popularity_halves_with_every_half_life(log: EmbeddedLog, parts: Any) ->
     assert exposure.popularity(_NOW_US) == pytest.approx([0.25, 0.5, 1.0, 1.5, 0.0, 0.0])
 
 
+def test_popular_items_stand_in_order_however_popular_they_are(serve: Any) -> None:
+    served = serve(explore_share=0.0)
+    served.add_items(range(5))
+    for item, count in ((3, 900), (1, 800)):
+        for _ in range(count // 100):
+            events = [{"user": "crowd", "item": item, "kind": "click"}] * 100
+            assert served.post("/v1/events", {"events": events}).status_code == 202
+    served.add_items([5])  # the lists of popular items are made anew when the catalogue grows
+    assert [one["item"] for one in served.recommend("newcomer", 2)["items"]] == [3, 1]
+
+
 def test_rates_start_at_the_average_and_learn_from_what_is_shown(log: EmbeddedLog, parts: Any) -> None:
     _, _, exposure = parts
     show(log, exposure, 0, 1, times=200)

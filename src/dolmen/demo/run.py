@@ -81,7 +81,7 @@ class _Demo:
             config_path.write_text(configuration(self._options, self._dataset))
         else:
             self._console.print(
-                f"Going on in {self._options.state}/ after slate {self._notes.slate_count_done:,}; --fresh starts anew.",
+                f"Going on in {self._options.state}/ after slate {self._notes.slate_count_done:,}; --fresh starts anew",
                 soft_wrap=True,
             )
         config = Config.from_toml(config_path)

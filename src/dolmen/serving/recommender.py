@@ -187,7 +187,7 @@ class Recommender:
         for task in tasks:
             end = start + len(task.rows)
             scores, probabilities = self._judged(task.rows, None if logits is None else logits[start:end])
-            places = self._places(task, scores)
+            places = self._places(task, scores, is_by_model=logits is not None)
             chosen = [start + place.row for place in places]
             impression = self._impression(
                 task,
@@ -273,16 +273,15 @@ class Recommender:
         popularity[is_known] = self._candidates.popularity[rows[is_known]]
         return popularity, self._exposure.rates(rows)
 
-    def _places(self, task: _Task, scores: NDArray[np.float64]) -> list[Place]:
+    def _places(self, task: _Task, scores: NDArray[np.float64], *, is_by_model: bool) -> list[Place]:
         """Which of the task's rows stand where; ``Place.row`` counts within the task here."""
+        if task.field is not None and is_by_model:
+            # How likely it is liked once it is looked at, times how likely this person looks at it at all: the ranker
+            # has only seen what was shown, the retriever tells an item from the whole catalogue.
+            scores = self._settings.affinity_weight * task.field.affinities - np.logaddexp(0.0, -scores)
+        order = np.argsort(-scores, kind="stable")
         if task.field is None:
-            order = np.argsort(-scores, kind="stable")
             return [Place(int(place), 1.0, explored=False) for place in order]
-        # How likely it is liked once it is looked at, times how likely this person looks at it at all: the ranker has
-        # only seen what was shown, the retriever tells an item from the whole catalogue.
-        order = np.argsort(
-            np.logaddexp(0.0, -scores) - self._settings.affinity_weight * task.field.affinities, kind="stable"
-        )
         order = order[task.field.competes[order]]
         place_of = {row: place for place, row in enumerate(task.rows.tolist())}
         places = compose(task.rows[order].tolist(), task.field.drawn)

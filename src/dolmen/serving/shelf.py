@@ -96,7 +96,7 @@ class Shelf:
         return index.search(queries, k)
 
     def affinities(self, queries: Vectors, rows: Rows) -> NDArray[np.float64]:
-        """How near each of ``rows`` is to the nearest of ``queries`` (n, d), shape (rows,); 0 where it has no vector."""
+        """How near each of ``rows`` is to the nearest of ``queries`` (n, d), shape (rows,); 0 without a vector."""
         vectors, held = self._vectors, self._held  # grown by another thread, one after the other
         found = np.zeros(len(rows))
         has = rows < min(len(held), len(vectors))
