@@ -64,7 +64,7 @@ class Jagged:
     @property
     def size(self) -> int:
         """How many rows."""
-        return len(self.offsets) - 1
+        return int(self.offsets.shape[0]) - 1
 
     @property
     def lengths(self) -> Tensor:
@@ -131,9 +131,11 @@ class Batch:
     def __post_init__(self) -> None:
         defaults = {"weights": 1.0, "sampling_rates": 1.0, "served_probabilities": float("nan"), "event_times_us": 0}
         for name, default in defaults.items():
-            if len(getattr(self, name)) == 0 < self.size:
+            # ``shape[0]``, for ``len`` of a tensor goes a long way through Python, and this runs for each request.
+            count = getattr(self, name).shape[0]
+            if count == 0 < self.size:
                 object.__setattr__(self, name, torch.full((self.size,), default))
-            count = len(getattr(self, name))
+                count = self.size
             if count != self.size:
                 raise SchemaError(f"batch of {self.size} examples: {name} has {count} values")
         for name, jagged in self.slots.items():
@@ -141,8 +143,9 @@ class Batch:
                 raise SchemaError(f"batch of {self.size} examples: slot {name!r} has {jagged.size} rows")
         for kind_name in ("dense", "labels"):
             for name, column in getattr(self, kind_name).items():
-                if len(column) != self.size:
-                    raise SchemaError(f"batch of {self.size} examples: {kind_name} {name!r} has {len(column)} values")
+                if column.shape[0] != self.size:
+                    count = column.shape[0]
+                    raise SchemaError(f"batch of {self.size} examples: {kind_name} {name!r} has {count} values")
 
     def __len__(self) -> int:
         return self.size
