@@ -103,13 +103,15 @@ def assert_books_balance(report: dict[str, Any]) -> None:
 
 def test_a_headless_run_on_the_drifting_world_closes_its_books_and_beats_the_frozen_copy(tmp_path: Path) -> None:
     report_path = tmp_path / "report.json"
-    arguments = ["--data", "world-drifting", "--headless", "--events", "20000", "--report", str(report_path)]
+    arguments = ["--data", "world-drifting", "--headless", "--events", "60000", "--report", str(report_path)]
     with running_demo(tmp_path / "state", *arguments) as demo:
         report = report_of(demo, report_path)
     assert_books_balance(report)
     assert report["simulated"]
     assert report["failures"] == {"replay": 0, "recommend": 0, "first": None}
-    assert report["progressive"]["online"]["auc"] > report["progressive"]["frozen"]["auc"]
+    # Over 100,000 items the gap was 0.09; over these 60,000 tastes have drifted less. Chance moves an AUC of 30,000
+    # examples with a tenth of clicks by about 0.005.
+    assert report["progressive"]["online"]["auc"] > report["progressive"]["frozen"]["auc"] + 0.015
     assert report["progressive"]["online"]["count"] == report["progressive"]["frozen"]["count"] > 0
     assert report["staleness_seconds"]["count"] == report["events"]["actions_acknowledged"]
 
@@ -164,15 +166,16 @@ def test_control_c_leaves_no_process_and_no_lock_and_the_next_start_goes_on(tmp_
         output, _ = demo.communicate(timeout=SECONDS)
     assert demo.returncode == 0, output
     assert not any(one.is_running() for one in stages.values())
-    done = json.loads((state / "demo.json").read_text())["slate_count_done"]
+    done = slate_count_done(state)
     assert done > 0
     with running_demo(state, *arguments) as demo:
         with client_of(state) as client:
-            await_true("the earlier events and more", lambda: acknowledged(client) > 700)
+            await_true("a server", client.is_ready)
+            await_true("progress", lambda: slate_count_done(state) > done)
         demo.send_signal(signal.SIGINT)
         output, _ = demo.communicate(timeout=SECONDS)
     assert f"after slate {done:,}" in output
-    assert json.loads((state / "demo.json").read_text())["slate_count_done"] > done
+    assert slate_count_done(state) > done
 
 
 @pytest.mark.fault
@@ -197,22 +200,32 @@ def test_five_clicks_on_one_genre_raise_its_share_of_a_new_persons_next_slate(tm
     genres = dict(zip(dataset.items["id"].to_pylist(), dataset.items["genres"].to_pylist(), strict=True))
     clicks = Counter(dataset.interactions["item"].to_pylist())
     state = tmp_path / "state"
-    with running_demo(state, "--data", "movielens-100k", "--rate", "1000", "--events", "20000") as demo:
+    with running_demo(state, "--data", "movielens-100k", "--rate", "2000", "--events", "30000") as demo:
         with client_of(state) as client:
-            await_true("a taught model", lambda: acknowledged(client) >= 20_000)
+            await_true("a taught model", lambda: acknowledged(client) >= 30_000)
             await_true("nothing unread", lambda: is_caught_up(client))
-            risen = []
-            for genre in ("Children's", "Horror", "Musical", "Sci-Fi", "War"):
+            rises = {}
+            for genre, films in sorted(Counter(one for told in genres.values() for one in told).items()):
+                if films < 50:
+                    continue  # five clicks would take a tenth of them out of the slate
                 person = f"fan of {genre}"
                 before = client.recommend(person, count=20)
                 liked = sorted((item for item in genres if genre in genres[item]), key=lambda item: -clicks[item])[:5]
                 client.send([{"user": person, "item": item, "kind": "click"} for item in liked])
                 after = client.recommend(person, count=20)
                 shares = [sum(genre in genres[shown.item] for shown in slate.items) / 20 for slate in (before, after)]
-                risen.append((genre, *shares))
+                rises[genre] = shares[1] - shares[0]
         demo.send_signal(signal.SIGINT)
         demo.communicate(timeout=SECONDS)
-    assert all(after > before for _, before, after in risen), risen
+    # What was clicked is not shown again, so a genre that leads the slate already may lose its best films. Measured
+    # after 30,000 shown items: 28 of 30 people saw their genre's share rise, by 0.2 on average; half of that is asked.
+    assert len(rises) >= 10
+    assert sum(rise > 0 for rise in rises.values()) >= 0.75 * len(rises), rises
+    assert sum(rises.values()) / len(rises) >= 0.1, rises
+
+
+def slate_count_done(state: Path) -> int:
+    return int(json.loads((state / "demo.json").read_text())["slate_count_done"])
 
 
 def is_caught_up(client: Client) -> bool:
