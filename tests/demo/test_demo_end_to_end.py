@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -204,24 +205,25 @@ def test_five_clicks_on_one_genre_raise_its_share_of_a_new_persons_next_slate(tm
         with client_of(state) as client:
             await_true("a taught model", lambda: acknowledged(client) >= 30_000)
             await_true("nothing unread", lambda: is_caught_up(client))
-            rises = {}
-            for genre, films in sorted(Counter(one for told in genres.values() for one in told).items()):
-                if films < 50:
-                    continue  # five clicks would take a tenth of them out of the slate
-                person = f"fan of {genre}"
-                before = client.recommend(person, count=20)
-                liked = sorted((item for item in genres if genre in genres[item]), key=lambda item: -clicks[item])[:5]
-                client.send([{"user": person, "item": item, "kind": "click"} for item in liked])
-                after = client.recommend(person, count=20)
-                shares = [sum(genre in genres[shown.item] for shown in slate.items) / 20 for slate in (before, after)]
-                rises[genre] = shares[1] - shares[0]
+            rises = []
+            draw = random.Random(0)
+            for genre, count in sorted(Counter(one for told in genres.values() for one in told).items()):
+                known = sorted((item for item in genres if genre in genres[item]), key=lambda item: -clicks[item])[:60]
+                for person in (f"fan {number} of {genre}" for number in range(2 if count >= 50 else 0)):
+                    before = client.recommend(person, count=20)
+                    liked = draw.sample(known, 5)
+                    client.send([{"user": person, "item": item, "kind": "click"} for item in liked])
+                    after = client.recommend(person, count=20)
+                    shares = [sum(genre in genres[shown.item] for shown in one.items) / 20 for one in (before, after)]
+                    rises.append((genre, shares[1] - shares[0]))
         demo.send_signal(signal.SIGINT)
         demo.communicate(timeout=SECONDS)
-    # What was clicked is not shown again, so a genre that leads the slate already may lose its best films. Measured
-    # after 30,000 shown items: 28 of 30 people saw their genre's share rise, by 0.2 on average; half of that is asked.
-    assert len(rises) >= 10
-    assert sum(rise > 0 for rise in rises.values()) >= 0.75 * len(rises), rises
-    assert sum(rises.values()) / len(rises) >= 0.1, rises
+    # Films have several genres, and what was clicked is not shown again: not each person's share can rise. Measured in
+    # one run of 30,000 shown items: it rose for 23 of 28 people, fell for 3, and rose by 0.26 on average.
+    assert len(rises) >= 20
+    assert sum(rise > 0 for _, rise in rises) >= 0.6 * len(rises), rises
+    assert sum(rise < 0 for _, rise in rises) <= 0.25 * len(rises), rises
+    assert sum(rise for _, rise in rises) / len(rises) >= 0.1, rises
 
 
 def slate_count_done(state: Path) -> int:

@@ -108,7 +108,7 @@ class ServeSettings:
     index: IndexKind = IndexKind.GRAPH
     candidate_count: int = 100
     popular_count: int = 50
-    affinity_weight: float = 2.0
+    affinity_weight: float = 4.0
     slate_max: int = 100
     explore_share: float = 0.1
     explore_below: int = 20
