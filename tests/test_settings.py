@@ -50,6 +50,16 @@ def test_fields_that_the_program_sets_are_no_settings() -> None:
     assert "folder" not in write_settings(Sample(folder=Path("f")), leave_out=["folder"])
 
 
+def test_a_secret_of_the_wrong_kind_is_not_repeated_in_the_error() -> None:
+    @dataclass(frozen=True)
+    class Secret:
+        token: str | None = field(default=None, repr=False)
+
+    with pytest.raises(ConfigError, match=r"secret\.token") as caught:
+        read_settings(Secret, {"token": 12345678901234567890}, "secret")
+    assert "1234567890" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

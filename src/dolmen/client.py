@@ -34,21 +34,29 @@ class Shown(msgspec.Struct, frozen=True):
 
 @final
 class Parameters(msgspec.Struct, frozen=True):
-    """What an answer knew: version, and how far into each input of the log its parameters reach."""
+    """What an answer knew: version, and how far into each input of the log its parameters reach.
+
+    ``stale``: training was not heard of for a while.
+    """
 
     version: int = 0
     newest_event_time_us: int = 0
     staleness_seconds: float | None = None
+    stale: bool = False
     positions: dict[str, int] = {}
 
 
 @final
 class Answer(msgspec.Struct, frozen=True):
-    """A slate. ``request_id`` goes with each action on it, so that the action meets what was shown."""
+    """A slate. ``request_id`` goes with each action on it, so that the action meets what was shown.
+
+    ``ranked_by``: ``model``, or ``popularity`` while nothing is learned yet.
+    """
 
     request_id: str
     items: list[Shown]
     parameters: Parameters
+    ranked_by: str = "model"
 
 
 @final
@@ -59,7 +67,7 @@ class Client:
         address: scheme, host and port.
         token: sent as a bearer token, where the server asks for one.
         timeout_seconds: for one attempt.
-        attempts_max: how often a request is tried while the server is away or overloaded.
+        attempts_max: how often a request is tried, at least 1, while the server is away or overloaded.
         connection_count: kept connections; as many as threads use this client at once.
     """
 
@@ -77,7 +85,7 @@ class Client:
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         retries = urllib3.Retry(
-            total=attempts_max,
+            total=attempts_max - 1,
             backoff_factor=0.1,
             backoff_max=2.0,
             status_forcelist=(429, 503),
@@ -121,12 +129,14 @@ class Client:
         ``learn``: false where nobody will act on the answer, such as a probe: it is recorded, and not learned from.
         """
         body = {"user": user, "count": count, "context": context or {}, "learn": learn}
-        return msgspec.json.decode(self._raw("POST", "/v1/recommend", body), type=Answer)
+        answer: Answer = _decoded(self._raw("POST", "/v1/recommend", body), Answer)
+        return answer
 
     def rank(self, user: int | str, items: Sequence[int | str], *, context: Mapping[str, Any] | None = None) -> Answer:
         """``items`` in the order in which ``user`` should see them; they count as shown."""
         body = {"user": user, "items": items, "context": context or {}}
-        return msgspec.json.decode(self._raw("POST", "/v1/rank", body), type=Answer)
+        answer: Answer = _decoded(self._raw("POST", "/v1/rank", body), Answer)
+        return answer
 
     def send(self, actions: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Send actions: ``{"user": 7, "item": 5, "kind": "click", "request_id": "…"}``.
@@ -151,7 +161,7 @@ class Client:
             return False
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return msgspec.json.decode(self._raw(method, path, body))
+        return _decoded(self._raw(method, path, body), Any)
 
     def _raw(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
         try:
@@ -165,6 +175,14 @@ class Client:
         if answer.status >= 400:
             raise _refusal(path, answer.status, answer.data)
         return answer.data
+
+
+def _decoded(data: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as problem:  # a ValidationError is one
+        message = f"what answers is no dolmen server, or another version: {problem}"
+        raise RemoteError(message, status=0, code="unreadable", retry=False) from problem
 
 
 def _refusal(path: str, status: int, data: bytes) -> RemoteError:

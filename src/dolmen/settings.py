@@ -45,7 +45,10 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed:
     for name, one in declared.items():
         if name not in values and one.default is MISSING and one.default_factory is MISSING:
             raise ConfigError(f"{where}.{name} is missing")
-    given = {name: _fit(hints[name], value, f"{where}.{name}") for name, value in values.items()}
+    given = {
+        name: _fit(hints[name], value, f"{where}.{name}", is_secret=not declared[name].repr)
+        for name, value in values.items()
+    }
     try:
         return kind(**given, **fixed)
     except ConfigError:
@@ -71,14 +74,15 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; known are {', '.join(sorted(names)) or 'none'}"
 
 
-def _fit(hint: Any, value: Any, where: str) -> Any:
+def _fit(hint: Any, value: Any, where: str, *, is_secret: bool) -> Any:
     # Strict over JSON: a list may become a tuple and a text an enum or a path, but a text never becomes a number.
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as problem:
         first = problem.errors(include_url=False)[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        raise ConfigError(f"{where}{place}: {_lower(first['msg'])}, got {value!r}") from None
+        came = "" if is_secret else f", got {value!r}"
+        raise ConfigError(f"{where}{place}: {_lower(first['msg'])}{came}") from None
     except PydanticSchemaGenerationError:
         raise AssertionError(f"{where} has a type that no file can hold; pass it as a fixed field") from None
 

@@ -183,9 +183,14 @@ class Supervisor:
             self._plan_restart(one, one.process, now)
         if now < one.restart_at:
             return one.restart_at - now
+        try:
+            self._spawn(one)
+        except OSError as problem:  # no memory, no disk, no such file: the others must still be looked after
+            _log.error("stage not started; trying again", name=one.stage.name, problem=str(problem))
+            one.restart_at = now + self._policy.wait_seconds_max
+            return self._policy.wait_seconds_max
         with self._lock:
             one.restart_count += 1
-        self._spawn(one)
         return None
 
     def _plan_restart(self, one: _Running, process: subprocess.Popen[bytes], now: float) -> None:

@@ -40,13 +40,14 @@ class Catalogue:
 
     def move_to(self, time_us: int) -> None:
         """Send the changes up to ``time_us``, in order. Time does not go back."""
-        start = self._next
-        while self._next < len(self._changes) and self._changes[self._next][0] <= time_us:
-            self._next += 1
-        if self._next > start:
+        end = self._next
+        while end < len(self._changes) and self._changes[end][0] <= time_us:
+            end += 1
+        if end > self._next:
             # An item that came and went in between is sent as gone only: one request never names an item twice.
-            latest = {change["id"]: change for _, change in self._changes[start : self._next]}
+            latest = {change["id"]: change for _, change in self._changes[self._next : end]}
             self._client.add_items(list(latest.values()))
+            self._next = end  # only now: what could not be sent is sent with the next
 
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:

@@ -80,13 +80,16 @@ class Replay:
         self._rate, self._event_count = events_per_second, event_count
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._queues: list[queue.Queue[Slate | None]] = [queue.Queue(_QUEUE_SLATES) for _ in range(_WORKERS)]
+        self._queues: list[queue.Queue[tuple[int, Slate] | None]] = [
+            queue.Queue(_QUEUE_SLATES) for _ in range(_WORKERS)
+        ]
         self._threads = [
             threading.Thread(target=self._work, args=(one,), name=f"shop {number}", daemon=True)
             for number, one in enumerate(self._queues)
         ]
         self._dispatcher = threading.Thread(target=self._dispatch, name="replay", daemon=True)
-        self._slate_count_done = slate_count_done
+        self._next_number = slate_count_done
+        self._open: set[int] = set()
         self._before_slate = before_slate if before_slate is not None else lambda _slate: None
         self.figures = ReplayFigures()
 
@@ -108,9 +111,9 @@ class Replay:
 
     @property
     def slate_count_done(self) -> int:
-        """Slates that need not be sent again. May be a few less than were sent: those under way count as unsent."""
+        """Every slate before this one was sent, with all that its person did."""
         with self._lock:
-            return max(self._slate_count_done, self._slate_count_done + self.figures.slates - _WORKERS)
+            return min(self._open, default=self._next_number)
 
     def _dispatch(self) -> None:
         sent = 0
@@ -125,26 +128,41 @@ class Replay:
             except RemoteError as problem:
                 self._failed(problem)
             sent += len(slate.items)
-            self._queues[derive_seed(0, slate.user) % _WORKERS].put(slate)
+            with self._lock:
+                number, self._next_number = self._next_number, self._next_number + 1
+                self._open.add(number)
+            self._queues[derive_seed(0, slate.user) % _WORKERS].put((number, slate))
         for one in self._queues:
             one.put(None)
         for thread in self._threads:
             thread.join()
         self.figures.finished_at = time.monotonic()
 
-    def _work(self, slates: queue.Queue[Slate | None]) -> None:
+    def _work(self, slates: queue.Queue[tuple[int, Slate] | None]) -> None:
         # Actions that are not due yet, by their time in the data; the counter keeps equal times in order.
         late: list[tuple[int, int, dict[str, Any]]] = []
         numbers = itertools.count()
-        while (slate := slates.get()) is not None:
+        shown: list[tuple[int, int]] = []  # slates whose actions may still be late: number, time of the last action
+        while (task := slates.get()) is not None:
+            number, slate = task
             request_id = self._show(slate)
             if request_id is not None:
                 for item, clicked, delay_us in zip(slate.items, slate.clicked, slate.delays_us, strict=True):
                     if clicked:
                         action = {"user": slate.user, "item": item, "kind": "click", "request_id": request_id}
                         heapq.heappush(late, (slate.time_us + delay_us, next(numbers), action))
+            shown.append((number, slate.time_us + max(slate.delays_us, default=0)))
             self._act(late, slate.time_us)
+            shown = self._close(shown, slate.time_us)
         self._act(late, None)
+        self._close(shown, None)
+
+    def _close(self, shown: list[tuple[int, int]], until_us: int | None) -> list[tuple[int, int]]:
+        """Those of ``shown`` whose last action was sent are done; the others are returned."""
+        done = {number for number, last_us in shown if until_us is None or last_us <= until_us}
+        with self._lock:
+            self._open -= done
+        return [one for one in shown if one[0] not in done]
 
     def _show(self, slate: Slate) -> str | None:
         with self._lock:

@@ -26,7 +26,7 @@ from dolmen.demo.catalogue import Catalogue
 from dolmen.demo.freshness import PROBES_PER_SECOND, Freshness, Prober
 from dolmen.demo.replay import Replay
 from dolmen.demo.report import DemoReport, Measured, make_report
-from dolmen.demo.setup import DemoNotes, DemoOptions, configuration
+from dolmen.demo.setup import DemoNotes, DemoOptions, configuration, with_port
 from dolmen.errors import NotReadyError, RemoteError
 from dolmen.telemetry import LogFormat, set_up_logs
 
@@ -80,6 +80,7 @@ class _Demo:
         if self._notes.is_new:
             config_path.write_text(configuration(self._options, self._dataset))
         else:
+            config_path.write_text(with_port(config_path.read_text(), self._options.port))
             self._console.print(
                 f"Going on in {self._options.state}/ after slate {self._notes.slate_count_done:,}; --fresh starts anew",
                 soft_wrap=True,
@@ -116,9 +117,22 @@ class _Demo:
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS
-        while not self._client.is_ready() and not self._stop.wait(0.1):
+        while not self._is_ours() and not self._stop.wait(0.1):
             if time.monotonic() > deadline or sum(self._supervisor.restart_counts().values()) > _STARTS_MAX:
-                raise NotReadyError(f"the stages did not get ready; what they say is in {self._log_folder}/*.log")
+                raise NotReadyError(
+                    f"the stages did not get ready; what they say is in {self._log_folder}/*.log (is another server on"
+                    f" {self._client.address}? --port names another port)"
+                )
+
+    def _is_ours(self) -> bool:
+        """Whether the server that answers is the one that was started here, and ready: a stranger gets no events."""
+        if not self._client.is_ready():
+            return False
+        try:
+            told = self._client.status()["stages"].get("serve")
+        except RemoteError:
+            return False
+        return told is not None and told["pid"] == self._supervisor.process_ids().get("serve")
 
     def _replay(self) -> DemoReport:
         options, client = self._options, self._client
@@ -137,11 +151,11 @@ class _Demo:
         )
         people = self._dataset.users["id"].to_pylist()
         with (
-            Client(client.address, attempts_max=0) as visitor,
+            Client(client.address, attempts_max=1) as visitor,
             Prober(visitor, people, freshness, rate=PROBES_PER_SECOND, seed=options.seed) as prober,
         ):
             self._watch(replay)
-            after = self._drain() if options.headless else client.status()
+            after = client.status() if self._stop.is_set() else self._drain()
         return make_report(
             options,
             self._dataset,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -18,7 +19,7 @@ from dolmen.clock import format_duration
 from dolmen.datasets import Dataset
 from dolmen.errors import ConfigError
 
-__all__ = ["DemoNotes", "DemoOptions", "configuration"]
+__all__ = ["DemoNotes", "DemoOptions", "configuration", "with_port"]
 
 _RATE_WATCHED: Final = 200.0  # items shown a second: slow enough to follow on the page
 _RATE_HEADLESS: Final = 1500.0
@@ -31,6 +32,7 @@ _NEGATIVE_RATE_SIMULATED: Final = (
     0.25  # the world's clicks are rare; sampling its negatives shows the correction at work
 )
 _LEARNING_RATE: Final = 0.1  # one pass over little data: twice the default gained 0.004 of AUC on MovieLens 100K
+_ABOUT: Final = "# Written by `dolmen demo`; `dolmen up --config` runs the same stages without the replay.\n"
 _OURS: Final = ("log", "trainer", "join", "serving", "logs", "dolmen.toml", "demo.json")
 
 
@@ -124,8 +126,15 @@ def configuration(options: DemoOptions, dataset: Dataset) -> str:
         "trainer": {"freeze_after_examples": max(1, _example_count(dataset, shown // 2, negative_rate))},
         "serving": {"port": options.port if options.port else _free_port(), "seed": options.seed},
     }
-    about = "# Written by `dolmen demo`; `dolmen up --config` runs the same stages without the replay.\n"
-    return about + tomli_w.dumps(values)
+    return _ABOUT + tomli_w.dumps(values)
+
+
+def with_port(text: str, port: int) -> str:
+    """The configuration in ``text``, listening on ``port``; 0 keeps what it has."""
+    values = tomllib.loads(text)
+    if port:
+        values["serving"]["port"] = port
+    return _ABOUT + tomli_w.dumps(values)
 
 
 def _window_us(options: DemoOptions, dataset: Dataset, shown: int) -> int:

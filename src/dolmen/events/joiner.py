@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final, final
 
 import msgspec
+import psutil
 
 from dolmen.clock import Clock, SystemClock, parse_duration_us
 from dolmen.errors import BadEventError, ConfigError, LogError, OffsetGoneError
@@ -223,6 +224,7 @@ class Joiner:
             "watermark_us": ledger.stream_time_us if unread > 0 else self._flowed_us(),
             "negative_rate": self.config.negative_rate,
             "state_bytes": self._state.size_bytes(),
+            "memory_bytes": psutil.Process().memory_info().rss,
         }
 
     @property
