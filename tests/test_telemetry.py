@@ -22,7 +22,7 @@ def test_each_line_is_one_json_object_with_its_fields() -> None:
     out = io.StringIO()
     set_up_logs("trainer", stream=out)
     logger("dolmen.some.module").info("snapshot published", version=7, name="a field that logging reserves")
-    logging.getLogger("another.library").warning("foreign %s", "line")
+    logging.getLogger("another.package").warning("foreign %s", "line")
     ours, foreign = map(json.loads, out.getvalue().splitlines())
     assert (ours["event"], ours["version"], ours["stage"], ours["level"]) == (
         "snapshot published",
