@@ -34,7 +34,7 @@ class TableInstant:
         return self._rows.row_end
 
     def chunks(self, begin: int = 0, end: int | None = None, *, chunk_rows: int = 65_536) -> Iterator[RowChunk]:
-        """The rows numbered from ``begin`` on and below ``end`` (all if ``None``), in order, up to ``chunk_rows`` a time.
+        """The rows numbered from ``begin`` on and below ``end`` (all if ``None``), in order, ``chunk_rows`` at a time.
 
         Raises:
             MemoryError: there was no room for a row that a writer had to save before it changed it.
