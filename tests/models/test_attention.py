@@ -24,15 +24,15 @@ def a_past(width: int = 4, *, requires_grad: bool = False) -> Past:
     return Past(vectors, torch.repeat_interleave(lengths), offsets)
 
 
-def of_each(past: Past, values: Tensor) -> list[Tensor]:
+def of_each(values: Tensor) -> list[Tensor]:
     return list(torch.split(values, LENGTHS))
 
 
 def test_the_activation_unit_is_a_network_over_q_k_their_difference_and_product() -> None:
     past, candidates = a_past(), torch.randn(len(LENGTHS), 4)
     unit = ActivationUnit(4, (6, 5), lambda _: nn.Sigmoid())
-    actual = of_each(past, unit(candidates, past))
-    for i, behaviours in enumerate(of_each(past, past.vectors)):
+    actual = of_each(unit(candidates, past))
+    for i, behaviours in enumerate(of_each(past.vectors)):
         for j, k in enumerate(behaviours):
             q = candidates[i]
             hidden = torch.sigmoid(unit.first(torch.cat([q, k, q - k, q * k])))
@@ -42,14 +42,14 @@ def test_the_activation_unit_is_a_network_over_q_k_their_difference_and_product(
 def test_softmax_is_of_each_past_alone_and_survives_large_scores() -> None:
     past = a_past()
     scores = torch.linspace(-300, 300, sum(LENGTHS))
-    for actual, own in zip(of_each(past, softmax_of_each(scores, past)), of_each(past, scores), strict=True):
+    for actual, own in zip(of_each(softmax_of_each(scores, past)), of_each(scores), strict=True):
         assert torch.allclose(actual, own.softmax(dim=0))
 
 
 def test_attention_weighs_by_scaled_inner_products() -> None:
     past, queries = a_past(), torch.randn(len(LENGTHS), 4)
-    for i, actual in enumerate(of_each(past, attend(queries, past, temperature=2.0))):
-        expected = (of_each(past, past.vectors)[i] @ queries[i] / 2).softmax(dim=0)
+    for i, actual in enumerate(of_each(attend(queries, past, temperature=2.0))):
+        expected = (of_each(past.vectors)[i] @ queries[i] / 2).softmax(dim=0)
         assert torch.allclose(actual, expected, atol=1e-6)
 
 
