@@ -108,13 +108,13 @@ def world_of(items: np.ndarray, pasts: list[list[int]], clicks: np.ndarray) -> t
 def auc_of(
     name: str, options: dict[str, object], world: tuple[Schema, Batch], make_embed: MakeEmbed, learn: Learn
 ) -> float:
-    """On the last 1000 examples, after two passes over the others."""
+    """On the last 1000 examples, after three passes over the others."""
     schema, batch = world
     embed = make_embed(schema)
     model = build(name, {"hidden": [32], "window": 500, **options}, embed)
     trained = batch.size - 1000
     order = [torch.arange(first, min(first + 64, trained)) for first in range(0, trained, 64)]
-    learn(model, embed, [batch.take(rows) for _ in range(2) for rows in order])
+    learn(model, embed, [batch.take(rows) for _ in range(3) for rows in order])
     last = batch.take(torch.arange(trained, batch.size))
     with torch.no_grad():
         return auc(model.score(last), last.labels["click"])
@@ -140,7 +140,7 @@ def test_an_interest_hidden_among_others_is_found_by_attention_and_lost_in_the_m
 def test_only_unnormalised_weights_tell_how_strong_an_interest_is(make_embed: MakeEmbed, learn: Learn) -> None:
     # Everybody likes one thing, some of them six times as much. Any mean of equal vectors is that vector.
     random = np.random.default_rng(2)
-    liked, counts = random.integers(0, 10, 3000), random.choice([1, 6], 3000)
+    liked, counts = random.integers(0, 10, 2500), random.choice([1, 6], 2500)
     world = world_of(liked, [[item] * count for item, count in zip(liked, counts, strict=True)], counts > 1)
     assert auc_of("din", {}, world, make_embed, learn) > 0.95
     # 1000 coins: the AUC of chance has a standard error of 0.018.

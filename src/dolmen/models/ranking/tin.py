@@ -70,8 +70,9 @@ class TIN(nn.Module):
                 f"slot {config.ages!r} codes the age of behaviours: its dim must be {width + 1} here (a linear weight, "
                 f"then as many columns as a behaviour has), got {embed.schema.slot(config.ages).dim}"
             )
-        # Small, as rows are at first: a code must not drown what it is added to.
-        self.codes = nn.Parameter(torch.randn(config.positions + 1, width) * 0.01) if config.has_positions else None
+        # Of length 1 or so: products of codes are what time is learned by, and of tiny ones they have no gradient.
+        codes = torch.randn(config.positions + 1, width) / math.sqrt(width)
+        self.codes = nn.Parameter(codes) if config.has_positions else None
         self.target_age = nn.Parameter(torch.zeros(width)) if config.ages is not None else None
         self.tower = ClickTower(config, self.fields, interest_count=1)
 
