@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
     parser.add_argument("--out", type=Path, help="write the JSON here, too")
     options = parser.parse_args()
-    table = Table(options.dim, optimizer=AdaGrad(0.05), seed=1)
+    table = Table(options.dim, optimizer=AdaGrad(learning_rate=0.05), seed=1)
     for begin in range(0, options.rows, 65_536):
         table.lookup_or_insert(np.arange(begin, min(begin + 65_536, options.rows)) * 7, now_us=1)
     report: dict[str, Any] = {"machine": machine(), "commit": commit(), "date": str(datetime.date.today()), "seed": 1}

@@ -39,9 +39,11 @@ class Dolmen:
     is_hashed, venv = True, None
 
     def __init__(self, dim: int, optimizer: str) -> None:
-        from dolmen.embedding import SGD, AdaGrad, Table
+        from dolmen.embedding import SGD, AdaGrad, Table  # noqa: PLC0415 - the peers do not have it
 
-        self.table = Table(dim, optimizer=AdaGrad(RATE) if optimizer == "adagrad" else SGD(RATE))
+        self.table = Table(
+            dim, optimizer=AdaGrad(learning_rate=RATE) if optimizer == "adagrad" else SGD(learning_rate=RATE)
+        )
         self.now = 0
 
     def lookup(self, ids: Any) -> Any:
@@ -168,7 +170,7 @@ class ManagedCollision(Fbgemm):
 
 
 class RecommendersAddons:
-    """TensorFlow recommenders-addons' cuckoo table, its step compiled as a graph."""
+    """TensorFlow recommenders-addons' cuckoo table."""
 
     is_hashed, venv = True, "recommenders-addons"
 
@@ -184,22 +186,20 @@ class RecommendersAddons:
         plain = legacy.Adagrad(RATE) if optimizer == "adagrad" else legacy.SGD(RATE)
         trainer = de.DynamicEmbeddingOptimizer(plain)
 
-        def step(ids: Any, grads: Any) -> Any:
-            with tf.GradientTape() as tape:
-                rows, shadow = de.embedding_lookup_unique(variable, ids, return_trainable=True, name="rows_read")
-                loss = tf.reduce_sum(rows * grads)
-            trainer.apply_gradients([(tape.gradient(loss, shadow), shadow)])
-            return rows
-
-        signature = [tf.TensorSpec([BATCH], tf.int64), tf.TensorSpec([BATCH, dim], tf.float32)]
-        self.graph = tf.function(step, input_signature=signature)
-        self.read = tf.function(variable.lookup, input_signature=signature[:1])
+        self.tf, self.de, self.variable, self.trainer = tf, de, variable, trainer
 
     def lookup(self, ids: Any) -> Any:
-        return self.read(ids).numpy()
+        return self.variable.lookup(self.tf.constant(ids)).numpy()
 
     def step(self, ids: Any, grads: Any) -> Any:
-        return self.graph(ids, grads).numpy()
+        # The library gives its trainable rows to eager code only.
+        with self.tf.GradientTape() as tape:
+            rows, shadow = self.de.embedding_lookup_unique(
+                self.variable, self.tf.constant(ids), return_trainable=True, name="rows_read"
+            )
+            loss = self.tf.reduce_sum(rows * grads)
+        self.trainer.apply_gradients([(tape.gradient(loss, shadow), shadow)])
+        return rows.numpy()
 
 
 CONTENDERS: dict[str, Any] = {
