@@ -13,6 +13,7 @@ Resident bytes a row are what the process grew by, over the rows that were made 
 optimiser state and, where there is one, the key.
 """
 
+# ruff: noqa: PLC0415 - each contender imports in an environment of its own
 import argparse
 import datetime
 import json
@@ -39,7 +40,7 @@ class Dolmen:
     is_hashed, venv = True, None
 
     def __init__(self, dim: int, optimizer: str) -> None:
-        from dolmen.embedding import SGD, AdaGrad, Table  # noqa: PLC0415 - the peers do not have it
+        from dolmen.embedding import SGD, AdaGrad, Table
 
         self.table = Table(
             dim, optimizer=AdaGrad(learning_rate=RATE) if optimizer == "adagrad" else SGD(learning_rate=RATE)
