@@ -99,33 +99,33 @@ class Twin:
 
     def admit(self, fid: int, now_us: int) -> tuple[int, int] | None:
         """Counts a sight of a FID without a row; its count and last sight if it has earned one."""
-        rule = self.rule(fid)
-        if rule.admit_after <= 1:
+        of_slot = self.rule(fid)
+        if of_slot.admit_after <= 1:
             return 1, now_us
-        match rule.admission:
+        match of_slot.admission:
             case Admission.EXACT:
                 count, last = self.pending.pop(fid, (0, now_us))
                 count, last = count + 1, max(last, now_us)
-                if count >= rule.admit_after:
+                if count >= of_slot.admit_after:
                     return count, last
                 self.pending[fid] = count, last
                 waiting = [one for one in self.pending if one >> 53 == fid >> 53]
-                if len(waiting) > rule.admission_capacity:
+                if len(waiting) > of_slot.admission_capacity:
                     del self.pending[waiting[0]]
             case Admission.SKETCH:
                 count = self.sights[fid] = min(self.sights.get(fid, 0), 14) + 1
-                if count >= rule.admit_after:
+                if count >= of_slot.admit_after:
                     return count, now_us
             case Admission.BLOOM:
                 count = self.sights.get(fid, 0) + 1
-                if count >= rule.admit_after:
+                if count >= of_slot.admit_after:
                     return count, now_us
                 self.sights[fid] = count
             case Admission.PROBABILISTIC | Admission.PROPORTIONAL:
                 sight = self.sights_in_batch[fid] = self.sights_in_batch.get(fid, 0) + 1
-                share = sight / rule.admit_after
+                share = sight / of_slot.admit_after
                 draw = (mixed((mixed(fid ^ SEED) + self.batch * 0x9E3779B97F4A7C15) % (1 << 64)) >> 11) / 2**53
-                if draw < (share if rule.admission is Admission.PROPORTIONAL else 1 - 0.05**share):
+                if draw < (share if of_slot.admission is Admission.PROPORTIONAL else 1 - 0.05**share):
                     del self.sights_in_batch[fid]
                     return 1, now_us
         return None
@@ -193,20 +193,21 @@ class Twin:
 
     def evict(self) -> int:
         count = 0
-        for slot, rule in RULES.items():
-            while rule.capacity and len(full := [fid for fid in self.rows if fid >> 53 == slot]) > rule.capacity:
-                self.erase(min(full, key=lambda fid: self.rank(self.rows[fid], rule)))
+        for slot, of_slot in RULES.items():
+            while of_slot.capacity and len(full := [fid for fid in self.rows if fid >> 53 == slot]) > of_slot.capacity:
+                self.erase(min(full, key=self.rank))
                 count += 1
         return count
 
-    def rank(self, row: Row, rule: RowRules) -> tuple[float, ...]:
-        match rule.eviction:
+    def rank(self, fid: int) -> tuple[float, ...]:
+        row, of_slot = self.rows[fid], self.rule(fid)
+        match of_slot.eviction:
             case Eviction.LRU:
                 return row.last_seen_us, row.count, row.number
             case Eviction.LFU:
                 return row.count, row.last_seen_us, row.number
             case Eviction.SCORE:
-                return math.log2(row.count + 1) + row.last_seen_us / rule.half_life_us, row.last_seen_us, row.number
+                return math.log2(row.count + 1) + row.last_seen_us / of_slot.half_life_us, row.last_seen_us, row.number
 
 
 class TableAgainstDict(RuleBasedStateMachine):

@@ -18,8 +18,8 @@ class RowRules:
     """When the ids of one slot get a row and lose it, and how fast they learn.
 
     ``admit_after``: a FID gets its row at its n-th sight (0 and 1: at once). ``admission``: how sights before it are
-    counted. ``admission_capacity``: of how many FIDs; beyond it the oldest are forgotten. ``absent``: what a FID without
-    a row reads as. ``expire_after_us``: `Table.expire` removes a row that was not seen for so long, by the time of the
+    counted. ``admission_capacity``: of how many FIDs; beyond it the oldest are forgotten. ``absent``: what a FID
+    without a row reads as. ``expire_after_us``: `Table.expire` removes a row that was not seen for so long, by the time of the
     data (0: never). ``capacity``: `Table.evict` leaves at most so many rows (0: all), and removes those that
     ``eviction`` says; ``half_life_us`` is of its score. ``learning_rate_scale``: factor on the optimiser's rate (0:
     rows stay as they begin).
@@ -64,7 +64,7 @@ class Clocks:
     """How far a table's upkeep and draws have come; with rows and rules it makes a restored table go on alike.
 
     ``step_count``, ``batch_count``: calls of `Table.apply_gradients` and `Table.lookup_or_insert`. ``eviction_count``:
-    rows that were evicted. ``sweep_us``, ``sweep_row``: the time and the place of the sweep for expired rows (-1: none).
+    rows that were evicted. ``sweep_us``, ``sweep_row``: time and place of the sweep for expired rows (-1: none is on).
     """
 
     step_count: int = 0

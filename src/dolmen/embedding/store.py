@@ -103,7 +103,7 @@ class Embeddings:
             table.begin_expiry(now_us)
 
     def maintain(self) -> Upkeep:
-        """A short turn of upkeep, for between two steps of learning: expiry that was begun, and rows beyond capacity."""
+        """A turn of upkeep, for between two steps of learning: a bit of the expiry that was begun, then eviction."""
         turns = [table.maintain() for table in self.tables.values()]
         return Upkeep(expired=sum(turn.expired for turn in turns), evicted=sum(turn.evicted for turn in turns))
 
