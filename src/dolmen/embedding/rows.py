@@ -19,8 +19,8 @@ class RowRules:
 
     ``admit_after``: a FID gets its row at its n-th sight (0 and 1: at once). ``admission``: how sights before it are
     counted. ``admission_capacity``: of how many FIDs; beyond it the oldest are forgotten. ``absent``: what a FID
-    without a row reads as. ``expire_after_us``: `Table.expire` removes a row that was not seen for so long, by the time of the
-    data (0: never). ``capacity``: `Table.evict` leaves at most so many rows (0: all), and removes those that
+    without a row reads as. ``expire_after_us``: `Table.expire` removes a row that was not seen for so long, by the time
+    of the data (0: never). ``capacity``: `Table.evict` leaves at most so many rows (0: all), and removes those that
     ``eviction`` says; ``half_life_us`` is of its score. ``learning_rate_scale``: factor on the optimiser's rate (0:
     rows stay as they begin).
     """
