@@ -1,9 +1,9 @@
 """What admission saves and costs: `python benchmarks/table/admission.py [--examples N] [--seeds N] [--out FILE]`.
 
-A stream of (user, item) with Zipf items, whose click follows the logistic truth of a user's and an item's bias. One pass
-learns it, predicting before learning; the table's rows are biases. Each way of admission, at five sights before the
-sixth makes the row (Monolith's threshold of 5), is compared with a row at once: rows, bytes, and the AUC over the second
-half of the stream. The share of ids with at most five sights is what admission should save (Monolith card, claim 7).
+A stream of (user, item) with Zipf items, whose click follows the logistic truth of a user's and an item's bias. One
+pass learns it, predicting before learning; the table's rows are biases. Each way of admission, at five sights before
+the sixth makes the row (a threshold of 5), is compared with a row at once: rows, bytes, and the AUC over the second
+half of the stream. The share of ids with at most five sights is what exact admission must save in rows.
 """
 
 import argparse
@@ -102,9 +102,8 @@ def learn(users: Any, items: Any, clicks: Any, rules: RowRules, seed: int) -> di
 
 def show(report: dict[str, Any]) -> None:
     print(f"{report['machine']}, commit {report['commit']}, {report['examples']:,} examples, threshold {THRESHOLD}")
-    print(
-        f"{'admission':15}{'rows':>10}{'saved':>8}{'rare ids':>10}{'rows, index':>13}{'waiting':>10}{'AUC':>8}{'lost':>9}"
-    )
+    heads = ("rows", 10), ("saved", 8), ("rare ids", 10), ("rows, index", 13), ("waiting", 10), ("AUC", 8), ("lost", 9)
+    print(f"{'admission':15}" + "".join(f"{head:>{width}}" for head, width in heads))
     for name in dict.fromkeys(run["admission"] for run in report["runs"]):
         runs = [run for run in report["runs"] if run["admission"] == name]
         mean = {key: statistics.fmean(run[key] for run in runs) for key in runs[0] if key not in ("seed", "admission")}
