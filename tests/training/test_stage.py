@@ -215,7 +215,7 @@ def test_model_that_the_snapshots_are_not_of_is_refused(learned, filled_log, wor
 
 def test_schema_that_the_snapshots_are_not_of_is_refused(learned, filled_log) -> None:
     other = Schema(Slot("user", dim=8), Slot("item", dim=8), Label("click"))
-    with pytest.raises(SnapshotError, match=r"is of schema \w+, asked for is \w+; a changed schema needs a new folder"):
+    with pytest.raises(ConfigError, match=r"is of schema \w+, asked for is \w+; a changed schema needs a new folder"):
         run_trainer(replace(learned, schema=other), filled_log, _never())
 
 
