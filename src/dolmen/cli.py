@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table as TextTable
 
@@ -252,10 +251,11 @@ def data_fetch(name: Annotated[str, typer.Argument(help="A name from `dolmen dat
 
 def _refuse(context: typer.Context, why: str, *names: str) -> None:
     """Refuse those of the options ``names`` that were given; beside the others they mean nothing."""
+    sources = {name: context.get_parameter_source(name) for name in names}
     given = [
         f"--{name.replace('_', '-')}"
-        for name in names
-        if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
     ]
     if given:
         raise ConfigError(f"{' and '.join(given)}: {why}")

@@ -7,11 +7,11 @@ itself what is shown. Metrics are prometheus-client's, named ``dolmen_<part>_<no
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
 from enum import StrEnum
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TextIO, final
@@ -96,12 +96,9 @@ class BoundedLines(RotatingFileHandler):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> io.TextIOWrapper:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=_open_for_owner)
-
-
-def _open_for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return TextIOWrapper(os.fdopen(descriptor, "ab"), encoding=self.encoding, errors=self.errors)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

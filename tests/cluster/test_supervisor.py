@@ -30,6 +30,20 @@ open(sys.argv[1], "a").write("down\\n")
 """
 
 
+PLAIN = """
+import os, sys, time
+open(sys.argv[1], "a").write("up\\n")
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
+open(sys.argv[1], "a").write("down\\n")
+"""
+"""Knows nothing of dolmen, and so starts at once; ends when a file is there, whatever happens to its supervisor."""
+
+
+def plain(name: str, notes: Path, may_end: Path) -> Stage:
+    return Stage(name=name, command=[sys.executable, "-c", PLAIN, str(notes), str(may_end)])
+
+
 def sleeper(name: str, notes: Path) -> Stage:
     return Stage(name=name, command=[sys.executable, "-c", SLEEPER, str(notes)])
 
@@ -85,7 +99,7 @@ def test_a_stage_that_cannot_use_its_configuration_is_not_started_again(tmp_path
         f"sys.exit({CONFIG_STATUS})"
     )
     failed = threading.Event()
-    stages = [Stage(name="join", command=[sys.executable, "-c", program]), sleeper("beside", beside)]
+    stages = [Stage(name="join", command=[sys.executable, "-c", program]), plain("beside", beside, tmp_path / "never")]
     with Supervisor(stages, policy=QUICK, log_folder=tmp_path / "logs", failed=failed.set) as supervisor:
         assert failed.wait(60)
         await_lines(beside, 1)
@@ -119,15 +133,15 @@ def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> Non
 def test_the_folder_stays_held_while_stages_of_a_killed_supervisor_finish(tmp_path: Path) -> None:
     """Else `demo --fresh` could delete the state under them."""
     state, notes, may_end = tmp_path / "state", tmp_path / "notes", tmp_path / "may-end"
-    slow = SLEEPER.replace("stop.wait()", "stop.wait()\nimport os\nwhile not os.path.exists(sys.argv[2]): pass")
     program = f"""
 import sys, threading
 from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_supervisor import plain
 from dolmen.cluster.lifetime import hold_folder
-from dolmen.cluster.supervisor import Stage, Supervisor
-command = [sys.executable, "-c", {slow!r}, {str(notes)!r}, {str(may_end)!r}]
+from dolmen.cluster.supervisor import Supervisor
 with hold_folder(Path({str(state)!r})) as held:
-    supervisor = Supervisor([Stage(name="slow", command=command)], held=[held])
+    supervisor = Supervisor([plain("slow", Path({str(notes)!r}), Path({str(may_end)!r}))], held=[held])
     supervisor.start()
     print(supervisor.process_ids()["slow"], flush=True)
     threading.Event().wait()
@@ -195,7 +209,7 @@ def test_output_of_a_stage_is_bounded_while_it_runs(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("dolmen.cluster.supervisor._LOG_BYTES_MAX", 10_000)
     notes, folder = tmp_path / "notes", tmp_path / "logs"
     talk = "for number in range(2000): print(f'line {number:05d} 100 %d', flush=True)\n"
-    stage = Stage(name="talker", command=[sys.executable, "-c", talk + SLEEPER, str(notes)])
+    stage = Stage(name="talker", command=[sys.executable, "-c", talk + PLAIN, str(notes), str(tmp_path / "never")])
     with Supervisor([stage], policy=QUICK, log_folder=folder) as supervisor:
         await_lines(notes, 1)
         assert supervisor.restart_counts() == {"talker": 0}

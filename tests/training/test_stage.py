@@ -162,6 +162,16 @@ def test_second_trainer_in_the_same_folder_is_refused(settings, log, running, ev
         pass
 
 
+def test_stopped_trainer_learns_what_the_joiner_wrote_last(settings, filled_log) -> None:
+    from threading import Event  # noqa: PLC0415
+
+    stop = Event()
+    stop.set()
+    run_trainer(settings, filled_log, stop)
+    assert _figures(filled_log)["backlog_records"] == 0
+    assert read_manifest(find_snapshot(settings.folder)).version == 60
+
+
 def _never():
     from threading import Event  # noqa: PLC0415
 

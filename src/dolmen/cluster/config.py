@@ -213,8 +213,9 @@ def _retention(values: Mapping[str, Any]) -> dict[str, Retention]:
 def _retention_of(topic: str, values: Any) -> Retention:
     """What is not named keeps its default: a shorter age does not forget who still has to read."""
     where = f"log.retention.{topic}"
-    if topic not in list(Topic):
-        raise ConfigError(f"log.retention: there is no topic {topic!r}{suggestion(topic, list(Topic))}")
+    topics = [one.value for one in Topic]
+    if topic not in topics:
+        raise ConfigError(f"log.retention: there is no topic {topic!r}{suggestion(topic, topics)}")
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where} must be a table, got {values!r}; write [{where}]")
     default = DEFAULT_RETENTION.get(topic, Retention())

@@ -80,7 +80,7 @@ class DemoNotes:
             self._clear()
         notes = self._read()
         self.is_new = not notes
-        self._plan = {
+        self._plan: dict[str, Any] = {
             "data": options.data,
             "seed": options.seed,
             "events": options.event_count,
@@ -93,7 +93,8 @@ class DemoNotes:
     @property
     def event_count(self) -> int | None:
         """Items shown by all runs of this demo together; all of the data if ``None``."""
-        return self._plan["events"]
+        count: int | None = self._plan["events"]
+        return count
 
     @property
     def events_per_second(self) -> float:
