@@ -109,6 +109,7 @@ def test_a_stage_that_cannot_use_its_configuration_is_not_started_again(tmp_path
     assert lines_of(notes) == ["up"]
 
 
+@pytest.mark.timeout(240)  # four processes start, each with torch
 def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> None:
     """Nobody but the server knows that its port is taken."""
     with socket.socket() as taken:
@@ -120,7 +121,7 @@ def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> Non
         )
         command = [sys.executable, "-m", "dolmen", "up", "--config", str(tmp_path / "dolmen.toml")]
         ended = subprocess.run(
-            [*command, "--log-format", "text"], capture_output=True, text=True, timeout=100, check=False
+            [*command, "--log-format", "text"], capture_output=True, text=True, timeout=200, check=False
         )
     assert ended.returncode == CONFIG_STATUS
     assert f"error: cannot listen on 127.0.0.1:{port}" in ended.stderr
