@@ -519,6 +519,7 @@ def test_stopped_joiner_joins_what_is_there_and_tells_it(tmp_path: Path, log: Em
     """Who goes on from here reads how far it got from what it told last; and nothing is left half-way."""
     log.append("impressions", [slate("r", clock.now_us())])
     log.append("actions", [action("r", 1), action("r", 2)])
+    monkeypatch.setattr("dolmen.events.joiner._DRAIN_SECONDS", 60.0)  # a busy machine is no reason to fail
     told_to_stop = threading.Event()
     told_to_stop.set()
     joiner = Joiner(SCHEMA, log, tmp_path / "join", JoinConfig(read_max=1), clock)

@@ -162,10 +162,9 @@ def test_second_trainer_in_the_same_folder_is_refused(settings, log, running, ev
         pass
 
 
-def test_stopped_trainer_learns_what_the_joiner_wrote_last(settings, filled_log) -> None:
-    from threading import Event  # noqa: PLC0415
-
-    stop = Event()
+def test_stopped_trainer_learns_what_the_joiner_wrote_last(settings, filled_log, monkeypatch) -> None:
+    monkeypatch.setattr("dolmen.training.stage._DRAIN_SECONDS", 60.0)  # a busy machine is no reason to fail
+    stop = _never()
     stop.set()
     run_trainer(settings, filled_log, stop)
     assert _figures(filled_log)["backlog_records"] == 0
