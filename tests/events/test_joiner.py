@@ -515,7 +515,9 @@ def test_setting_that_cannot_be_used_is_refused(setting: dict[str, Any]) -> None
         JoinConfig(**setting)
 
 
-def test_stopped_joiner_joins_what_is_there_and_tells_it(tmp_path: Path, log: EmbeddedLog, clock: ManualClock) -> None:
+def test_stopped_joiner_joins_what_is_there_and_tells_it(
+    tmp_path: Path, log: EmbeddedLog, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who goes on from here reads how far it got from what it told last; and nothing is left half-way."""
     log.append("impressions", [slate("r", clock.now_us())])
     log.append("actions", [action("r", 1), action("r", 2)])

@@ -72,7 +72,7 @@ def snapshot_config(snapshot: Path, *, data: str | None, port: int) -> Config:
             "model": {"name": manifest.model, "options": manifest.model_options},
             "serving": {"port": port},
             # There is no joiner that would have to read what is logged.
-            "log": {"retention": dict.fromkeys((Topic.IMPRESSIONS, Topic.ACTIONS), {"readers": [Group.SERVER]})},
+            "log": {"retention": {topic: {"readers": [Group.SERVER]} for topic in (Topic.IMPRESSIONS, Topic.ACTIONS)}},
         },
         base=path.parent,
         snapshots=path.parent,
