@@ -1,6 +1,6 @@
 """Real data by name, and a simulated world with known truth: tables, slates in time order, and examples."""
 
-from dolmen.datasets.dataset import Dataset, DatasetInfo, Negatives, Order, Slate, actions_table
+from dolmen.datasets.dataset import Dataset, DatasetInfo, Negatives, Order, Slate, actions_table, impressions_table
 from dolmen.datasets.examples import Batches
 from dolmen.datasets.registry import describe, load, names, where
 from dolmen.datasets.world import World, WorldConfig
@@ -18,6 +18,7 @@ __all__ = [
     "WorldConfig",
     "actions_table",
     "describe",
+    "impressions_table",
     "load",
     "names",
     "where",
