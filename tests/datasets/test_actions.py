@@ -66,10 +66,7 @@ def test_actions_of_one_day_stand_in_the_order_of_rows() -> None:
 def test_leave_one_out_asks_for_the_last_item_with_all_before_it(actions: Actions) -> None:
     dataset = dataset_of(actions)
 
-    asked = dict(
-        zip(map(tuple, raw(dataset.batches(5, "test"), "user")), raw(dataset.batches(5, "test"), "item"), strict=True)
-    )
-    histories = raw(dataset.batches(5, "test"), "history")
+    users, items, histories = (raw(dataset.batches(5, "test"), slot) for slot in ("user", "item", "history"))
 
     own = {person: [item for who, item in actions if who == person] for person, _ in actions}
     expected = [([person], mine[-1:], mine[:-1][-HISTORY_MAX:]) for person, mine in own.items() if len(mine) >= 3]
