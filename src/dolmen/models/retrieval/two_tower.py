@@ -229,8 +229,7 @@ class TwoTower(nn.Module):
 
     def _map(self, slot: str) -> Tensor:
         """From a slot's vectors to the space that the towers share, shape (config.dim, dim - 1)."""
-        weight = self.projections[self.embed.schema.owner(slot).name].get_parameter("weight")
-        return weight
+        return self.projections[self.embed.schema.owner(slot).name].get_parameter("weight")
 
     def _projected(self, slot: str, parts: Mapping[str, Tensor]) -> Tensor:
         """A slot's vectors in the space that the towers share, shape (batch, config.dim)."""
