@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as TextTable
 
 from dolmen import __version__
@@ -232,15 +233,25 @@ def data_show(name: Annotated[str, typer.Argument(help="A name from `dolmen data
     rows: dict[str, Any] = {
         "name": info.name,
         "summary": info.summary,
+        "notes": info.notes,
         "simulated": "yes: no real person or item is in it" if info.simulated else "no",
         "statistics": ", ".join(f"{count:,} {what}" for what, count in info.statistics.items()),
+        "used by": ", ".join(info.used_by),
         "source": info.source_url,
         "terms": f"{info.terms} ({info.terms_url})",
         "citation": info.citation,
         "on this machine": datasets.where(name) or "no; `dolmen data fetch` gets it",
     }
+    if datasets.where(name):
+        dataset = datasets.load(name, download=False)
+        rows |= {
+            "order of rows": f"{dataset.order}; {dataset.rule}",
+            "schema": ", ".join((*dataset.schema.slots, *dataset.schema.dense, *dataset.schema.labels)),
+            **dataset.columns(),
+        }
     for key, value in rows.items():
-        table.add_row(f"[bold]{key}[/bold]", str(value))
+        if value:
+            table.add_row(f"[bold]{key}[/bold]", escape(str(value)))
     _out.print(table)
 
 
