@@ -138,7 +138,7 @@ class Embed:
         joined = None if not weights else _joined_weights(slots, columns, weights)
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
-        if joined is None and all(map(_is_single, columns)):
+        if joined is None and all(column.is_single for column in columns):
             return merged.view(len(slots), batch.size, dim).transpose(0, 1)
         lengths = torch.cat([column.lengths for column in columns])
         return pool(merged, lengths, pooling, joined).view(len(slots), batch.size, dim).transpose(0, 1)
@@ -286,8 +286,3 @@ def _joined_weights(slots: Sequence[str], columns: Sequence[Jagged], weights: Ma
             )
         parts.append(part)
     return torch.cat(parts)
-
-
-def _is_single(column: Jagged) -> bool:
-    """Whether every row has exactly one value."""
-    return len(column.values) == column.size and bool((column.lengths == 1).all())

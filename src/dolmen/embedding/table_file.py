@@ -6,6 +6,7 @@
         rows-00001.arrow   and so on
         pending.arrow      FIDs seen but not yet admitted
         removed.arrow      FIDs removed, with the epoch of it
+        filters.arrow      by slot: the state of its admission sketch or Bloom filter
 
 The folder appears under its name when all of it is on disk. A reader checks every byte before it hands out anything:
 what was cut short or has one bit wrong is refused by name. The cut into shards follows from the table alone, so the
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from dolmen.checksums import NO_CHECKSUM, FileEntry, entry_of, flush, is_sealed, sealed
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import optimizer_from_dict, optimizer_to_dict
-from dolmen.embedding.rows import PendingCounts, RowChunk, RowRules, TableHeader
+from dolmen.embedding.rows import Clocks, PendingCounts, RowChunk, RowRules, TableHeader
 from dolmen.errors import SnapshotError
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "read", "write"]
@@ -44,6 +45,7 @@ _BATCH_BYTES: Final = 4 << 20  # Of one record batch: its copy stays in the proc
 _THREADS_MAX: Final = 4  # A disk has no use for more.
 _PENDING: Final = "pending.arrow"
 _REMOVED: Final = "removed.arrow"
+_FILTERS: Final = "filters.arrow"
 
 
 @final
@@ -96,7 +98,7 @@ def read(folder: Path, *, is_checked: bool = False) -> tuple[TableHeader, Pendin
     if not is_checked:
         _check(folder, manifest.files)
     try:
-        header = _header(manifest.table, _read_columns(folder / _REMOVED))
+        header = _header(manifest.table, _read_columns(folder / _REMOVED), _read_columns(folder / _FILTERS))
         waiting = _read_columns(folder / _PENDING)
         pending = PendingCounts(waiting["fid"], waiting["count"], waiting["last_seen_us"])
     except (KeyError, TypeError, ValueError, pa.ArrowException) as problem:
@@ -113,13 +115,14 @@ def _write_files(folder: Path, instant: TableInstant) -> dict[str, FileEntry]:
         f"rows-{number:05d}.arrow": partial(_write_rows, instant, begin, begin + shard_rows, row_bytes)
         for number, begin in enumerate(range(0, max(1, instant.row_end), shard_rows))
     }
-    waiting: dict[str, NDArray[Any]] = {
-        "fid": pending.fids,
-        "count": pending.counts,
-        "last_seen_us": pending.last_seen_us,
-    }
-    removed: dict[str, NDArray[Any]] = {"fid": header.removed, "epoch": header.removed_epochs}
-    tasks |= {_PENDING: partial(_write_columns, waiting), _REMOVED: partial(_write_columns, removed)}
+    waiting = {"fid": pending.fids, "count": pending.counts, "last_seen_us": pending.last_seen_us}
+    removed = {"fid": header.removed, "epoch": header.removed_epochs}
+    slots = sorted(header.filters)
+    states = pa.array([header.filters[slot].tobytes() for slot in slots], pa.large_binary())
+    filters = {"slot": np.array(slots, dtype=np.int64), "state": states}
+    for name, columns in ((_PENDING, waiting), (_REMOVED, removed), (_FILTERS, filters)):
+        batch = pa.record_batch({column: pa.array(values) for column, values in columns.items()})
+        tasks[name] = partial(_write_batch, batch)
 
     def run(name: str) -> FileEntry:
         tasks[name](folder / name)
@@ -154,8 +157,7 @@ def _write_rows(instant: TableInstant, begin: int, end: int, row_bytes: int, pat
                 writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def _write_columns(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
-    batch = pa.record_batch({name: pa.array(column) for name, column in columns.items()})
+def _write_batch(batch: Any, path: Path) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
 
@@ -220,23 +222,35 @@ def _list_column(rows: NDArray[np.float32]) -> Any:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
 
 
-_ELSEWHERE: Final = {"optimizer", "rules", "removed", "removed_epochs"}  # Fields of a header that need more than JSON.
+# Fields of a header that need more than JSON.
+_ELSEWHERE: Final = {"optimizer", "rules", "clocks", "removed", "removed_epochs", "filters"}
 
 
 def _values(header: TableHeader) -> dict[str, Any]:
     plain = {name: value for name, value in vars(header).items() if name not in _ELSEWHERE}
     rules = {str(slot): asdict(rule) for slot, rule in sorted(header.rules.items())}
-    return plain | {"optimizer": optimizer_to_dict(header.optimizer), "rules": rules}
+    return plain | {
+        "optimizer": optimizer_to_dict(header.optimizer),
+        "rules": rules,
+        "clocks": asdict(header.clocks),
+    }
 
 
-def _header(values: Mapping[str, Any], removed: Mapping[str, NDArray[Any]]) -> TableHeader:
+def _header(
+    values: Mapping[str, Any], removed: Mapping[str, NDArray[Any]], filters: Mapping[str, NDArray[Any]]
+) -> TableHeader:
     plain = {name: value for name, value in values.items() if name not in _ELSEWHERE}
     return TableHeader(
         **plain,
         optimizer=optimizer_from_dict(values["optimizer"]),
         rules={int(slot): RowRules(**rule) for slot, rule in values["rules"].items()},
+        clocks=Clocks(**values["clocks"]),
         removed=removed["fid"],
         removed_epochs=removed["epoch"],
+        filters={
+            int(slot): np.frombuffer(state, dtype=np.uint8)
+            for slot, state in zip(filters["slot"], filters["state"], strict=True)
+        },
     )
 
 
