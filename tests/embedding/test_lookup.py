@@ -333,23 +333,3 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_read() -> None:
         with pytest.raises(SchemaError, match="weights of 'user', which is not among the slots asked for: tags"):
             embed(batch_of(tags=[[98, 99]]), ["tags"], weights={"user": torch.ones(1)})
     assert len(embed.embeddings) == rows
-
-
-def test_what_stands_behind_the_look_up_compiles_to_the_same_numbers_and_gradients() -> None:
-    # The look-up itself stays out of a graph: rows live outside of torch, and reading them may insert. The eager
-    # backend captures just as the real one does, and spares the suite a C++ compiler.
-    lists = {name: [[1, 2], [3], [4, 4]] if name in ("tags", "history") else [[1], [2], [3]] for name in POOLED}
-    changes = []
-    for is_compiled in (False, True):
-        torch.manual_seed(0)
-        embed = filled()
-        dense = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Tanh(), torch.nn.Linear(DIM * len(POOLED), 1))
-        scored = torch.compile(dense, backend="eager", fullgraph=True) if is_compiled else dense
-        before = {name: row_of(embed, name, 1) for name in POOLED}
-        with embed.recording(now_us=2) as tape:
-            value = scored(embed(batch_of(**lists), POOLED)).sum()
-            torch.autograd.backward(value)
-            tape.apply()
-        changes.append([value.item(), *(row_of(embed, name, 1) - before[name] for name in POOLED)])
-    for plain, compiled in zip(*changes, strict=True):
-        np.testing.assert_allclose(compiled, plain, atol=1e-6)
