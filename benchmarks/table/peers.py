@@ -2,8 +2,9 @@
 
 Every contender is a process of one thread that gets the same ids (Zipf 1.05 over 10 M, the ranks strewn) in batches
 of 65,536, and they take turns batch by batch. A *look-up* reads ids that have rows; a *step* reads a batch with its new
-ids and sends each row its gradient. Rates are keys a second of processor time, as other programs may run. FBGEMM and torch's static array need no hashing: their ids are row numbers; the
-others take any id. DIR holds one virtual environment for each peer; one that is missing is passed over by name:
+ids and sends each row its gradient. Rates are keys a second of processor time, as other programs may run. FBGEMM and
+torch's static array need no hashing: their ids are row numbers; the others take any id. DIR holds one virtual
+environment for each peer; one that is missing is passed over by name:
 
     fbgemm                torch==2.13.0 numpy tensordict torchmetrics==1.0.3 tqdm pyre-extensions iopath psutil orjson,
                           then --no-deps fbgemm-gpu-cpu==1.8.0 torchrec==1.8.0
