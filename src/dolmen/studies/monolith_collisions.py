@@ -348,7 +348,12 @@ STUDY: Final = Study(
     ),
     stands_on=(
         "dolmen._core",
+        "dolmen.datasets.draws",
+        "dolmen.datasets.movielens",
+        "dolmen.datasets.truth",
+        "dolmen.datasets.world",
         "dolmen.embedding",
+        "dolmen.evaluation.metrics",
         "dolmen.features.fids",
         "dolmen.models.layers.losses",
         "dolmen.models.layers.mlp",
