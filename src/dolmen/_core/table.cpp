@@ -21,6 +21,8 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
     : index_(options.hash_seed),
       rows_(options.dim, std::visit([&](const auto& o) { return o.state_dim(options.dim); }, optimizer)),
       optimizer_(std::move(optimizer)),
+      clip_(options.clip),
+      clipped_(options.dim),
       start_values_(options.seed, options.initial_range),
       start_(options.dim) {}
 
@@ -133,6 +135,7 @@ Table::Sights Table::sights_to_admit(std::int64_t fid, std::int64_t now_us) {
 
 std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale) {
   const std::lock_guard lock(writing_);
+  step_count_ += 1;
   sums_.sum(fids, gradients, rows_.dim());
   std::size_t updated_count = 0;
   const auto fetch = [&](std::uint32_t row) {
@@ -143,9 +146,13 @@ std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span
       [&](const auto& optimizer) {
         index_.find_each(sums_.fids(), fetch, [&](std::size_t i, const CuckooIndex::Finding& found) {
           if (found.bucket == nullptr) return;
+          const float slot_scale = scale * rules_[slot_of(sums_.fids()[i])].learning_rate_scale;
+          if (slot_scale == 0.0F) return;  // Some steps divide by the rate.
           touch(found.row);
+          const float* gradient = clip_.apply(sums_.sum(i), rows_.dim(), clipped_.data());
           const Change change(found.bucket->version);
-          optimizer.step({rows_.vector(found.row), rows_.state(found.row), sums_.sum(i), rows_.dim(), scale});
+          optimizer.step(
+              {rows_.vector(found.row), rows_.state(found.row), gradient, rows_.dim(), slot_scale, step_count_});
           updated_count += 1;
         });
       },
@@ -216,6 +223,16 @@ std::int64_t Table::time_seen_max_us() const {
 void Table::set_time_seen_max_us(std::int64_t time_us) {
   const std::lock_guard lock(writing_);
   time_seen_max_us_ = time_us;
+}
+
+std::uint64_t Table::step_count() const {
+  const std::lock_guard lock(writing_);
+  return step_count_;
+}
+
+void Table::set_step_count(std::uint64_t count) {
+  const std::lock_guard lock(writing_);
+  step_count_ = count;
 }
 
 void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept {

@@ -31,6 +31,7 @@ inline constexpr std::int64_t kNeverSeen = -1;
 struct Rule {
   std::int64_t admit_after = 0;      // A FID gets a row at its n-th sight; 0 and 1: at once.
   std::int64_t expire_after_us = 0;  // A row leaves when it was not seen for so long; 0: never.
+  float learning_rate_scale = 1.0F;
 };
 
 struct TableOptions {
@@ -38,6 +39,7 @@ struct TableOptions {
   std::uint64_t seed;       // Of start values.
   std::uint64_t hash_seed;  // Of places in the index; not seen in any result.
   float initial_range;
+  Clip clip{};
 };
 
 struct Delta {
@@ -104,6 +106,8 @@ class Table {
   void set_rule(std::uint32_t slot, Rule rule);
   std::int64_t time_seen_max_us() const;
   void set_time_seen_max_us(std::int64_t time_us);
+  std::uint64_t step_count() const;  // Calls of apply_gradients.
+  void set_step_count(std::uint64_t count);
 
   std::uint32_t epoch() const;
   std::uint32_t oldest_epoch() const;  // From here on changes are remembered.
@@ -156,6 +160,8 @@ class Table {
   CuckooIndex index_;
   RowStore rows_;
   Optimizer optimizer_;
+  Clip clip_;
+  std::vector<float> clipped_;  // Where clipped gradients are made.
   GradientSums sums_;
   StartValues start_values_;
   std::vector<float> start_;  // Where they are made.
@@ -163,6 +169,7 @@ class Table {
   std::vector<SlotTotal> totals_ = std::vector<SlotTotal>(kSlotCount);
   std::unordered_map<std::int64_t, Sights> pending_;
   std::int64_t time_seen_max_us_ = 0;
+  std::uint64_t step_count_ = 0;
   std::uint32_t oldest_epoch_ = 0;
   std::deque<EpochChanges> changes_{1};  // Of oldest_epoch_ and on; the last is of the current epoch.
 };
