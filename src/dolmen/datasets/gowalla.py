@@ -1,8 +1,7 @@
 """Gowalla: 1,027,370 places visited by 29,858 people, each pair once, every person and place at least ten times.
 
-The split is that of NGCF (Wang et al., SIGIR 2019): ``part`` of the interactions is ``train``, ``validation`` (a tenth
-of the paper's training part) or ``test``. The files have no times, so every row has that of 1970-01-01 and rows stand
-in the files' order, part by part. All rows are visits: to learn from them, put negatives beside them.
+The split is that of NGCF (Wang et al., SIGIR 2019); its training part is ``train`` and ``validation`` (a tenth of it)
+together. There are no times. All rows are visits, so to learn from them take ``with_negatives``.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dolmen.datasets.dataset import Dataset, DatasetInfo
-from dolmen.datasets.entry import StoredEntry, Tables
-from dolmen.datasets.sources import Layout, Place
+from dolmen.datasets.dataset import Dataset, DatasetInfo, Order, actions_table
+from dolmen.datasets.entry import Tables, parquet_entry
+from dolmen.evaluation import GivenSplit
 from dolmen.features import Label, Schema, Slot
 
-__all__ = ["ENTRY", "INFO", "PARQUET", "SCHEMA"]
+__all__ = ["ENTRY", "INFO", "SCHEMA"]
 
 INFO: Final = DatasetInfo(
     name="gowalla",
@@ -31,45 +29,21 @@ INFO: Final = DatasetInfo(
     ),
     terms="public for research; SNAP asks to be cited",
     terms_url="https://snap.stanford.edu/data/loc-gowalla.html",
-    statistics={"users": 29_858, "items": 40_981, "interactions": 1_027_370, "visits": 1_027_370},
-    content_sha256="dd224d40a020af36afe98dc83365037a2a10cb025765986458e550a6c0b8ec27",
+    statistics={"users": 29_858, "items": 40_981, "interactions": 1_027_370, "clicks": 1_027_370},
+    content_sha256="532fdf8b4feebe83e452ff07dee33481d1a75443b72bf80e0709c86a9019953b",
 )
-SCHEMA: Final = Schema(Slot("user"), Slot("item"), Label("visit"))
-PARQUET: Final = Layout("Parquet tables", ("gowalla",), ("train.parquet", "valid.parquet", "test.parquet"))
+SCHEMA: Final = Schema(Slot("user"), Slot("item"), Label("click"))
 
-_PARTS: Final = {"train.parquet": "train", "valid.parquet": "validation", "test.parquet": "test"}
-_INSTANT: Final = pa.timestamp("us", tz="UTC")
-
-
-def _read_parquet(place: Place) -> Tables:
-    parts = []
-    for name, part in _PARTS.items():
-        with (place / name).open("rb") as file:
-            visits = pq.read_table(pa.BufferReader(file.read()))
-        columns = {name: visits[name].cast(pa.int64()) for name in ("user", "item")}
-        parts.append(pa.table({**columns, "part": pa.array([part] * len(visits), pa.string())}))
-    return {"visits": pa.concat_tables(parts)}
+_FILES: Final = ("train", "valid", "test")
 
 
 def build(info: DatasetInfo, tables: Tables) -> Dataset:
-    """The data set, from its visits in the files' order."""
-    visits = tables["visits"].combine_chunks()
-    count = len(visits)
-    instant = pa.array(np.zeros(count, dtype=np.int64), _INSTANT)
-    interactions = pa.table(
-        {
-            "user": visits["user"],
-            "item": visits["item"],
-            "event_time": instant,
-            "action_time": instant,
-            "visit": pa.array(np.ones(count, dtype=np.int8)),
-            "slate": np.arange(count),
-            "position": pa.array(np.zeros(count), pa.int16()),
-            "part": visits["part"],
-        }
-    )
-    users, items = (pa.table({"id": np.unique(visits[name].to_numpy())}) for name in ("user", "item"))
-    return Dataset(info, SCHEMA, items, users, interactions, label="visit")
+    """The data set, from its visits part by part."""
+    visits = pa.concat_tables([tables[name] for name in _FILES])
+    user, item = (visits[name].cast(pa.int64()).combine_chunks() for name in ("user", "item"))
+    parts = np.repeat(np.arange(len(_FILES), dtype=np.int8), [len(tables[name]) for name in _FILES])
+    users, items = (pa.table({"id": pa.array(np.unique(column.to_numpy()))}) for column in (user, item))
+    return Dataset(info, SCHEMA, items, users, actions_table(user, item), order=Order.NONE, rule=GivenSplit(parts))
 
 
-ENTRY: Final = StoredEntry(info=INFO, readers={PARQUET: _read_parquet}, downloads=(), build=build)
+ENTRY: Final = parquet_entry(INFO, _FILES, build)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from dolmen.datasets import gowalla, movielens_1m, movielens_100k, simulated, ta_feng
+from dolmen.datasets import (
+    amazon_hin,
+    amazon_sequences,
+    gowalla,
+    movielens_1m,
+    movielens_100k,
+    simulated,
+    ta_feng,
+)
 from dolmen.datasets.dataset import Dataset, DatasetInfo
 from dolmen.datasets.entry import Entry
 from dolmen.errors import DataError
@@ -20,6 +28,8 @@ _ENTRIES: Final[dict[str, Entry]] = {
         movielens_1m.SAMPLE_ENTRY,
         ta_feng.ENTRY,
         gowalla.ENTRY,
+        amazon_hin.ENTRY,
+        *amazon_sequences.ENTRIES,
         *simulated.ENTRIES,
     )
 }

@@ -1,8 +1,8 @@
 """Ta-Feng: 817,741 lines of supermarket baskets by 32,266 customers, November 2000 to February 2001, complete.
 
 A slate is one basket, what a customer bought in one day; the order in it is the file's, and means nothing. Days are all
-that is known of time. Everything in a basket was bought, so the label ``buy`` is 1 throughout: to learn from it, put
-negatives beside it. A product's ``subclass`` is that of its newest line (255 products changed theirs).
+that is known of time. Everything in a basket was bought, so to learn from it take ``with_negatives``. A product's
+``subclass`` is that of its newest line (255 products changed theirs).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ INFO: Final = DatasetInfo(
     ),
     terms="public for research; its owners state no licence",
     terms_url="https://www.kaggle.com/datasets/chiranjivdas09/ta-feng-grocery-dataset",
-    statistics={"users": 32_266, "items": 23_812, "interactions": 817_741, "slates": 119_578, "buys": 817_741},
+    statistics={"users": 32_266, "items": 23_812, "interactions": 817_741, "slates": 119_578, "clicks": 817_741},
     content_sha256="adb80c192f509ad5fd9a8ce98fbe1cf57c4378a00d2daaea2e28b746daa27e19",
 )
 SCHEMA: Final = Schema(
@@ -45,7 +45,7 @@ SCHEMA: Final = Schema(
     Slot("age_group", of=Side.USER),
     Slot("area", of=Side.USER),
     Slot("history", table="item", many=True, ordered=True, max_len=50, of=Side.USER),
-    Label("buy"),
+    Label("click"),
 )
 PARQUET: Final = Layout("Parquet tables", ("ta-feng",), ("transactions.parquet",))
 
@@ -109,7 +109,7 @@ def build(info: DatasetInfo, tables: Tables) -> Dataset:
             "item": lines["product_id"],
             "event_time": instant,
             "action_time": instant,
-            "buy": pa.array(np.ones(len(lines), dtype=np.int8)),
+            "click": pa.array(np.ones(len(lines), dtype=np.int8)),
             "slate": np.cumsum(starts_basket) - 1,
             "position": pa.array(rows - np.maximum.accumulate(np.where(starts_basket, rows, 0)), pa.int16()),
             "quantity": lines["amount"],
@@ -119,7 +119,7 @@ def build(info: DatasetInfo, tables: Tables) -> Dataset:
     )
     items = lines.select(["product_id", "product_subclass"]).rename_columns(["id", "subclass"])
     users = lines.select(["customer_id", "age_group", "pin_code"]).rename_columns(["id", "age_group", "area"])
-    return Dataset(info, SCHEMA, _newest(items), _newest(users), interactions, label="buy")
+    return Dataset(info, SCHEMA, _newest(items), _newest(users), interactions)
 
 
 def _newest(table: pa.Table) -> pa.Table:

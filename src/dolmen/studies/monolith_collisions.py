@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from dolmen import datasets
-from dolmen.datasets import World, WorldConfig
+from dolmen.datasets import Negatives, World, WorldConfig
 from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc
 from dolmen.features import Batch, Jagged, Label, Policy, Schema, Slot, pack_fids
 from dolmen.seeds import derive_seed, generator
-from dolmen.studies.negatives import with_negatives
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Ordered, Within
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
@@ -198,19 +197,15 @@ def _split(users: _Ints, items: _Ints, labels: NDArray[np.float32], train_share:
     return _Examples(users[order], items[order], labels[order], train, (len(users) - train) // 2)
 
 
-def _rated(name: str) -> _Examples:
-    rows = datasets.load(name).interactions
+def _read(name: str, negatives: int = 0) -> _Examples:
+    """The set's interactions, and beside each the given number of items that its person never chose."""
+    dataset = datasets.load(name)
+    rows = (dataset.with_negatives(negatives, by=Negatives.POPULARITY) if negatives else dataset).interactions
     return _split(
         rows["user"].to_numpy().astype(np.int64),
         rows["item"].to_numpy().astype(np.int64),
         rows["click"].to_numpy().astype(np.float32),
     )
-
-
-def _chosen(name: str) -> _Examples:
-    """Each person's different items, and as many that the person did not choose."""
-    rows = datasets.load(name).interactions
-    return _split(*with_negatives(rows["user"].to_numpy(), rows["item"].to_numpy(), generator(0, "negatives")))
 
 
 def _world() -> _Examples:
@@ -228,10 +223,10 @@ def _world() -> _Examples:
 
 
 _CASES: Final = {
-    "movielens-100k": _Case(read=lambda: _rated("movielens-100k"), batch_size=512, hidden=_WIDE),
-    "movielens-1m-sample": _Case(read=lambda: _rated("movielens-1m-sample"), batch_size=512, hidden=_WIDE),
-    "ta-feng": _Case(read=lambda: _chosen("ta-feng"), batch_size=2048, hidden=_NARROW),
-    "gowalla": _Case(read=lambda: _chosen("gowalla"), batch_size=2048, hidden=_NARROW),
+    "movielens-100k": _Case(read=lambda: _read("movielens-100k"), batch_size=512, hidden=_WIDE),
+    "movielens-1m-sample": _Case(read=lambda: _read("movielens-1m-sample"), batch_size=512, hidden=_WIDE),
+    "ta-feng": _Case(read=lambda: _read("ta-feng", negatives=1), batch_size=2048, hidden=_NARROW),
+    "gowalla": _Case(read=lambda: _read("gowalla", negatives=1), batch_size=2048, hidden=_NARROW),
     "world": _Case(read=_world, batch_size=2048, hidden=_NARROW),
 }
 _HASHED: Final = tuple(arm for arm in _ARMS if arm.startswith("hashed"))
@@ -314,7 +309,7 @@ STUDY: Final = Study(
         "the collisionless arm on the validation part, from a seed that is not reported. So every other arm is at a "
         "disadvantage that its own tuning might lessen.",
         "Examples are split at random, once: 80 % train, 10 % validate, 10 % test; of the world 90, 5 and 5 %.",
-        "MovieLens: a rating of 4 or 5 is a positive. Ta-Feng and Gowalla: each different item of a person is a "
+        "MovieLens: a rating of 4 or 5 is a positive. Ta-Feng and Gowalla: each purchase or visit is a "
         "positive, and beside each stands one item that the person never chose, drawn as often as others chose it.",
         "Hashing is of the id with a seed of the run's, never the id modulo the rows: each seed has other collisions, "
         "another order of examples and other start values.",
@@ -354,12 +349,12 @@ STUDY: Final = Study(
         "dolmen.datasets.world",
         "dolmen.embedding",
         "dolmen.evaluation.metrics",
+        "dolmen.evaluation.negatives",
         "dolmen.features.fids",
         "dolmen.models.layers.losses",
         "dolmen.models.layers.mlp",
         "dolmen.models.layers.rows",
         "dolmen.models.ranking.deepfm",
-        "dolmen.studies.negatives",
         "dolmen.training.adam",
         "dolmen.training.trainer",
     ),
