@@ -1,5 +1,6 @@
 """Real data by name, and a simulated world with known truth: tables, slates in time order, and examples."""
 
+from dolmen.datasets.catalogue import Entry, item_changes, latest, people
 from dolmen.datasets.dataset import Dataset, DatasetInfo, Negatives, Order, Slate, actions_table
 from dolmen.datasets.examples import Batches
 from dolmen.datasets.registry import describe, load, names, where
@@ -10,6 +11,7 @@ __all__ = [
     "Batches",
     "Dataset",
     "DatasetInfo",
+    "Entry",
     "Negatives",
     "Order",
     "Slate",
@@ -18,7 +20,10 @@ __all__ = [
     "WorldConfig",
     "actions_table",
     "describe",
+    "item_changes",
+    "latest",
     "load",
     "names",
+    "people",
     "where",
 ]
