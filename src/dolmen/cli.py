@@ -190,12 +190,15 @@ def inspect(
 
 @app.command(rich_help_panel="Look")
 def models() -> None:
-    """List the models: what each does, who wrote it up, and what it can do."""
+    """List the models: what each does and reads, who wrote it up, and what was measured."""
     from dolmen.models import entry, names
 
-    table = TextTable("name", "job", "what it is", "can", "source", title="models")
+    table = TextTable(
+        "name", "job", "what it is", "can", "reads", "source", "measured", title="models", show_lines=True
+    )
     for one in map(entry, names()):
-        table.add_row(one.name, one.job, one.title, ", ".join(sorted(one.abilities)), one.source)
+        can = ", ".join(sorted(one.abilities))
+        table.add_row(one.name, one.job, one.title, can, one.reads, one.source, one.measured)
     _out.print(table)
 
 
