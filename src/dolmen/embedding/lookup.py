@@ -134,7 +134,7 @@ class Embed:
         columns = [batch.slot(name) for name in slots]
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
-        if all(_is_single(column) for column in columns):
+        if all(column.is_single for column in columns):
             return merged.view(len(slots), batch.size, dim).transpose(0, 1)
         lengths = torch.cat([column.lengths for column in columns])
         bags = torch.repeat_interleave(lengths)
@@ -266,8 +266,3 @@ def _merge(policies: Mapping[str, RowPolicy], slot: str, rows: Tensor) -> Tensor
     if policy is None or policy.width == 1:
         return rows
     return rows.view(-1, policy.width, rows.shape[1]).sum(dim=1)
-
-
-def _is_single(column: Jagged) -> bool:
-    """Whether every row has exactly one value."""
-    return len(column.values) == column.size and bool((column.lengths == 1).all())
