@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--ids", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.be:
-        contend(CONTENDERS[options.be](options.dims[0], options.optimizers[0]), options.dims[0], Path(options.ids))
+        contend(options.be, options.dims[0], options.optimizers[0], Path(options.ids))
         return
     from run import commit, machine
 
@@ -330,11 +330,12 @@ def compete(options: argparse.Namespace, dim: int, optimizer: str, ids: Path) ->
     return {"dim": dim, "optimizer": optimizer, "rows": rows, "contenders": results, "skipped": skipped}
 
 
-def contend(contender: Any, dim: int, ids: Path) -> None:
+def contend(name: str, dim: int, optimizer: str, ids: Path) -> None:
     """Be one contender: answer each line of the input, ``step NUMBER``, ``lookup NUMBER`` or ``end 0``."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # What a peer prints must not mix with our answers.
+    contender = CONTENDERS[name](dim, optimizer)
     batches = np.load(ids)
     grads = np.random.default_rng(2).normal(0, 0.01, (BATCH, dim)).astype(np.float32)
-    answers, sys.stdout = sys.stdout, sys.stderr  # What a peer prints must not mix with our answers.
     begin, checksum = resident_bytes(), 0.0
     for line in sys.stdin:
         kind, number = line.split()
