@@ -12,6 +12,7 @@ from dolmen.datasets import (
     book_crossing,
     citeulike,
     criteo,
+    gowalla,
     movielens_1m,
     movielens_100k,
     open_bandit,
@@ -19,6 +20,7 @@ from dolmen.datasets import (
     s3rec,
     simulated,
     steam_200k,
+    ta_feng,
 )
 from dolmen.datasets.dataset import Dataset, DatasetInfo
 from dolmen.datasets.entry import Entry
@@ -32,6 +34,9 @@ _ENTRIES: Final[dict[str, Entry]] = {
     for entry in (
         movielens_100k.ENTRY,
         movielens_1m.ENTRY,
+        movielens_1m.SAMPLE_ENTRY,
+        ta_feng.ENTRY,
+        gowalla.ENTRY,
         amazon_hin.ENTRY,
         *amazon_sequences.ENTRIES,
         *s3rec.ENTRIES,

@@ -4,7 +4,7 @@ from dolmen.features.batch import Batch, Jagged, examples_schema
 from dolmen.features.extract import extract_rows, extract_table
 from dolmen.features.fids import RawId, encode_array, encode_values, pack_fids, slot_numbers, values_of
 from dolmen.features.lifetimes import Absent, Admission, Eviction
-from dolmen.features.schema import Dense, Label, Schema, Side, Slot
+from dolmen.features.schema import Dense, Label, Policy, Schema, Side, Slot
 
 __all__ = [
     "Absent",
@@ -14,6 +14,7 @@ __all__ = [
     "Eviction",
     "Jagged",
     "Label",
+    "Policy",
     "RawId",
     "Schema",
     "Side",

@@ -21,7 +21,7 @@ from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX, Absent, Admission, Eviction
 from dolmen.settings import suggestion
 
-__all__ = ["Dense", "Label", "Schema", "Side", "Slot"]
+__all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
 _RESERVED_NAMES: Final = frozenset({"weight", "sampling_rate", "served_probability", "event_time", "request_id"})
 _DIM_MAX: Final = 4096  # a row of 16 KiB; more is a mistake in every system we know
@@ -34,6 +34,14 @@ class Side(StrEnum):
     USER = "user"  # the person: profile attributes, and what they did before
     ITEM = "item"  # the item: catalogue attributes
     REQUEST = "request"  # the moment: sent with the request
+
+
+class Policy(StrEnum):
+    """Which rows make up the vector of a feature."""
+
+    COLLISIONLESS = "collisionless"  # its own row
+    HASHED = "hashed"  # one of a fixed number of rows, by a hash: ids share rows
+    QUOTIENT_REMAINDER = "quotient_remainder"  # the sum of two such rows: ids rarely share both
 
 
 @final
@@ -60,6 +68,9 @@ class Slot:
         half_life: of ``score``, in the data's time (``"7d"``).
         learning_rate_scale: factor on the optimiser's learning rate for these rows; 0 leaves them as they begin.
         of: whose feature it is. ``None``: the slots ``user`` and ``item`` belong to themselves, others to the request.
+        policy: which rows make up an id's vector. Anything but ``collisionless`` trades exactness for memory.
+        policy_rows: how many rows all ids share; needs such a policy. ``quotient_remainder`` halves them: at least 2.
+        policy_seed: decides which ids share a row.
     """
 
     name: str
@@ -78,6 +89,9 @@ class Slot:
     half_life: str | None = None
     learning_rate_scale: float = 1.0
     of: Side | None = None
+    policy: Policy = Policy.COLLISIONLESS
+    policy_rows: int | None = None
+    policy_seed: int = 0
 
     def __post_init__(self) -> None:
         _check_name("Slot", self.name)
@@ -88,6 +102,7 @@ class Slot:
         if self.max_len is not None and (not self.many or self.max_len < 1):
             raise SchemaError(f"Slot {self.name!r}: max_len needs many=True and at least 1, got {self.max_len}")
         self._check_rows()
+        self._check_policy()
         if self.of is not None and not isinstance(self.of, Side):
             object.__setattr__(self, "of", _choice(self.name, "of", Side, self.of))
 
@@ -127,6 +142,26 @@ class Slot:
                 f"Slot {self.name!r}: learning_rate_scale must be 0 or more and finite, got {self.learning_rate_scale}"
             )
 
+    def _check_policy(self) -> None:
+        object.__setattr__(self, "policy", _choice(self.name, "policy", Policy, self.policy))
+        if self.policy is Policy.COLLISIONLESS:
+            if self.policy_rows is not None or self.policy_seed != 0:
+                raise SchemaError(
+                    f"Slot {self.name!r}: policy_rows and policy_seed need a policy that shares rows, such as"
+                    f" policy={str(Policy.HASHED)!r}"
+                )
+            return
+        least = 2 if self.policy is Policy.QUOTIENT_REMAINDER else 1
+        if self.policy_rows is None or self.policy_rows < least:
+            raise SchemaError(
+                f"Slot {self.name!r}: policy {str(self.policy)!r} needs policy_rows of at least {least},"
+                f" got {self.policy_rows}"
+            )
+        if not 0 <= self.policy_seed < 1 << 63:
+            raise SchemaError(
+                f"Slot {self.name!r}: policy_seed must be between 0 and 2**63 - 1, got {self.policy_seed}"
+            )
+
     @property
     def side(self) -> Side:
         """Whose feature this is."""
@@ -156,6 +191,9 @@ _OF_ROWS: Final = (
     "eviction",
     "half_life",
     "learning_rate_scale",
+    "policy",
+    "policy_rows",
+    "policy_seed",
 )
 _SLOT_DEFAULTS: Final = {option.name: option.default for option in fields(Slot)}
 
