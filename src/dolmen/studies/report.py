@@ -67,8 +67,9 @@ class Report:
             lines += [*self._table(results, case), ""]
         for case, why in self.outcome.missing.items():
             lines += [f"**{case}** was not run: {why.splitlines()[0]}.", ""]
-        if self.outcome.open_count:
-            lines += [f"{self.outcome.open_count} cells of the plan were not run.", ""]
+        if self.outcome.open_counts:
+            counts = ", ".join(f"{count} of {case}" for case, count in self.outcome.open_counts.items())
+            lines += [f"Cells of the plan that were not run: {counts}.", ""]
         lines += ["| arm | what it is |", "| --- | --- |"]
         lines += [f"| {arm} | {what} |" for arm, what in study.arms.items() if self._was_run(arm)]
         lines += ["", "| figure | what it is |", "| --- | --- |"]
@@ -114,7 +115,7 @@ class Report:
             ],
             "prepared": {case: dict(figures) for case, figures in self.outcome.prepared.items()},
             "missing": dict(self.outcome.missing),
-            "open_count": self.outcome.open_count,
+            "open_counts": dict(self.outcome.open_counts),
             "cells": [{**asdict(cell), **asdict(done)} for cell, done in self.outcome.results.finished.items()],
         }
 
