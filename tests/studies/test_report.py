@@ -84,6 +84,14 @@ def test_missing_cases_and_open_cells_are_told(tmp_path: Path) -> None:
     assert "Cells of the plan that were not run: 4 of films." in text
     assert report.judged[0].verdict is Verdict.OPEN
     assert [finding.case for finding in report.judged[0].findings] == ["absent", "films"]
+    assert "so far: part of the plan was not run" in write_report(report, tmp_path / "out")[-1].read_text()
+
+
+def test_a_verdict_says_how_much_it_rests_on(tmp_path: Path) -> None:
+    arms = ("plain", "better")
+    parts = (Part(case="absent", arms=arms, seed_count=2), Part(case="films", arms=arms, seed_count=2))
+    (judged,) = report_of(tmp_path, full=Plan(parts=parts, minutes=1)).judged
+    assert judged.summary == "holds (1 of 1 comparisons; 1 not judged)"
 
 
 def test_the_picture_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
