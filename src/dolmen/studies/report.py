@@ -32,7 +32,9 @@ class Judged:
     def summary(self) -> str:
         """The verdict and how many comparisons it rests on, for people."""
         judged = [finding.holds for finding in self.findings if finding.holds is not None]
-        return f"{self.verdict} ({sum(judged)} of {len(judged)} comparisons)" if judged else str(self.verdict)
+        open_count = len(self.findings) - len(judged)
+        rest = f"; {open_count} not judged" if open_count else ""
+        return f"{self.verdict} ({sum(judged)} of {len(judged)} comparisons{rest})" if judged else str(self.verdict)
 
 
 @final
@@ -143,7 +145,7 @@ class Report:
             "data": ", ".join(self.study.data),
             "seeds": ", ".join(str(seed) for seed in sorted({cell.seed for cell in cells})),
             "machine": f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {self.outcome.device}",
-            "cells": f"{len(cells)}, {seconds / 60:.1f} minutes of one thread in all",
+            "cells": f"{len(cells)}, {seconds / 60:.1f} minutes of wall time in all",
             "date": str(self.made_by["date"]),
         }
 
