@@ -6,13 +6,33 @@
 namespace dolmen {
 namespace {
 
+#define DOLMEN_INLINED __attribute__((always_inline))
+
 constexpr std::size_t kAhead = 24;  // So many FIDs are on their way from memory at once.
 constexpr std::size_t kStretch = 1024;
 constexpr std::size_t kLine = 64;
 
-void prefetch_lines(const void* begin, std::size_t size) noexcept {
+DOLMEN_INLINE void prefetch_lines(const void* begin, std::size_t size) noexcept {
   const char* at = static_cast<const char*>(begin);
   for (std::size_t offset = 0; offset < size; offset += kLine) __builtin_prefetch(at + offset);
+}
+
+// Calls `work(dim)` with the usual widths as constants of the type, so that loops over a row need no counting.
+template <typename Work>
+DOLMEN_INLINE void with_dim(std::uint32_t dim, const Work& work) {
+  switch (dim) {
+    case 8: return work(std::integral_constant<std::size_t, 8>());
+    case 16: return work(std::integral_constant<std::size_t, 16>());
+    case 32: return work(std::integral_constant<std::size_t, 32>());
+    case 64: return work(std::integral_constant<std::size_t, 64>());
+    case 128: return work(std::integral_constant<std::size_t, 128>());
+    default: return work(std::size_t{dim});
+  }
+}
+
+// Wide rows that come too early push each other out of the nearest cache.
+constexpr std::size_t lag_of(std::size_t row_size) noexcept {
+  return row_size > 4 * kLine ? CuckooIndex::kLagMax / 2 : CuckooIndex::kLagMax;
 }
 
 }  // namespace
@@ -21,6 +41,7 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
     : index_(options.hash_seed),
       rows_(options.dim, std::visit([&](const auto& o) { return o.state_dim(options.dim); }, optimizer)),
       optimizer_(std::move(optimizer)),
+      sums_(options.hash_seed),
       start_values_(options.seed, options.initial_range),
       start_(options.dim) {}
 
@@ -28,45 +49,61 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
 
 // Calls `copy(i, row)` for each FID that is present (again if the row changed meanwhile) and `absent(i)` for the
 // others, with the buckets and vectors on their way from memory before they are used.
-template <typename Fetch, typename Copy, typename Absent>
-void Table::read_each(std::span<const std::int64_t> fids, const Fetch& fetch, const Copy& copy,
-                      const Absent& absent) const noexcept {
+template <typename Lanes, typename Fetch, typename Copy, typename Absent>
+DOLMEN_INLINE void Table::read_each(std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch,
+                                    const Copy& copy, const Absent& absent) const noexcept {
   const Readers<CuckooIndex::Memory>::Visit visit(index_.readers());
-  index_.find_each(
-      fids, [&](std::uint32_t row) { fetch(row); },
-      [&](std::size_t i, const CuckooIndex::Finding& found) {
-        if (found.bucket != nullptr) {
-          copy(i, found.row);
-          if (CuckooIndex::is_current(found)) return;
-        }
-        if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, row); })) absent(i);
-      });
+  index_.find_each<Lanes>(fids, lag, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+    if (found.bucket != nullptr) [[likely]] {
+      copy(i, found.row);
+      if (CuckooIndex::is_current(found)) [[likely]] return;
+    }
+    if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, row); })) absent(i);
+  });
 }
 
+template <typename Lanes>
+DOLMEN_INLINE void Table::lookup_by(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
+  with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
+    float* const begin = out.data();
+    read_each<Lanes>(
+        fids, lag_of(dim * sizeof(float)),
+        [&](std::uint32_t row) DOLMEN_INLINED { prefetch_lines(rows_.vector(row), dim * sizeof(float)); },
+        [&](std::size_t i, std::uint32_t row)
+            DOLMEN_INLINED { copy_from_shared(begin + i * dim, rows_.vector(row), dim); },
+        [&](std::size_t i) { std::fill_n(begin + i * dim, static_cast<std::size_t>(dim), 0.0F); });
+  });
+}
+
+#ifdef DOLMEN_HAS_AVX2
+DOLMEN_AVX2 void Table::lookup_avx2(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
+  lookup_by<Avx2Lanes>(fids, out);
+}
+#endif
+
 void Table::lookup(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
-  const std::size_t dim = rows_.dim();
-  read_each(
-      fids, [&](std::uint32_t row) { prefetch_vector(row); },
-      [&](std::size_t i, std::uint32_t row) { copy_from_shared(&out[i * dim], rows_.vector(row), dim); },
-      [&](std::size_t i) { std::fill_n(&out[i * dim], dim, 0.0F); });
+#ifdef DOLMEN_HAS_AVX2
+  if (has_avx2()) return lookup_avx2(fids, out);
+#endif
+  lookup_by<PortableLanes>(fids, out);
 }
 
 void Table::contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept {
-  read_each(
-      fids, [](std::uint32_t) {}, [&](std::size_t i, std::uint32_t) { out[i] = true; },
+  read_each<PortableLanes>(
+      fids, CuckooIndex::kLagMax, [](std::uint32_t) {}, [&](std::size_t i, std::uint32_t) { out[i] = true; },
       [&](std::size_t i) { out[i] = false; });
 }
 
 void Table::counts(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
-  read_each(
-      fids, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
+  read_each<PortableLanes>(
+      fids, CuckooIndex::kLagMax, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
       [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).count.load(std::memory_order_relaxed); },
       [&](std::size_t i) { out[i] = 0; });
 }
 
 void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
-  read_each(
-      fids, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
+  read_each<PortableLanes>(
+      fids, CuckooIndex::kLagMax, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
       [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).last_seen_us.load(std::memory_order_relaxed); },
       [&](std::size_t i) { out[i] = kNeverSeen; });
 }
@@ -84,13 +121,14 @@ void Table::lookup_or_insert(std::span<const std::int64_t> fids, std::int64_t no
   }
 }
 
-void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
+template <typename Lanes>
+DOLMEN_INLINE void Table::see_by(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
   const std::size_t dim = rows_.dim();
-  const auto fetch = [&](std::uint32_t row) {
+  const auto fetch = [&](std::uint32_t row) DOLMEN_INLINED {
     prefetch_vector(row);
     __builtin_prefetch(&rows_.facts(row), 1);
   };
-  index_.find_each(fids, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) {
+  index_.find_each<Lanes>(fids, lag_of(dim * sizeof(float)), fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     const std::int64_t fid = fids[i];
     Sights sights{1, now_us};
     // A row that was found keeps its number, whatever else this batch moves.
@@ -118,6 +156,19 @@ void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::sp
   });
 }
 
+#ifdef DOLMEN_HAS_AVX2
+DOLMEN_AVX2 void Table::see_avx2(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
+  see_by<Avx2Lanes>(fids, now_us, out);
+}
+#endif
+
+void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
+#ifdef DOLMEN_HAS_AVX2
+  if (has_avx2()) return see_avx2(fids, now_us, out);
+#endif
+  see_by<PortableLanes>(fids, now_us, out);
+}
+
 // Counts one sight of an absent FID. Returns all its sights if it has now earned a row, else none.
 Table::Sights Table::sights_to_admit(std::int64_t fid, std::int64_t now_us) {
   const std::int64_t needed_count = rules_[slot_of(fid)].admit_after;
@@ -131,26 +182,68 @@ Table::Sights Table::sights_to_admit(std::int64_t fid, std::int64_t now_us) {
   return {0, 0};
 }
 
+// A row that is about to be stepped, its memory on its way.
+struct Table::PendingStep {
+  float* vector;
+  float* state;
+  const float* gradient;
+  std::atomic<std::uint32_t>* version;
+  float scale;
+};
+
+template <typename Lanes>
+DOLMEN_INLINE std::size_t Table::apply_by(std::span<const std::int64_t> fids, std::span<const float> gradients,
+                                          float scale) {
+  with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED { sums_.sum(fids, gradients, dim); });
+  constexpr std::size_t kBlock = 16;  // So many rows a choice of optimiser and width.
+  std::array<PendingStep, kBlock> block;
+  std::size_t pending_count = 0;
+  std::size_t updated_count = 0;
+  const auto step_block = [&] {
+    std::visit(
+        [&](const auto& optimizer) {
+          with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
+            for (const PendingStep& each : std::span(block).first(pending_count)) {
+              const Change change(*each.version);
+              optimizer.step({each.vector, each.state, each.gradient, static_cast<std::uint32_t>(dim), each.scale, 1});
+            }
+          });
+        },
+        optimizer_);
+    updated_count += pending_count;
+    pending_count = 0;
+  };
+  const std::size_t vector_size = rows_.vector_stride();
+  const std::size_t side_size = sizeof(RowFacts) + (rows_.is_state_beside_vector() ? 0 : state_dim() * sizeof(float));
+  const auto fetch = [&](std::uint32_t row) DOLMEN_INLINED {
+    prefetch_lines(rows_.vector(row), vector_size);
+    if (side_size > sizeof(RowFacts) || !is_touched(row)) prefetch_lines(&rows_.facts(row), side_size);
+  };
+  index_.find_each<Lanes>(sums_.fids(), lag_of(vector_size), fetch,
+                          [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+                            if (found.bucket == nullptr) return;
+                            touch(found.row);
+                            block[pending_count++] = {rows_.vector(found.row), rows_.state(found.row), sums_.sum(i),
+                                                      &found.bucket->version, scale};
+                            if (pending_count == kBlock) step_block();
+                          });
+  step_block();
+  return updated_count;
+}
+
+#ifdef DOLMEN_HAS_AVX2
+DOLMEN_AVX2 std::size_t Table::apply_avx2(std::span<const std::int64_t> fids, std::span<const float> gradients,
+                                          float scale) {
+  return apply_by<Avx2Lanes>(fids, gradients, scale);
+}
+#endif
+
 std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale) {
   const std::lock_guard lock(writing_);
-  sums_.sum(fids, gradients, rows_.dim());
-  std::size_t updated_count = 0;
-  const auto fetch = [&](std::uint32_t row) {
-    prefetch_vector(row);
-    prefetch_lines(&rows_.facts(row), sizeof(RowFacts) + rows_.state_dim() * sizeof(float));
-  };
-  std::visit(
-      [&](const auto& optimizer) {
-        index_.find_each(sums_.fids(), fetch, [&](std::size_t i, const CuckooIndex::Finding& found) {
-          if (found.bucket == nullptr) return;
-          touch(found.row);
-          const Change change(found.bucket->version);
-          optimizer.step({rows_.vector(found.row), rows_.state(found.row), sums_.sum(i), rows_.dim(), scale});
-          updated_count += 1;
-        });
-      },
-      optimizer_);
-  return updated_count;
+#ifdef DOLMEN_HAS_AVX2
+  if (has_avx2()) return apply_avx2(fids, gradients, scale);
+#endif
+  return apply_by<PortableLanes>(fids, gradients, scale);
 }
 
 void Table::assign(std::span<const std::int64_t> fids, std::span<const float> vectors) {
@@ -231,6 +324,7 @@ void Table::prefetch_vector(std::uint32_t row) const noexcept {
 CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector) {
   const std::uint32_t row = rows_.allocate();
   try {
+    touched_.resize(rows_.row_max() / 64);
     if (vector == nullptr) {
       start_values_.fill(fid, start_);
       vector = start_.data();
@@ -265,10 +359,10 @@ std::uint32_t Table::put(std::int64_t fid, const float* vector) {
 }
 
 void Table::touch(std::uint32_t row) {
-  RowFacts& facts = rows_.facts(row);
-  if (facts.epoch.load(std::memory_order_relaxed) == current_epoch()) return;
+  if (is_touched(row)) return;
   changes_.back().rows.push_back(row);
-  facts.epoch.store(current_epoch(), std::memory_order_relaxed);
+  touched_[row / 64] |= std::uint64_t{1} << (row % 64);
+  rows_.facts(row).epoch.store(current_epoch(), std::memory_order_relaxed);
 }
 
 void Table::remove(CuckooIndex::Place place) noexcept {
@@ -279,6 +373,7 @@ void Table::remove(CuckooIndex::Place place) noexcept {
   total.sights -= facts.count.load(std::memory_order_relaxed);
   index_.erase(place);
   rows_.release(row);
+  touched_[row / 64] &= ~(std::uint64_t{1} << (row % 64));
 }
 
 // ---------------------------------------------------------------------------------------------------------- changes
@@ -296,6 +391,7 @@ std::uint32_t Table::oldest_epoch() const {
 std::uint32_t Table::advance_epoch() {
   const std::lock_guard lock(writing_);
   changes_.emplace_back();
+  std::ranges::fill(touched_, 0);
   return current_epoch();
 }
 
@@ -391,6 +487,7 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
     facts.last_seen_us.store(columns.last_seen_us[i], std::memory_order_relaxed);
     facts.count.store(columns.counts[i], std::memory_order_relaxed);
     facts.epoch.store(kNoEpoch, std::memory_order_relaxed);
+    touched_.resize(rows_.row_max() / 64);
     if (columns.epochs.empty()) {
       touch(row);
     } else {
@@ -436,6 +533,7 @@ std::vector<Removal> Table::removals() const {
 void Table::restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals) {
   const std::lock_guard lock(writing_);
   changes_ = std::deque<EpochChanges>(current - oldest + 1);
+  std::ranges::fill(touched_, 0);
   oldest_epoch_ = oldest;
   for (const Removal& removal : removals) changes_[removal.epoch - oldest].removed.push_back(removal.fid);
 }
@@ -450,7 +548,7 @@ MemorySizes Table::memory() const {
   // A node of the map: the pair, the next pointer, the hash's cache, and the allocator's header.
   constexpr std::size_t kNodeSize = sizeof(std::pair<std::int64_t, Sights>) + 2 * sizeof(void*);
   MemorySizes sizes{index_.memory_size(), rows_.memory_size(),
-                    pending_.size() * kNodeSize + pending_.bucket_count() * sizeof(void*), 0};
+                    pending_.size() * kNodeSize + pending_.bucket_count() * sizeof(void*), touched_.capacity() * sizeof(std::uint64_t)};
   for (const EpochChanges& changes : changes_) {
     sizes.changes +=
         changes.rows.capacity() * sizeof(std::uint32_t) + changes.removed.capacity() * sizeof(std::int64_t);

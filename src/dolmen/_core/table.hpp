@@ -148,9 +148,21 @@ class Table {
   void restore_epoch(std::uint32_t row, std::uint32_t epoch);
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
   void prefetch_vector(std::uint32_t row) const noexcept;
-  template <typename Fetch, typename Copy, typename Absent>
-  void read_each(std::span<const std::int64_t> fids, const Fetch& fetch, const Copy& copy,
+  template <typename Lanes, typename Fetch, typename Copy, typename Absent>
+  void read_each(std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch, const Copy& copy,
                  const Absent& absent) const noexcept;
+  // Each of these loops over a batch exists twice, see processor.hpp.
+  struct PendingStep;
+  template <typename Lanes>
+  void lookup_by(std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
+  void lookup_avx2(std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
+  template <typename Lanes>
+  void see_by(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
+  void see_avx2(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
+  template <typename Lanes>
+  std::size_t apply_by(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale);
+  std::size_t apply_avx2(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale);
+  bool is_touched(std::uint32_t row) const noexcept { return (touched_[row / 64] >> (row % 64) & 1) != 0; }
 
   mutable std::mutex writing_;
   CuckooIndex index_;
@@ -164,6 +176,7 @@ class Table {
   std::unordered_map<std::int64_t, Sights> pending_;
   std::int64_t time_seen_max_us_ = 0;
   std::uint32_t oldest_epoch_ = 0;
+  std::vector<std::uint64_t> touched_;  // One bit a row: it is in the current epoch's list.
   std::deque<EpochChanges> changes_{1};  // Of oldest_epoch_ and on; the last is of the current epoch.
 };
 
