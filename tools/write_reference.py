@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dolmen.cluster import ModelConfig
-from dolmen.embedding.optimizers import SGD, AdaGrad, Adam
+from dolmen.embedding import optimizers
 from dolmen.events import JoinConfig, Retention
 from dolmen.features import Dense, Label, Slot
 from dolmen.models import entry, names
@@ -45,9 +45,15 @@ _SECTIONS: Final[list[tuple[str, str, type[Any], frozenset[str]]]] = [
     ("[[schema.dense]]", "One number per example.", Dense, frozenset()),
     ("[[schema.label]]", "What is learned.", Label, frozenset()),
     ("[model]", "Which model learns and serves.", ModelConfig, frozenset()),
-    ('[optimizer] name = "adagrad"', "Of the tables' rows; the default.", AdaGrad, frozenset()),
-    ('[optimizer] name = "adam"', "", Adam, frozenset()),
-    ('[optimizer] name = "sgd"', "", SGD, frozenset()),
+    ('[optimizer] name = "adagrad"', "Of the tables' rows; the default.", optimizers.AdaGrad, frozenset()),
+    ('[optimizer] name = "rowwise_adagrad"', "", optimizers.RowwiseAdaGrad, frozenset()),
+    ('[optimizer] name = "sgd"', "", optimizers.SGD, frozenset()),
+    ('[optimizer] name = "momentum"', "", optimizers.Momentum, frozenset()),
+    ('[optimizer] name = "rmsprop"', "", optimizers.RMSProp, frozenset()),
+    ('[optimizer] name = "adadelta"', "", optimizers.AdaDelta, frozenset()),
+    ('[optimizer] name = "adam"', "Also `lazy_adam`, `rowwise_adam` and `amsgrad`.", optimizers.Adam, frozenset()),
+    ('[optimizer] name = "ftrl"', "", optimizers.FTRL, frozenset()),
+    ('[optimizer] name = "group_ftrl"', "", optimizers.GroupFTRL, frozenset()),
     ("[log.retention.TOPIC]", "How much of a topic is kept.", Retention, frozenset()),
     ("[join]", "How impressions and actions meet.", JoinConfig, frozenset()),
     ("[train]", "How the model learns. A change begins a new course of learning.", TrainConfig, frozenset()),
@@ -110,8 +116,14 @@ def _default(one: dataclasses.Field[Any]) -> str:
 
 def _arguments(kind: type[Any]) -> dict[str, str]:
     """What the docstring's ``Args:`` say of each field."""
-    text = inspect.getdoc(kind) or ""
-    _, _, arguments = text.partition("Args:\n")
+    told: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        told |= _own_arguments(one)
+    return told
+
+
+def _own_arguments(kind: type[Any]) -> dict[str, str]:
+    _, _, arguments = inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")
     told: dict[str, str] = {}
     name = ""
     for line in arguments.splitlines():

@@ -1,11 +1,13 @@
 """A client of the HTTP API, for shops written in Python: send what happens, ask what to show.
 
 Connections are kept and shared between threads. A server that is overloaded, restarting or out of reach for a moment
-is asked again, after the wait that it names; that is safe for events that carry an ``event_id`` (the default here).
+is asked again, after the wait that it names. That is safe: each event carries an ``event_id`` and each request for a
+slate a ``request_id``, so what arrives twice counts once, and the second answer is the first one.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -14,6 +16,7 @@ import msgspec
 import urllib3
 
 from dolmen.errors import RemoteError
+from dolmen.request_ids import new_request_id
 
 __all__ = ["Answer", "Client", "Parameters", "Shown"]
 
@@ -128,15 +131,11 @@ class Client:
 
         ``learn``: false where nobody will act on the answer, such as a probe: it is recorded, and not learned from.
         """
-        body = {"user": user, "count": count, "context": context or {}, "learn": learn}
-        answer: Answer = _decoded(self._raw("POST", "/v1/recommend", body), Answer)
-        return answer
+        return self._slate("/v1/recommend", {"user": user, "count": count, "context": context or {}, "learn": learn})
 
     def rank(self, user: int | str, items: Sequence[int | str], *, context: Mapping[str, Any] | None = None) -> Answer:
         """``items`` in the order in which ``user`` should see them; they count as shown."""
-        body = {"user": user, "items": items, "context": context or {}}
-        answer: Answer = _decoded(self._raw("POST", "/v1/rank", body), Answer)
-        return answer
+        return self._slate("/v1/rank", {"user": user, "items": items, "context": context or {}})
 
     def send(self, actions: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Send actions: ``{"user": 7, "item": 5, "kind": "click", "request_id": "…"}``.
@@ -159,6 +158,11 @@ class Client:
             return self._pool.request("GET", f"{self.address}/readyz", retries=False, timeout=2.0).status == 200
         except urllib3.exceptions.HTTPError:
             return False
+
+    def _slate(self, path: str, body: Mapping[str, Any]) -> Answer:
+        request_id = new_request_id(time.time_ns() // 1_000)
+        answer: Answer = _decoded(self._raw("POST", path, {**body, "request_id": request_id}), Answer)
+        return answer
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return _decoded(self._raw(method, path, body), Any)

@@ -158,7 +158,7 @@ def test_parameters_include_a_click_when_every_acknowledged_position_is_reached(
 def test_a_stage_that_is_down_says_so_and_its_arrows_stand_still(ask: Callable[..., Any]) -> None:
     alive = {"alive": True, "age_seconds": 0.3, "figures": {}}
     down = {"alive": False, "age_seconds": 12.2, "figures": {}}
-    now = {"events_per_second": 100, "examples_per_second": 80, "staleness_seconds": 14, "auc_online": 0.75}
+    now = {"events_per_second": 100, "joined_per_second": 80, "staleness_seconds": 14, "auc_online": 0.75}
     status = {"stages": {"serve": alive, "join": alive, "train": down}, "now": now}
     stages = {one["name"]: one for one in ask("stages.js", "readStages", status)}
     assert [name for name, one in stages.items() if not one["alive"]] == ["learn"]
@@ -167,6 +167,15 @@ def test_a_stage_that_is_down_says_so_and_its_arrows_stand_still(ask: Callable[.
     rates = ask("stages.js", "readRates", status)
     assert rates["example"] == 0
     assert rates["event"] == 100
+
+
+def test_join_shows_what_the_joiner_made_whether_or_not_anybody_learns_it(ask: Callable[..., Any]) -> None:
+    alive = {"alive": True, "age_seconds": 0.3, "figures": {}}
+    down = {"alive": False, "age_seconds": 12.2, "figures": {}}
+    now = {"joined_per_second": 80, "examples_per_second": 0}
+    status = {"stages": {"serve": alive, "join": alive, "train": down}, "now": now}
+    stages = {one["name"]: one for one in ask("stages.js", "readStages", status)}
+    assert stages["join"]["figure"] == "80"
 
 
 def test_new_people_get_ids_of_their_own(page: Page) -> None:

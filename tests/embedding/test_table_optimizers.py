@@ -7,25 +7,33 @@ the last place a step is left for a reference that is written as the paper write
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from dolmen._core import NativeTable
 from dolmen.embedding.optimizers import (
     FTRL,
     SGD,
     AdaDelta,
     AdaGrad,
     Adam,
+    AMSGrad,
+    GroupFTRL,
+    LazyAdam,
     Momentum,
     Optimizer,
     RMSProp,
     RowwiseAdaGrad,
+    RowwiseAdam,
     optimizer_from_dict,
     optimizer_to_dict,
 )
-from dolmen.embedding.table import Table
+from dolmen.embedding.table import RowRules, Table
 
 Vector = NDArray[np.float32]
 State = dict[str, Vector]
@@ -41,13 +49,18 @@ def adagrad_step(o: AdaGrad, w: Vector, g: Vector, state: State, rate: np.float3
     return w - rate * g / (np.sqrt(state["n"]) + f32(o.epsilon))
 
 
-def adam_step(o: Adam, w: Vector, g: Vector, state: State, rate: np.float32) -> Vector:
+def adam_step(
+    o: Adam | LazyAdam | RowwiseAdam | AMSGrad, w: Vector, g: Vector, state: State, rate: np.float32
+) -> Vector:
     t = state["t"] = state.get("t", np.zeros(1, f32)) + f32(1)
+    square = np.add.accumulate(g * g)[-1:] / f32(len(w)) if isinstance(o, RowwiseAdam) else g * g
     state["m"] = f32(o.beta1) * state.get("m", np.zeros_like(w)) + (f32(1) - f32(o.beta1)) * g
-    state["v"] = f32(o.beta2) * state.get("v", np.zeros_like(w)) + (f32(1) - f32(o.beta2)) * (g * g)
+    state["v"] = f32(o.beta2) * state.get("v", np.zeros_like(square)) + (f32(1) - f32(o.beta2)) * square
+    state["most"] = np.maximum(state.get("most", np.zeros_like(square)), state["v"])
     m_hat = state["m"] / f32(1 - float(f32(o.beta1)) ** int(t[0]))
-    v_hat = state["v"] / f32(1 - float(f32(o.beta2)) ** int(t[0]))
-    return w - rate * m_hat / (np.sqrt(v_hat) + f32(o.epsilon))
+    v_hat = state["most" if isinstance(o, AMSGrad) else "v"] / f32(1 - float(f32(o.beta2)) ** int(t[0]))
+    kept = w - rate * f32(o.weight_decay) * w if o.decoupled else w
+    return kept - rate * m_hat / (np.sqrt(v_hat) + f32(o.epsilon))
 
 
 def rowwise_adagrad_step(o: RowwiseAdaGrad, w: Vector, g: Vector, state: State, rate: np.float32) -> Vector:
@@ -84,6 +97,18 @@ def ftrl_step(o: FTRL, w: Vector, g: Vector, state: State, rate: np.float32) -> 
     return np.where(np.abs(z) <= f32(o.l1), f32(0), shrunk)
 
 
+def group_ftrl_step(o: GroupFTRL, w: Vector, g: Vector, state: State, rate: np.float32) -> Vector:
+    n, z = state.get("n", np.zeros_like(w)), state.get("z", np.zeros_like(w))
+    sigma = (np.sqrt(n + g * g) - np.sqrt(n)) / rate
+    z, n = z + (g - sigma * w), n + g * g
+    state["n"], state["z"] = n, z
+    curvature = (f32(o.beta) + np.sqrt(n)) / rate + f32(o.l2)
+    beyond = np.maximum(np.abs(z) - f32(o.l1), f32(0))
+    norm = np.sqrt(np.add.accumulate(f32(2) * (beyond * beyond) / curvature)[-1])
+    most = np.sqrt(f32(len(w))) * f32(o.l21)
+    return -np.sign(z) * (beyond / curvature * (f32(1) - most / norm)) if norm > most else np.zeros_like(w)
+
+
 CASES: list[tuple[Optimizer, Callable[..., Vector]]] = [
     (SGD(learning_rate=0.1), sgd_step),
     (SGD(learning_rate=0.1, weight_decay=0.01), sgd_step),
@@ -99,7 +124,16 @@ CASES: list[tuple[Optimizer, Callable[..., Vector]]] = [
     (AdaDelta(decay=0.5, weight_decay=0.1), adadelta_step),
     (FTRL(), ftrl_step),
     (FTRL(l1=0.5, l2=0.25, beta=0.1), ftrl_step),
+    (GroupFTRL(learning_rate=0.5), group_ftrl_step),
+    (GroupFTRL(l1=0.5, l21=2.0, l2=0.25, beta=0.1), group_ftrl_step),
     (Adam(), adam_step),
+    (Adam(weight_decay=0.1, decoupled=True), adam_step),
+    (LazyAdam(), adam_step),
+    (LazyAdam(learning_rate=0.01, weight_decay=0.1), adam_step),
+    (RowwiseAdam(), adam_step),
+    (RowwiseAdam(beta1=0.5, weight_decay=0.1, decoupled=True), adam_step),
+    (AMSGrad(), adam_step),
+    (AMSGrad(beta2=0.7, weight_decay=0.1), adam_step),
     (Adam(learning_rate=0.01, beta1=0.5, beta2=0.7, weight_decay=0.1), adam_step),
 ]
 
@@ -116,7 +150,8 @@ def test_steps_equal_the_reference(optimizer: Optimizer, step: Callable[..., Vec
         scale = f32(1.0 if t % 3 else 0.5)
         gradient = (rng.normal(size=dim) * 10.0 ** rng.uniform(-4, 2)).astype(f32)
         table.apply_gradients(fid, gradient[None], learning_rate_scale=float(scale))
-        g = gradient + f32(getattr(optimizer, "weight_decay", 0.0)) * w
+        is_l2 = not getattr(optimizer, "decoupled", False)
+        g = gradient + f32(getattr(optimizer, "weight_decay", 0.0) if is_l2 else 0.0) * w
         w = step(optimizer, w, g, state, f32(optimizer.learning_rate) * scale)
         np.testing.assert_array_max_ulp(table.lookup(fid)[0], w, maxulp=1)
         w = table.lookup(fid)[0]
@@ -144,6 +179,150 @@ def test_adam_counts_the_steps_of_each_row_by_itself() -> None:
     assert table.lookup(np.array([1])).item() == pytest.approx(-0.1 * 5000, rel=1e-3)
 
 
+def torch_twins() -> list[tuple[Optimizer, Callable[[list[torch.Tensor]], torch.optim.Optimizer]]]:
+    """Ours and PyTorch's, of the same settings, where both mean the same by them."""
+    return [
+        (SGD(learning_rate=0.1, weight_decay=0.01), lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.01)),
+        (Momentum(momentum=0.7), lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.7)),
+        (
+            AdaGrad(initial_accumulator=0.1),
+            lambda p: torch.optim.Adagrad(p, lr=0.05, initial_accumulator_value=0.1, eps=1e-8),
+        ),
+        (RMSProp(decay=0.9), lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.9)),
+        (AdaDelta(), lambda p: torch.optim.Adadelta(p, lr=1.0, rho=0.9, eps=1e-6)),
+        (Adam(weight_decay=0.01), lambda p: torch.optim.Adam(p, lr=0.001, weight_decay=0.01)),
+        (
+            Adam(weight_decay=0.01, decoupled=True),
+            lambda p: torch.optim.AdamW(p, lr=0.001, weight_decay=0.01),
+        ),
+        (LazyAdam(), lambda p: torch.optim.Adam(p, lr=0.001)),
+        (AMSGrad(), lambda p: torch.optim.Adam(p, lr=0.001, amsgrad=True)),
+    ]
+
+
+@pytest.mark.parametrize(("optimizer", "make_twin"), torch_twins(), ids=[str(one) for one, _ in torch_twins()])
+def test_a_row_of_every_batch_walks_with_pytorchs_optimizer(
+    optimizer: Optimizer, make_twin: Callable[[list[torch.Tensor]], torch.optim.Optimizer]
+) -> None:
+    rng = np.random.default_rng(3)
+    table = Table(8, optimizer=optimizer, seed=3)
+    fid = np.array([5])
+    weights = torch.from_numpy(table.lookup_or_insert(fid, 0)[0].copy()).double().requires_grad_()
+    twin = make_twin([weights])
+    for _ in range(200):
+        gradient = rng.normal(size=8).astype(f32)
+        table.apply_gradients(fid, gradient[None])
+        weights.grad = torch.from_numpy(gradient).double()
+        twin.step()
+    # PyTorch goes in float64 here: 200 steps in float32, each rounded by 2^-24 of a weight below 2 or of a step.
+    np.testing.assert_allclose(table.lookup(fid)[0], weights.detach().numpy(), rtol=0, atol=200 * 2.0**-23)
+
+
+def test_lazy_adam_counts_the_batches_of_the_table(tmp_path: Path) -> None:
+    beta1, beta2 = LazyAdam().beta1, LazyAdam().beta2
+    table = Table(1, optimizer=LazyAdam(learning_rate=0.1))
+    table.assign(np.array([1, 2]), np.zeros((2, 1), f32))
+    for _ in range(20_000):
+        table.apply_gradients(np.array([1]), np.array([[0.5]], f32))
+    table.save(tmp_path / "table")
+    for again in (table, Table.load(tmp_path / "table")):
+        again.apply_gradients(np.array([2]), np.array([[0.5]], f32))
+        # So late, nothing is corrected: the first step is rate·(1-beta1)·g / √((1-beta2)·g²).
+        assert again.lookup(np.array([2])).item() == pytest.approx(-0.1 * (1 - beta1) / (1 - beta2) ** 0.5, rel=1e-4)
+
+
+def test_a_group_lasso_step_is_the_minimum_that_the_theorem_says() -> None:
+    optimizer = GroupFTRL(learning_rate=0.5, beta=1.0, l1=0.3, l21=0.2, l2=0.4)
+    table = Table(3, optimizer=optimizer, initial_range=0.0)
+    table.lookup_or_insert(np.array([1]), 0)
+    gradient = np.array([1.5, -0.2, -0.9], f32)
+    table.apply_gradients(np.array([1]), gradient[None])
+    w = torch.from_numpy(table.lookup(np.array([1]))[0]).double().requires_grad_()
+    # From w = 0: z is the gradient, and the curvature is (beta + |g|) / rate + l2.
+    z = torch.from_numpy(gradient).double()
+    curvature = (1.0 + z.abs()) / 0.5 + 0.4
+
+    def objective(at: torch.Tensor) -> torch.Tensor:
+        group = 3**0.5 * 0.2 * (curvature / 2 * at * at).sum().sqrt()
+        return (z * at + curvature / 2 * at * at + 0.3 * at.abs()).sum() + group
+
+    lowest = objective(w.detach())
+    assert w[1] == 0.0
+    assert lowest < objective(torch.zeros(3)), "the row has earned its place"
+    rng = torch.Generator().manual_seed(1)
+    for size in (1e-1, 1e-2, 1e-3):
+        for _ in range(100):
+            assert objective(w.detach() + size * torch.randn(3, generator=rng, dtype=torch.float64)) > lowest
+
+
+def test_a_row_that_does_not_earn_its_group_penalty_is_zero_as_a_whole() -> None:
+    optimizer = GroupFTRL(learning_rate=0.5, l21=1.0)
+    table = Table(4, optimizer=optimizer, initial_range=0.0)
+    table.lookup_or_insert(np.array([1, 2]), 0)
+    gradients = np.array([[0.5] * 4, [5.0, 0.1, 0.1, 0.1]], f32)
+    table.apply_gradients(np.array([1, 2]), gradients)
+    weak, strong = table.lookup(np.array([1, 2]))
+    assert not weak.any()
+    assert strong.all()
+
+
+@pytest.mark.parametrize(
+    ("limits", "clip"),
+    [
+        ({"gradient_value_max": 0.5}, lambda g: np.clip(g, f32(-0.5), f32(0.5))),
+        ({"gradient_norm_max": 2.0}, lambda g: g * (f32(2) / np.sqrt(np.add.accumulate(g * g)[-1]))),
+    ],
+    ids=["by value", "by norm"],
+)
+def test_the_summed_gradient_of_a_row_is_clipped(limits: dict[str, float], clip: Callable[[Vector], Vector]) -> None:
+    table = Table(3, optimizer=replace(SGD(learning_rate=1.0), **limits), initial_range=0.0)
+    table.lookup_or_insert(np.array([1, 2]), 0)
+    gradients = np.array([[3.0, -4.0, 0.25], [0.25, 0.0, 0.125], [3.0, -4.0, 0.25]], f32)
+    table.apply_gradients(np.array([1, 2, 1]), gradients)
+    # The two gradients of 1 are each too long, and so is their sum; that of 2 is within both limits.
+    expected = f32(0) - np.array([clip(gradients[0] + gradients[2]), gradients[1]])
+    assert table.lookup(np.array([1, 2])).tobytes() == expected.tobytes()
+
+
+def test_values_are_clipped_before_the_norm() -> None:
+    optimizer = SGD(learning_rate=1.0, gradient_value_max=1.0, gradient_norm_max=1.0)
+    table = Table(2, optimizer=optimizer, initial_range=0.0)
+    table.lookup_or_insert(np.array([1]), 0)
+    table.apply_gradients(np.array([1]), np.array([[100.0, -1.0]], f32))
+    # Cut to (1, -1), then to length 1; by norm alone the first column would have kept nearly all of it.
+    np.testing.assert_array_max_ulp(table.lookup(np.array([1]))[0], np.array([-1, 1], f32) / np.sqrt(f32(2)), maxulp=1)
+
+
+@pytest.mark.parametrize("optimizer", [AdaGrad(), FTRL(), Adam()], ids=lambda one: one.name)
+def test_each_slot_learns_at_its_own_rate(optimizer: Optimizer, tmp_path: Path) -> None:
+    scales = {0: 1.0, 1: 0.25, 2: 0.0}
+    rules = {slot: RowRules(learning_rate_scale=scale) for slot, scale in scales.items()}
+    table = Table(4, optimizer=optimizer, rules=rules, seed=1)
+    fids = np.array([(slot << 53) + 7 for slot in scales])
+    table.lookup_or_insert(fids, 0)
+    before, gradients = table.lookup(fids), np.ones((3, 4), f32)
+    table.save(tmp_path / "table")
+    loaded = Table.load(tmp_path / "table")
+    for again in (table, loaded):
+        assert again.apply_gradients(fids, gradients, learning_rate_scale=0.5) == 2
+    assert loaded.lookup(fids).tobytes() == table.lookup(fids).tobytes()
+    for row, scale in zip(range(2), (0.5, 0.125), strict=True):
+        alone = Table(4, optimizer=optimizer, seed=1)
+        alone.assign(fids[row : row + 1], before[row : row + 1])
+        alone.apply_gradients(fids[row : row + 1], gradients[:1], learning_rate_scale=scale)
+        assert alone.lookup(fids[row : row + 1]).tobytes() == table.lookup(fids[row : row + 1]).tobytes()
+    assert table.lookup(fids[2:]).tobytes() == before[2:].tobytes(), "at rate 0 nothing moves, FTRL's weights neither"
+
+
+def test_the_native_table_names_a_setting_that_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="optimizer sgd has no setting momentum"):
+        NativeTable(2, "sgd", {"learning_rate": 0.1, "weight_decay": 0.0, "momentum": 0.9}, 0, 0, 0.01)
+    with pytest.raises(ValueError, match="optimizer sgd needs the setting weight_decay"):
+        NativeTable(2, "sgd", {"learning_rate": 0.1}, 0, 0, 0.01)
+    with pytest.raises(ValueError, match="unknown optimizer lion"):
+        NativeTable(2, "lion", {}, 0, 0, 0.01)
+
+
 @pytest.mark.parametrize("optimizer", [case[0] for case in CASES], ids=str)
 def test_settings_survive_json(optimizer: Optimizer) -> None:
     assert optimizer_from_dict(json.loads(json.dumps(optimizer_to_dict(optimizer)))) == optimizer
@@ -159,6 +338,10 @@ def test_settings_survive_json(optimizer: Optimizer) -> None:
         ({"name": "adam", "beta2": 1.0}, r"Adam.beta2 must be in \[0, 1\), got 1.0"),
         ({"name": "adagrad", "epsilon": float("inf")}, "AdaGrad.epsilon must be 0 or more, got inf"),
         ({"name": "adagrad", "weight_decay": -1.0}, "AdaGrad.weight_decay must be 0 or more, got -1.0"),
+        ({"name": "sgd", "gradient_norm_max": 0.0}, "SGD.gradient_norm_max must be above 0, got 0.0"),
+        ({"name": "ftrl", "gradient_value_max": float("nan")}, "FTRL.gradient_value_max must be above 0, got nan"),
+        ({"name": "group_ftrl", "l21": -1.0}, "GroupFTRL.l21 must be 0 or more, got -1.0"),
+        ({"name": "lazy_adam", "beta1": 1.0}, r"LazyAdam.beta1 must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, object], message: str) -> None:

@@ -86,6 +86,10 @@ def test_whatever_changes_rows_or_examples_changes_the_fingerprint() -> None:
         (lambda: Slot("a", max_len=3), "Slot 'a': max_len needs many=True and at least 1, got 3"),
         (lambda: Slot("a", many=True, max_len=0), "Slot 'a': max_len needs many=True and at least 1, got 0"),
         (lambda: Slot("a", admit_after=0), "Slot 'a': admit_after must be at least 1, got 0"),
+        (
+            lambda: Slot("a", learning_rate_scale=-1.0),
+            "Slot 'a': learning_rate_scale must be 0 or more and finite, got -1",
+        ),
         (lambda: Slot("a", expire_after="soon"), "Slot 'a': expire_after: a duration is a number and one of"),
         (lambda: Slot("a", of="shop"), "'a': of must be one of user, item, request, got 'shop'"),
         (lambda: Schema(Slot("a"), Dense("a")), "the name 'a' is declared twice"),
@@ -98,7 +102,7 @@ def test_whatever_changes_rows_or_examples_changes_the_fingerprint() -> None:
         ),
         (
             lambda: Schema(Slot("a"), Slot("b", table="a", expire_after="1d")),
-            "Slot 'b' shares the rows of 'a', which alone says when they come and go",
+            "Slot 'b' shares the rows of 'a', which alone says when they come and go.*; move expire_after to 'a'",
         ),
         (lambda: SHOP.slot("histroy"), "the schema has no slot 'histroy'; did you mean 'history'"),
         (lambda: SHOP.dense_feature("prise"), "the schema has no dense feature 'prise'; did you mean 'price'"),

@@ -155,6 +155,12 @@ def wait() -> Callable[..., Any]:
     return until
 
 
+@pytest.fixture
+def await_up() -> Callable[[httpx.Client], None]:
+    """Returns when the server that ``client`` asks is ready."""
+    return lambda client: until(lambda: is_up(client))
+
+
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> None:
     torch.set_num_threads(1)
@@ -258,7 +264,7 @@ def serving(settings: ServeSettings) -> Iterator[Serve]:
         )
         running.append(served)
         if ready:
-            until(lambda: is_up(served))
+            until(lambda: is_up(served.client))
         return served
 
     try:
@@ -269,8 +275,8 @@ def serving(settings: ServeSettings) -> Iterator[Serve]:
                 served.end()
 
 
-def is_up(served: Served) -> bool:
+def is_up(client: httpx.Client) -> bool:
     try:
-        return served.get("/readyz").status_code == 200
+        return client.get("/readyz").status_code == 200
     except httpx.TransportError:
         return False

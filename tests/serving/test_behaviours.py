@@ -12,9 +12,12 @@ from hypothesis import settings as rules
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dolmen.events import Action, EmbeddedLog, Topic, encode
+from dolmen.events import Action, CatalogueChange, EmbeddedLog, Topic, encode
 from dolmen.features import Label, Schema, Slot, encode_values
+from dolmen.serving.actions import Actions
 from dolmen.serving.behaviours import PEOPLE_TABLE, Behaviours
+from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue
+from dolmen.serving.exposure import COUNTS_TABLE, TOTALS_TABLE, Exposure
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.state import State
 
@@ -31,10 +34,20 @@ _NOW_US = 1_700_000_000_000_000
 USERS = st.sampled_from([7, "7", "anna", -1, 1 << 60])
 ITEMS = st.sampled_from([1, 2, "2", "b", "é" * 100])
 KINDS = st.sampled_from(["click", "buy", "view"])
+_IDS_MAX = 4
+
+
+def opened(settings: ServeSettings, log: EmbeddedLog) -> tuple[State, Actions, Behaviours, Exposure]:
+    """What a server knows of actions, as of its state; ``tail.catch_up`` brings it up to the log."""
+    state = State(settings.state_folder, [PEOPLE_TABLE, ITEMS_TABLE, USERS_TABLE, COUNTS_TABLE, TOTALS_TABLE])
+    catalogue = Catalogue(settings, log, state)
+    catalogue.tail.catch_up()
+    behaviours, exposure = Behaviours(settings, state), Exposure(settings, log, state, catalogue)
+    return state, Actions(settings, log, state, behaviours, exposure), behaviours, exposure
 
 
 class PeopleAgainstList(RuleBasedStateMachine):
-    """Whatever is done, saved, forgotten or lost, a person is what replaying all actions gives."""
+    """Whatever is done, saved, forgotten or lost, a person is what replaying all actions gives, and so are counts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,15 +61,17 @@ class PeopleAgainstList(RuleBasedStateMachine):
             hide={"buy": "1h", "click": "always"},
             history_max=5,
             people_in_memory=2,
+            event_ids_max=_IDS_MAX,
+            popularity_half_life="10000d",
         )
         self.log = EmbeddedLog(self.settings.log_folder)
+        self.log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", 1))])
         self.done: list[Action] = []
 
     @initialize()
     def begin(self) -> None:
-        self.state = State(self.settings.state_folder, [PEOPLE_TABLE])
-        self.behaviours = Behaviours(self.settings, self.log, self.state)
-        self.behaviours.tail.catch_up()
+        self.state, self.actions, self.behaviours, self.exposure = opened(self.settings, self.log)
+        self.actions.tail.catch_up()
 
     @rule(
         user=USERS,
@@ -70,12 +85,12 @@ class PeopleAgainstList(RuleBasedStateMachine):
         action = Action(event_id, None, user, item, kind, 1.0, _NOW_US - ago * _HOUR_US + 1)
         appended = self.log.append(Topic.ACTIONS, [encode(action)])
         if is_ours:
-            self.behaviours.tail.wrote(appended, [action])
+            self.actions.tail.wrote(appended, [action])
         self.done.append(action)
 
     @rule()
     def save(self) -> None:
-        self.state.save(self.behaviours)
+        self.state.save(self.actions)
 
     @rule()
     def crash_and_restart(self) -> None:
@@ -84,9 +99,13 @@ class PeopleAgainstList(RuleBasedStateMachine):
 
     @invariant()
     def knows_what_happened(self) -> None:
-        self.behaviours.tail.catch_up()
+        self.actions.tail.catch_up()
+        new = self.new_ones()
+        clicked = sum(action.item == 1 and action.kind == "click" for action in new)
+        # Decay over hours is nothing beside this half-life.
+        assert self.exposure.popularity(_NOW_US) == pytest.approx([clicked], rel=1e-3)
         for user in {action.user for action in self.done}:
-            acts = self.counted(user)
+            acts = [action for action in new if action.user == user and type(action.user) is type(user)]
             assert [(act.item, act.kind) for act in self.behaviours.acts_of(user)] == [
                 (action.item, action.kind) for action in acts[-5:]
             ]
@@ -106,16 +125,14 @@ class PeopleAgainstList(RuleBasedStateMachine):
                 if action.kind == "click" or (action.kind == "buy" and action.event_time_us + _HOUR_US > _NOW_US)
             }
 
-    def counted(self, user: Any) -> list[Action]:
-        seen: set[str] = set()
-        acts: list[Action] = []
-        for action in self.done:
-            if action.user == user and type(action.user) is type(user):
-                if action.event_id is not None and action.event_id in seen:
-                    continue
-                seen.add(action.event_id or "")
-                acts.append(action)
-        return acts
+    def new_ones(self) -> list[Action]:
+        """All actions but those whose id one of the last few before them had."""
+        return [
+            action
+            for place, action in enumerate(self.done)
+            if action.event_id is None
+            or all(action.event_id != one.event_id for one in self.done[max(0, place - _IDS_MAX) : place])
+        ]
 
     def teardown(self) -> None:
         self.state.close()
@@ -128,8 +145,7 @@ TestPeopleAgainstList.settings = rules(max_examples=25, stateful_step_count=20, 
 
 
 def test_a_stranger_has_an_empty_history(settings: Any, log: EmbeddedLog) -> None:
-    state = State(settings.state_folder, [PEOPLE_TABLE])
-    behaviours = Behaviours(settings, log, state)
+    state, _, behaviours, _ = opened(settings, log)
     assert behaviours.history_of("nobody") == {"history": []}
     assert behaviours.hidden_of("nobody", 0) == []
     assert not behaviours.is_known("nobody")
@@ -139,10 +155,9 @@ def test_a_stranger_has_an_empty_history(settings: Any, log: EmbeddedLog) -> Non
 def test_a_damaged_action_in_the_log_is_passed_over_and_counted(settings: Any, log: EmbeddedLog) -> None:
     good = Action(None, None, 1, 2, "click", 1.0, _NOW_US)
     log.append(Topic.ACTIONS, [b"garbage", encode(good), b""])
-    state = State(settings.state_folder, [PEOPLE_TABLE])
-    behaviours = Behaviours(settings, log, state)
-    assert behaviours.tail.catch_up() == 3
-    assert behaviours.tail.bad_count == 2
+    state, actions, behaviours, _ = opened(settings, log)
+    assert actions.tail.catch_up() == 3
+    assert actions.tail.bad_count == 2
     assert [act.item for act in behaviours.acts_of(1)] == [2]
     state.close()
 
@@ -151,17 +166,17 @@ def test_what_retention_deleted_is_counted_as_lost_and_the_rest_applied(settings
     actions = [_click(item) for item in range(5)]
     for action in actions:
         log.append(Topic.ACTIONS, [encode(action)])
-    state = State(settings.state_folder, [PEOPLE_TABLE])
-    first = Behaviours(settings, log, state)
+    state, first, _, _ = opened(settings, log)
     first.tail.catch_up()
     state.save(first)
+    state.close()
     for item in range(5, 10):
         log.append(Topic.ACTIONS, [encode(_click(item))])
     log.truncate(Topic.ACTIONS, 0, 8)
-    second = Behaviours(settings, log, state)
+    state, second, behaviours, _ = opened(settings, log)
     second.tail.catch_up()
     assert second.tail.lost_count == 3
-    assert [act.item for act in second.acts_of(1)] == [0, 1, 2, 3, 4, 8, 9]
+    assert [act.item for act in behaviours.acts_of(1)] == [0, 1, 2, 3, 4, 8, 9]
     state.close()
 
 

@@ -33,9 +33,8 @@ def show(log: EmbeddedLog, exposure: Exposure, *items: Any, times: int = 1) -> N
         exposure.shown_tail.wrote(log.append(Topic.IMPRESSIONS, [encode(slate)]), [slate.items])
 
 
-def act(log: EmbeddedLog, exposure: Exposure, item: Any, *, ago_us: int = 0, kind: str = "click") -> None:
-    action = Action(None, None, 1, item, kind, 1.0, _NOW_US - ago_us)
-    exposure.acted_tail.wrote(log.append(Topic.ACTIONS, [encode(action)]), [action])
+def act(exposure: Exposure, item: Any, *, ago_us: int = 0, kind: str = "click") -> None:
+    exposure.act([Action(None, None, 1, item, kind, 1.0, _NOW_US - ago_us)])
 
 
 def test_an_item_is_new_until_it_was_shown_often_enough(settings: Any, log: EmbeddedLog, parts: Any) -> None:
@@ -45,14 +44,14 @@ def test_an_item_is_new_until_it_was_shown_often_enough(settings: Any, log: Embe
     assert exposure.new_rows().tolist() == [2, 3, 4, 5]
 
 
-def test_popularity_halves_with_every_half_life(log: EmbeddedLog, parts: Any) -> None:
+def test_popularity_halves_with_every_half_life(parts: Any) -> None:
     _, _, exposure = parts
-    act(log, exposure, 0, ago_us=14 * _DAY_US)
-    act(log, exposure, 1, ago_us=7 * _DAY_US)
-    act(log, exposure, 2)
-    act(log, exposure, 3)
-    act(log, exposure, 3, ago_us=7 * _DAY_US)  # came late
-    act(log, exposure, 4, kind="view")  # no label is made of it
+    act(exposure, 0, ago_us=14 * _DAY_US)
+    act(exposure, 1, ago_us=7 * _DAY_US)
+    act(exposure, 2)
+    act(exposure, 3)
+    act(exposure, 3, ago_us=7 * _DAY_US)  # came late
+    act(exposure, 4, kind="view")  # no label is made of it
     assert exposure.popularity(_NOW_US) == pytest.approx([0.25, 0.5, 1.0, 1.5, 0.0, 0.0])
 
 
@@ -71,7 +70,7 @@ def test_rates_start_at_the_average_and_learn_from_what_is_shown(log: EmbeddedLo
     _, _, exposure = parts
     show(log, exposure, 0, 1, times=200)
     for _ in range(100):
-        act(log, exposure, 0)
+        act(exposure, 0)
     rates = exposure.rates(np.array([0, 1, 2, -1]))
     assert rates[0] == pytest.approx(0.5, abs=0.05)
     assert rates[1] < 0.05
@@ -81,13 +80,14 @@ def test_rates_start_at_the_average_and_learn_from_what_is_shown(log: EmbeddedLo
 def test_counts_survive_a_restart_saved_or_not(settings: Any, log: EmbeddedLog, parts: Any) -> None:
     state, catalogue, exposure = parts
     show(log, exposure, 0, 1, times=3)
-    act(log, exposure, 0)
+    act(exposure, 0)
     state.save(exposure)
     show(log, exposure, 1, 2, times=2)
-    act(log, exposure, 2)
+    unsaved = Action(None, None, 1, 2, "click", 1.0, _NOW_US)
+    exposure.act([unsaved])
     again = Exposure(settings, log, state, catalogue)
     again.shown_tail.catch_up()
-    again.acted_tail.catch_up()
+    again.act([unsaved])
     assert again.shown_count == exposure.shown_count == 10
     assert again.popularity(_NOW_US) == pytest.approx(exposure.popularity(_NOW_US))
     rows = np.arange(6)

@@ -149,7 +149,9 @@ run_server(create_app(settings), settings, threading.Event(), listening=lambda a
 """
 
 
-def test_after_kill_9_everything_acknowledged_is_there(tmp_path: Path, serve: Serve, wait: Callable[..., Any]) -> None:
+def test_after_kill_9_everything_acknowledged_is_there(
+    tmp_path: Path, serve: Serve, await_up: Callable[[httpx.Client], None]
+) -> None:
     command = [sys.executable, "-c", _SERVER, str(tmp_path), str(Path(__file__).parent)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -174,7 +176,7 @@ def test_after_kill_9_everything_acknowledged_is_there(tmp_path: Path, serve: Se
             assert killed.wait(10)
 
     with httpx.Client(base_url=address) as client:
-        wait(lambda: _is_up(client))
+        await_up(client)
         for start in (0, 200):  # the first part is saved behind the second's back, or not: both must be there
             items = [{"id": item, "attributes": {"genres": ["drama"]}} for item in range(start, start + 200)]
             assert client.post("/v1/items", json={"items": items}).status_code == 202
@@ -229,13 +231,6 @@ def test_two_servers_on_one_log_know_of_each_other(serve: Serve, tmp_path: Path,
     assert first.get("/v1/users/8").json()["history"][0]["attributes"]["title"] == "Title 4"
     first.click(8, 5)
     wait(lambda: len(second.get("/v1/users/8").json()["history"]) == 2)
-
-
-def _is_up(client: httpx.Client) -> bool:
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_the_stopped_server_leaves_no_thread_behind(serve: Serve) -> None:

@@ -46,24 +46,21 @@ struct alignas(64) Bucket {
 };
 static_assert(sizeof(Bucket) == 64);
 
-// How the lanes of a bucket are compared in a loop over many FIDs: one by one, or all at once.
-struct PortableLanes {
-  static unsigned lane_of(const Bucket& bucket, std::int64_t fid) noexcept { return bucket.lane_of(fid); }
-};
+// As Bucket::lane_of, for loops over many FIDs.
+DOLMEN_INLINE unsigned lane_of(Portable, const Bucket& bucket, std::int64_t fid) noexcept {
+  return bucket.lane_of(fid);
+}
 #ifdef DOLMEN_HAS_AVX2
-struct Avx2Lanes {
-  DOLMEN_AVX2 static unsigned lane_of(const Bucket& bucket, std::int64_t fid) noexcept {
-    // The FIDs are the words 3 to 7 of the line.
-    const auto* halves = reinterpret_cast<const __m256i*>(&bucket);
-    const __m256i wanted = _mm256_set1_epi64x(fid);
-    const auto equal_in = [&](const __m256i* half) DOLMEN_AVX2 {
-      return static_cast<unsigned>(
-          _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_load_si256(half), wanted))));
-    };
-    const unsigned equal = equal_in(halves) >> 3 | equal_in(halves + 1) << 1 | 1U << Bucket::kLanes;
-    return static_cast<unsigned>(std::countr_zero(equal));
-  }
-};
+DOLMEN_AVX2 inline unsigned lane_of(Avx2, const Bucket& bucket, std::int64_t fid) noexcept {
+  // The FIDs are the words 3 to 7 of the line.
+  const auto* halves = reinterpret_cast<const __m256i*>(&bucket);
+  const __m256i wanted = _mm256_set1_epi64x(fid);
+  const __m256i low = _mm256_cmpeq_epi64(_mm256_load_si256(halves), wanted);
+  const __m256i high = _mm256_cmpeq_epi64(_mm256_load_si256(halves + 1), wanted);
+  const auto equal = static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(low)) >> 3 |
+                                           _mm256_movemask_pd(_mm256_castsi256_pd(high)) << 1);
+  return static_cast<unsigned>(std::countr_zero(equal | 1U << Bucket::kLanes));
+}
 #endif
 
 struct GiveBack {
@@ -116,12 +113,12 @@ class CuckooIndex {
   };
 
   // Looks for many FIDs at once: while some wait for memory, others are on their way. Calls `fetch(row)` as soon as a
-  // row is known, to call its memory in, and some time later `use(i, finding)`, for each i in order. `lag`, a multiple of
-  // kStep and at most kLagMax, is by how many FIDs one stage of the road follows the other.
-  // A finding may be out of date by then; `is_current` tells a reader, after it has copied, whether it was good.
-  template <typename Lanes, typename Fetch, typename Use>
-  DOLMEN_INLINE void find_each(std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch,
-                               const Use& use) const noexcept {
+  // row is known, to call its memory in, and some time later `use(i, finding)`, for each i in order. `lag`, a multiple
+  // of kStep and at most kLagMax, is by how many FIDs one stage of the road follows the other. A finding may be out of
+  // date by then; `is_current` tells a reader, after it has copied, whether it was good.
+  template <typename Processor, typename Fetch, typename Use>
+  DOLMEN_INLINE void find_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
+                               const Fetch& fetch, const Use& use) const noexcept {
     constexpr std::size_t kRing = 4 * kLagMax;
     std::array<Finding, kRing> ring;
     std::array<std::size_t, kRing> missing;  // Positions of FIDs that were not in their first bucket.
@@ -139,7 +136,7 @@ class CuckooIndex {
       if (begin < lag) continue;
       for (std::size_t i = begin - lag; i < std::min(begin - lag + kStep, count); ++i) {
         Finding& found = ring[i % kRing];
-        if (look<Lanes>(found, fids[i])) [[likely]] {
+        if (look(processor, found, fids[i])) [[likely]] {
           fetch(found.row);
         } else {
           found.bucket = choice(fids[i], directory).second;
@@ -152,7 +149,7 @@ class CuckooIndex {
         const std::size_t i = missing[missing_begin % kRing];
         if (i >= begin - 2 * lag + kStep) break;
         Finding& found = ring[i % kRing];
-        if (look<Lanes>(found, fids[i])) {
+        if (look(processor, found, fids[i])) {
           fetch(found.row);
         } else {
           found.bucket = nullptr;
@@ -247,10 +244,10 @@ class CuckooIndex {
     return {buckets + first_of(hash, count), buckets + second_of(hash, count)};
   }
 
-  template <typename Lanes>
-  DOLMEN_INLINE static bool look(Finding& found, std::int64_t fid) noexcept {
+  template <typename Processor>
+  DOLMEN_INLINE static bool look(Processor processor, Finding& found, std::int64_t fid) noexcept {
     found.version = found.bucket->version.load(std::memory_order_acquire);
-    const unsigned lane = Lanes::lane_of(*found.bucket, fid);
+    const unsigned lane = dolmen::lane_of(processor, *found.bucket, fid);
     if (lane == Bucket::kLanes) return false;
     found.row = found.bucket->row(lane);
     return true;

@@ -80,41 +80,6 @@ nb::ndarray<nb::numpy, T> handed_over(std::vector<T>&& values) {
   return handed_over(std::move(values), {count});
 }
 
-dolmen::Optimizer make_optimizer(const std::string& name, const std::map<std::string, double>& settings) {
-  const auto setting = [&](const char* key) {
-    const auto found = settings.find(key);
-    if (found == settings.end()) throw nb::value_error(("optimizer " + name + " needs the setting " + key).c_str());
-    return found->second;
-  };
-  const auto single = [&](const char* key) { return static_cast<float>(setting(key)); };
-  if (name == "sgd") return dolmen::Sgd{single("learning_rate"), single("weight_decay")};
-  if (name == "adagrad") {
-    return dolmen::AdaGrad{single("learning_rate"), single("initial_accumulator"), single("epsilon"),
-                           single("weight_decay")};
-  }
-  if (name == "rowwise_adagrad") {
-    return dolmen::RowwiseAdaGrad{single("learning_rate"), single("initial_accumulator"), single("epsilon"),
-                                  single("weight_decay")};
-  }
-  if (name == "momentum") {
-    return dolmen::Momentum{single("learning_rate"), single("momentum"), single("weight_decay")};
-  }
-  if (name == "rmsprop") {
-    return dolmen::RmsProp{single("learning_rate"), single("decay"), single("epsilon"), single("weight_decay")};
-  }
-  if (name == "adadelta") {
-    return dolmen::AdaDelta{single("learning_rate"), single("decay"), single("epsilon"), single("weight_decay")};
-  }
-  if (name == "ftrl") {
-    return dolmen::Ftrl{single("learning_rate"), single("beta"), single("l1"), single("l2")};
-  }
-  if (name == "adam") {
-    return dolmen::Adam(single("learning_rate"), single("beta1"), single("beta2"), single("epsilon"),
-                        single("weight_decay"));
-  }
-  throw nb::value_error(("unknown optimizer " + name).c_str());
-}
-
 template <typename Out, typename Fill>
 void fill_column(const Fids& fids, const Out& out, const Fill& fill) {
   require_fids(fids);
@@ -214,7 +179,8 @@ NB_MODULE(_native, m) {
           [](Table* self, std::uint32_t dim, const std::string& optimizer,
              const std::map<std::string, double>& settings, std::uint64_t seed, std::uint64_t hash_seed,
              float initial_range) {
-            new (self) Table({dim, seed, hash_seed, initial_range}, make_optimizer(optimizer, settings));
+            auto [made, clip] = dolmen::make_optimizer(optimizer, settings);
+            new (self) Table({dim, seed, hash_seed, initial_range, clip}, std::move(made));
           },
           "dim"_a, "optimizer"_a, "settings"_a, "seed"_a, "hash_seed"_a, "initial_range"_a)
       .def_prop_ro("dim", &Table::dim)
@@ -222,11 +188,12 @@ NB_MODULE(_native, m) {
       .def("__len__", &Table::size)
       .def(
           "set_rule",
-          [](Table& table, std::uint32_t slot, std::int64_t admit_after, std::int64_t expire_after_us) {
+          [](Table& table, std::uint32_t slot, std::int64_t admit_after, std::int64_t expire_after_us,
+             float learning_rate_scale) {
             if (slot >= dolmen::kSlotCount) throw nb::value_error("slot must be between 0 and 1023");
-            table.set_rule(slot, {admit_after, expire_after_us});
+            table.set_rule(slot, {admit_after, expire_after_us, learning_rate_scale});
           },
-          "slot"_a, "admit_after"_a, "expire_after_us"_a)
+          "slot"_a, "admit_after"_a, "expire_after_us"_a, "learning_rate_scale"_a)
       .def(
           "lookup",
           [](const Table& table, const Fids& fids, const Rows<float>& out) {
@@ -299,6 +266,7 @@ NB_MODULE(_native, m) {
           "now_us"_a, "begin"_a, "count_max"_a)
       .def("expire_pending", &Table::expire_pending, "now_us"_a, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_rw("time_seen_max_us", &Table::time_seen_max_us, &Table::set_time_seen_max_us)
+      .def_prop_rw("step_count", &Table::step_count, &Table::set_step_count)
       .def_prop_ro("epoch", &Table::epoch)
       .def_prop_ro("oldest_epoch", &Table::oldest_epoch)
       .def("advance_epoch", &Table::advance_epoch)

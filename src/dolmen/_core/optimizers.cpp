@@ -1,187 +1,96 @@
 #include "optimizers.hpp"
 
-#include <algorithm>
-#include <cmath>
-
-#include "shared_memory.hpp"
+#include <stdexcept>
 
 namespace dolmen {
 namespace {
 
-constexpr std::size_t kCorrectionCount = 4096;  // Beyond it, t is rare enough to compute powers each time.
+constexpr std::size_t kCorrectionCountMax = 1U << 15;
+
+// Settings are taken out one by one; what is left was not known.
+class Settings {
+ public:
+  Settings(const std::string& optimizer, std::map<std::string, double> values)
+      : optimizer_(optimizer), values_(std::move(values)) {}
+
+  float take(const char* name) {
+    const auto found = values_.find(name);
+    if (found == values_.end()) {
+      throw std::invalid_argument("optimizer " + optimizer_ + " needs the setting " + name);
+    }
+    const auto value = static_cast<float>(found->second);
+    values_.erase(found);
+    return value;
+  }
+  float take_or(const char* name, float otherwise) { return values_.contains(name) ? take(name) : otherwise; }
+  void require_empty() const {
+    if (values_.empty()) return;
+    throw std::invalid_argument("optimizer " + optimizer_ + " has no setting " + values_.begin()->first);
+  }
+
+ private:
+  const std::string& optimizer_;
+  std::map<std::string, double> values_;
+};
+
+// Braces evaluate their parts from left to right, so each brace list below reads like the struct that it fills.
+template <typename AnyAdam>
+AnyAdam make_adam(Settings& settings) {
+  return AnyAdam({settings.take("learning_rate"), settings.take("beta1"), settings.take("beta2"),
+                  settings.take("epsilon"), settings.take("weight_decay"), settings.take("decoupled") != 0.0F});
+}
+
+Optimizer make(const std::string& name, Settings& settings) {
+  const auto take = [&](const char* setting) { return settings.take(setting); };
+  if (name == "sgd") return Sgd{take("learning_rate"), take("weight_decay")};
+  if (name == "adagrad") {
+    return AdaGrad{take("learning_rate"), take("initial_accumulator"), take("epsilon"), take("weight_decay")};
+  }
+  if (name == "rowwise_adagrad") {
+    return RowwiseAdaGrad{take("learning_rate"), take("initial_accumulator"), take("epsilon"), take("weight_decay")};
+  }
+  if (name == "momentum") return Momentum{take("learning_rate"), take("momentum"), take("weight_decay")};
+  if (name == "rmsprop") return RmsProp{take("learning_rate"), take("decay"), take("epsilon"), take("weight_decay")};
+  if (name == "adadelta") return AdaDelta{take("learning_rate"), take("decay"), take("epsilon"), take("weight_decay")};
+  if (name == "ftrl") return Ftrl{take("learning_rate"), take("beta"), take("l1"), take("l2")};
+  if (name == "group_ftrl") {
+    return GroupFtrl{take("learning_rate"), take("beta"), take("l1"), take("l21"), take("l2")};
+  }
+  if (name == "adam") return make_adam<Adam>(settings);
+  if (name == "lazy_adam") return make_adam<LazyAdam>(settings);
+  if (name == "rowwise_adam") return make_adam<RowwiseAdam>(settings);
+  if (name == "amsgrad") return make_adam<AmsGrad>(settings);
+  throw std::invalid_argument("unknown optimizer " + name);
+}
 
 }  // namespace
 
-DOLMEN_VECTOR_CLONES void Sgd::step(const Step& step) const noexcept {
-  const float rate = learning_rate * step.learning_rate_scale;
-  float* __restrict w = step.vector;
-  const float* __restrict gradient = step.gradient;
-  for (std::uint32_t i = 0; i < step.dim; ++i) {
-    const float g = gradient[i] + weight_decay * w[i];
-    store_shared(w + i, w[i] - rate * g);
+template <AdamKind kind>
+AdamOf<kind>::AdamOf(const Settings& settings) : settings_(settings), beta1_(settings.beta1), beta2_(settings.beta2) {
+  for (std::uint64_t t = 0; t < kCorrectionCountMax && !is_settled_; ++t) {
+    corrections_.push_back(late_correction(t));
+    is_settled_ = corrections_.back().first == 1.0F && corrections_.back().second == 1.0F;
   }
 }
 
-void AdaGrad::init(float* state, std::uint32_t dim) const noexcept {
-  std::fill_n(state, dim, initial_accumulator);
+template <AdamKind kind>
+typename AdamOf<kind>::Correction AdamOf<kind>::late_correction(std::uint64_t t) const noexcept {
+  if (is_settled_) return {1.0F, 1.0F};
+  const auto power = static_cast<double>(t);
+  return {static_cast<float>(1.0 - std::pow(beta1_, power)), static_cast<float>(1.0 - std::pow(beta2_, power))};
 }
 
-DOLMEN_VECTOR_CLONES void AdaGrad::step(const Step& step) const noexcept {
-  const float rate = learning_rate * step.learning_rate_scale;
-  float* __restrict w = step.vector;
-  float* __restrict n = step.state;
-  const float* __restrict gradient = step.gradient;
-  for (std::uint32_t i = 0; i < step.dim; ++i) {
-    const float g = gradient[i] + weight_decay * w[i];
-    n[i] += g * g;
-    store_shared(w + i, w[i] - rate * g / (std::sqrt(n[i]) + epsilon));
-  }
-}
+template class AdamOf<AdamKind::kPlain>;
+template class AdamOf<AdamKind::kLazy>;
+template class AdamOf<AdamKind::kRowwise>;
+template class AdamOf<AdamKind::kMaximum>;
 
-void RowwiseAdaGrad::init(float* state, std::uint32_t) const noexcept {
-  *state = initial_accumulator;
-}
-
-DOLMEN_VECTOR_CLONES void RowwiseAdaGrad::step(const Step& step) const noexcept {
-  const float rate = learning_rate * step.learning_rate_scale;
-  float* __restrict w = step.vector;
-  const float* __restrict gradient = step.gradient;
-  float sum = 0.0F;
-  for (std::uint32_t i = 0; i < step.dim; ++i) {
-    const float g = gradient[i] + weight_decay * w[i];
-    sum += g * g;
-  }
-  *step.state += sum / static_cast<float>(step.dim);
-  const float spread = std::sqrt(*step.state) + epsilon;
-  for (std::uint32_t i = 0; i < step.dim; ++i) {
-    const float g = gradient[i] + weight_decay * w[i];
-    store_shared(w + i, w[i] - rate * g / spread);
-  }
-}
-
-void Momentum::init(float* state, std::uint32_t dim) const noexcept {
-  std::fill_n(state, dim, 0.0F);
-}
-
-DOLMEN_VECTOR_CLONES void Momentum::step(const Step& step) const noexcept {
-  const float rate = learning_rate * step.learning_rate_scale;
-  float* __restrict w = step.vector;
-  float* __restrict b = step.state;
-  const float* __restrict gradient = step.gradient;
-  for (std::uint32_t i = 0; i < step.dim; ++i) {
-    const float g = gradient[i] + weight_decay * w[i];
-    b[i] = momentum * b[i] + g;
-    store_shared(w + i, w[i] - rate * b[i]);
-  }
-}
-
-void RmsProp::init(float* state, std::uint32_t dim) const noexcept {
-  std::fill_n(state, dim, 0.0F);
-}
-
-DOLMEN_VECTOR_CLONES void RmsProp::step(const Step& step) const noexcept {
-  const float rate = learning_rate * step.learning_rate_scale;
-  const float take = 1.0F - decay;
-  float* __restrict w = step.vector;
-  float* __restrict n = step.state;
-  const float* __restrict gradient = step.gradient;
-  for (std::uint32_t i = 0; i < step.dim; ++i) {
-    const float g = gradient[i] + weight_decay * w[i];
-    n[i] = decay * n[i] + take * (g * g);
-    store_shared(w + i, w[i] - rate * g / (std::sqrt(n[i]) + epsilon));
-  }
-}
-
-void AdaDelta::init(float* state, std::uint32_t dim) const noexcept {
-  std::fill_n(state, 2 * dim, 0.0F);
-}
-
-DOLMEN_VECTOR_CLONES void AdaDelta::step(const Step& step) const noexcept {
-  const float rate = learning_rate * step.learning_rate_scale;
-  const float take = 1.0F - decay;
-  float* __restrict w = step.vector;
-  float* __restrict n = step.state;
-  float* __restrict moved = step.state + step.dim;
-  const float* __restrict gradient = step.gradient;
-  for (std::uint32_t i = 0; i < step.dim; ++i) {
-    const float g = gradient[i] + weight_decay * w[i];
-    n[i] = decay * n[i] + take * (g * g);
-    const float move = std::sqrt(moved[i] + epsilon) / std::sqrt(n[i] + epsilon) * g;
-    moved[i] = decay * moved[i] + take * (move * move);
-    store_shared(w + i, w[i] - rate * move);
-  }
-}
-
-void Ftrl::init(float* state, std::uint32_t dim) const noexcept {
-  std::fill_n(state, 2 * dim, 0.0F);
-}
-
-DOLMEN_VECTOR_CLONES void Ftrl::step(const Step& step) const noexcept {
-  const float rate = learning_rate * step.learning_rate_scale;
-  float* __restrict w = step.vector;
-  float* __restrict z = step.state;
-  float* __restrict n = step.state + step.dim;
-  const float* __restrict gradient = step.gradient;
-  for (std::uint32_t i = 0; i < step.dim; ++i) {
-    const float g = gradient[i];
-    const float grown = n[i] + g * g;
-    const float root = std::sqrt(grown);
-    const float sigma = (root - std::sqrt(n[i])) / rate;
-    z[i] += g - sigma * w[i];
-    n[i] = grown;
-    const float beyond = std::fabs(z[i]) - l1;
-    const float size = beyond / ((beta + root) / rate + l2);
-    store_shared(w + i, beyond <= 0.0F ? 0.0F : std::copysign(size, -z[i]));
-  }
-}
-
-Adam::Adam(float learning_rate, float beta1, float beta2, float epsilon, float weight_decay)
-    : learning_rate_(learning_rate),
-      beta1_(beta1),
-      beta2_(beta2),
-      epsilon_(epsilon),
-      weight_decay_(weight_decay),
-      // Of the betas as rounded, so that the correction of the first step undoes it exactly.
-      exact_beta1_(beta1_),
-      exact_beta2_(beta2_) {
-  for (std::size_t t = 0; t < kCorrectionCount; ++t) {
-    corrections_.push_back({static_cast<float>(1.0 - std::pow(exact_beta1_, static_cast<double>(t))),
-                            static_cast<float>(1.0 - std::pow(exact_beta2_, static_cast<double>(t)))});
-  }
-}
-
-Adam::Correction Adam::correction(float step_count) const noexcept {
-  if (step_count < static_cast<float>(kCorrectionCount)) return corrections_[static_cast<std::size_t>(step_count)];
-  return {static_cast<float>(1.0 - std::pow(exact_beta1_, static_cast<double>(step_count))),
-          static_cast<float>(1.0 - std::pow(exact_beta2_, static_cast<double>(step_count)))};
-}
-
-void Adam::init(float* state, std::uint32_t dim) const noexcept {
-  std::fill_n(state, state_dim(dim), 0.0F);
-}
-
-DOLMEN_VECTOR_CLONES void Adam::step(const Step& step) const noexcept {
-  const std::uint32_t dim = step.dim;
-  float* __restrict w = step.vector;
-  float* __restrict m = step.state;
-  float* __restrict v = step.state + dim;
-  const float* __restrict gradient = step.gradient;
-  // float32 counts exactly to 2^24; there it stays, and both corrections have long been 1.
-  const float step_count = step.state[2 * dim] += 1.0F;
-  const Correction correct = correction(step_count);
-  const float rate = learning_rate_ * step.learning_rate_scale;
-  const float keep1 = beta1_;
-  const float keep2 = beta2_;
-  const float take1 = 1.0F - beta1_;
-  const float take2 = 1.0F - beta2_;
-  for (std::uint32_t i = 0; i < dim; ++i) {
-    const float g = gradient[i] + weight_decay_ * w[i];
-    m[i] = keep1 * m[i] + take1 * g;
-    v[i] = keep2 * v[i] + take2 * (g * g);
-    const float mean = m[i] / correct.first;
-    const float spread = std::sqrt(v[i] / correct.second);
-    store_shared(w + i, w[i] - rate * mean / (spread + epsilon_));
-  }
+std::pair<Optimizer, Clip> make_optimizer(const std::string& name, std::map<std::string, double> settings) {
+  Settings left(name, std::move(settings));
+  Optimizer optimizer = make(name, left);
+  const Clip clip{left.take_or("gradient_value_max", Clip::kNone), left.take_or("gradient_norm_max", Clip::kNone)};
+  left.require_empty();
+  return {std::move(optimizer), clip};
 }
 
 }  // namespace dolmen

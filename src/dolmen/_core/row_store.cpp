@@ -25,9 +25,8 @@ RowStore::RowStore(std::uint32_t dim, std::uint32_t state_dim)
       state_dim_(state_dim),
       is_state_beside_vector_((dim + std::size_t{state_dim}) * sizeof(float) % kHalfLine == 0),
       vector_stride_((dim + (is_state_beside_vector_ ? std::size_t{state_dim} : 0)) * sizeof(float)),
-      side_stride_(
-          rounded_up(sizeof(RowFacts) + (is_state_beside_vector_ ? 0 : std::size_t{state_dim} * sizeof(float)),
-                     alignof(RowFacts))) {
+      side_stride_(rounded_up(sizeof(RowFacts) + (is_state_beside_vector_ ? 0 : std::size_t{state_dim} * sizeof(float)),
+                              alignof(RowFacts))) {
   const std::size_t fitting = kChunkSize / std::max(vector_stride_, side_stride_);
   chunk_shift_ = std::clamp(static_cast<unsigned>(std::bit_width(fitting)), kChunkShiftMin + 1, kChunkShiftMax + 1) - 1;
   chunk_addresses_ = Mapping((std::size_t{1} << (kRowBits - chunk_shift_)) * sizeof(Chunk), false);

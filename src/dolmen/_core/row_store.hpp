@@ -2,10 +2,10 @@
 //
 // A row is in two places: its vector in one arena, and its facts (FID, age, count, epoch) in another, since a look-up
 // reads only the first. The optimiser's state stands behind the vector where both together fill cache lines well, since
-// a step then touches the fewest lines; an odd state (one float a row) stands behind the facts, so that it does not push
-// the vectors across line ends. The free row with the lowest number is used first, so after
-// an expiry the highest chunks empty, and an empty chunk's memory goes back to the system. The numbering follows from
-// the set of live rows alone, which lets a loaded table go on exactly as the saved one would have.
+// a step then touches the fewest lines; an odd state (one float a row) stands behind the facts, so that it does not
+// push the vectors across line ends. The free row with the lowest number is used first, so after an expiry the highest
+// chunks empty, and an empty chunk's memory goes back to the system. The numbering follows from the set of live rows
+// alone, which lets a loaded table go on exactly as the saved one would have.
 //
 // One writer calls all; any thread may read a row's vector and `RowFacts` under the version stamp of its index bucket
 // (a chunk stays mapped while the store lives, so a stale row number reads nonsense, never a fault).
@@ -39,7 +39,7 @@ class RowStore {
   std::uint32_t dim() const noexcept { return dim_; }
   std::uint32_t state_dim() const noexcept { return state_dim_; }
   std::size_t live_count() const noexcept { return live_count_; }
-  std::uint32_t row_end() const noexcept { return row_end_; }  // Above the highest live row.
+  std::uint32_t row_end() const noexcept { return row_end_; }         // Above the highest live row.
   std::size_t row_max() const noexcept { return live_.size() * 64; }  // Above any row number given out so far.
   std::size_t memory_size() const noexcept;
 

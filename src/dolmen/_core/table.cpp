@@ -6,8 +6,6 @@
 namespace dolmen {
 namespace {
 
-#define DOLMEN_INLINED __attribute__((always_inline))
-
 constexpr std::size_t kAhead = 24;  // So many FIDs are on their way from memory at once.
 constexpr std::size_t kStretch = 1024;
 constexpr std::size_t kLine = 64;
@@ -21,12 +19,18 @@ DOLMEN_INLINE void prefetch_lines(const void* begin, std::size_t size) noexcept 
 template <typename Work>
 DOLMEN_INLINE void with_dim(std::uint32_t dim, const Work& work) {
   switch (dim) {
-    case 8: return work(std::integral_constant<std::size_t, 8>());
-    case 16: return work(std::integral_constant<std::size_t, 16>());
-    case 32: return work(std::integral_constant<std::size_t, 32>());
-    case 64: return work(std::integral_constant<std::size_t, 64>());
-    case 128: return work(std::integral_constant<std::size_t, 128>());
-    default: return work(std::size_t{dim});
+    case 8:
+      return work(std::integral_constant<std::size_t, 8>());
+    case 16:
+      return work(std::integral_constant<std::size_t, 16>());
+    case 32:
+      return work(std::integral_constant<std::size_t, 32>());
+    case 64:
+      return work(std::integral_constant<std::size_t, 64>());
+    case 128:
+      return work(std::integral_constant<std::size_t, 128>());
+    default:
+      return work(std::size_t{dim});
   }
 }
 
@@ -41,6 +45,7 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
     : index_(options.hash_seed),
       rows_(options.dim, std::visit([&](const auto& o) { return o.state_dim(options.dim); }, optimizer)),
       optimizer_(std::move(optimizer)),
+      clip_(options.clip),
       sums_(options.hash_seed),
       start_values_(options.seed, options.initial_range),
       start_(options.dim) {}
@@ -49,25 +54,27 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
 
 // Calls `copy(i, row)` for each FID that is present (again if the row changed meanwhile) and `absent(i)` for the
 // others, with the buckets and vectors on their way from memory before they are used.
-template <typename Lanes, typename Fetch, typename Copy, typename Absent>
-DOLMEN_INLINE void Table::read_each(std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch,
-                                    const Copy& copy, const Absent& absent) const noexcept {
+template <typename Processor, typename Fetch, typename Copy, typename Absent>
+DOLMEN_INLINE void Table::read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
+                                    const Fetch& fetch, const Copy& copy, const Absent& absent) const noexcept {
   const Readers<CuckooIndex::Memory>::Visit visit(index_.readers());
-  index_.find_each<Lanes>(fids, lag, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+  index_.find_each(processor, fids, lag, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     if (found.bucket != nullptr) [[likely]] {
       copy(i, found.row);
-      if (CuckooIndex::is_current(found)) [[likely]] return;
+      if (CuckooIndex::is_current(found)) [[likely]]
+        return;
     }
     if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, row); })) absent(i);
   });
 }
 
-template <typename Lanes>
-DOLMEN_INLINE void Table::lookup_by(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
+template <typename Processor>
+DOLMEN_INLINE void Table::lookup_by(Processor processor, std::span<const std::int64_t> fids,
+                                    std::span<float> out) const noexcept {
   with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
     float* const begin = out.data();
-    read_each<Lanes>(
-        fids, lag_of(dim * sizeof(float)),
+    read_each(
+        processor, fids, lag_of(dim * sizeof(float)),
         [&](std::uint32_t row) DOLMEN_INLINED { prefetch_lines(rows_.vector(row), dim * sizeof(float)); },
         [&](std::size_t i, std::uint32_t row)
             DOLMEN_INLINED { copy_from_shared(begin + i * dim, rows_.vector(row), dim); },
@@ -75,35 +82,26 @@ DOLMEN_INLINE void Table::lookup_by(std::span<const std::int64_t> fids, std::spa
   });
 }
 
-#ifdef DOLMEN_HAS_AVX2
-DOLMEN_AVX2 void Table::lookup_avx2(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
-  lookup_by<Avx2Lanes>(fids, out);
-}
-#endif
-
 void Table::lookup(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
-#ifdef DOLMEN_HAS_AVX2
-  if (has_avx2()) return lookup_avx2(fids, out);
-#endif
-  lookup_by<PortableLanes>(fids, out);
+  with_processor([&](auto processor) DOLMEN_INLINED { lookup_by(processor, fids, out); });
 }
 
 void Table::contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept {
-  read_each<PortableLanes>(
-      fids, CuckooIndex::kLagMax, [](std::uint32_t) {}, [&](std::size_t i, std::uint32_t) { out[i] = true; },
-      [&](std::size_t i) { out[i] = false; });
+  read_each(
+      Portable(), fids, CuckooIndex::kLagMax, [](std::uint32_t) {},
+      [&](std::size_t i, std::uint32_t) { out[i] = true; }, [&](std::size_t i) { out[i] = false; });
 }
 
 void Table::counts(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
-  read_each<PortableLanes>(
-      fids, CuckooIndex::kLagMax, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
+  read_each(
+      Portable(), fids, CuckooIndex::kLagMax, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
       [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).count.load(std::memory_order_relaxed); },
       [&](std::size_t i) { out[i] = 0; });
 }
 
 void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
-  read_each<PortableLanes>(
-      fids, CuckooIndex::kLagMax, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
+  read_each(
+      Portable(), fids, CuckooIndex::kLagMax, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
       [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).last_seen_us.load(std::memory_order_relaxed); },
       [&](std::size_t i) { out[i] = kNeverSeen; });
 }
@@ -121,52 +119,46 @@ void Table::lookup_or_insert(std::span<const std::int64_t> fids, std::int64_t no
   }
 }
 
-template <typename Lanes>
-DOLMEN_INLINE void Table::see_by(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
+template <typename Processor>
+DOLMEN_INLINE void Table::see_by(Processor processor, std::span<const std::int64_t> fids, std::int64_t now_us,
+                                 std::span<float> out) {
   const std::size_t dim = rows_.dim();
   const auto fetch = [&](std::uint32_t row) DOLMEN_INLINED {
     prefetch_vector(row);
     __builtin_prefetch(&rows_.facts(row), 1);
   };
-  index_.find_each<Lanes>(fids, lag_of(dim * sizeof(float)), fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
-    const std::int64_t fid = fids[i];
-    Sights sights{1, now_us};
-    // A row that was found keeps its number, whatever else this batch moves.
-    std::uint32_t row = found.row;
-    if (found.bucket == nullptr) {
-      CuckooIndex::Place place = index_.place_of(fid);  // It may have come earlier in this batch.
-      if (!place) {
-        sights = sights_to_admit(fid, now_us);
-        if (sights.count == 0) {
-          std::fill_n(&out[i * dim], dim, 0.0F);
-          return;
+  index_.find_each(
+      processor, fids, lag_of(dim * sizeof(float)), fetch,
+      [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+        const std::int64_t fid = fids[i];
+        Sights sights{1, now_us};
+        // A row that was found keeps its number, whatever else this batch moves.
+        std::uint32_t row = found.row;
+        if (found.bucket == nullptr) {
+          CuckooIndex::Place place = index_.place_of(fid);  // It may have come earlier in this batch.
+          if (!place) {
+            sights = sights_to_admit(fid, now_us);
+            if (sights.count == 0) {
+              std::fill_n(&out[i * dim], dim, 0.0F);
+              return;
+            }
+            place = insert_row(fid, now_us, nullptr);
+            touch(place.row());
+            pending_.erase(fid);
+          }
+          row = place.row();
         }
-        place = insert_row(fid, now_us, nullptr);
-        touch(place.row());
-        pending_.erase(fid);
-      }
-      row = place.row();
-    }
-    RowFacts& facts = rows_.facts(row);
-    facts.count.store(facts.count.load(std::memory_order_relaxed) + sights.count, std::memory_order_relaxed);
-    facts.last_seen_us.store(std::max(facts.last_seen_us.load(std::memory_order_relaxed), sights.last_us),
-                             std::memory_order_relaxed);
-    totals_[slot_of(fid)].sights += sights.count;
-    copy_from_shared(&out[i * dim], rows_.vector(row), dim);
-  });
+        RowFacts& facts = rows_.facts(row);
+        facts.count.store(facts.count.load(std::memory_order_relaxed) + sights.count, std::memory_order_relaxed);
+        facts.last_seen_us.store(std::max(facts.last_seen_us.load(std::memory_order_relaxed), sights.last_us),
+                                 std::memory_order_relaxed);
+        totals_[slot_of(fid)].sights += sights.count;
+        copy_from_shared(&out[i * dim], rows_.vector(row), dim);
+      });
 }
-
-#ifdef DOLMEN_HAS_AVX2
-DOLMEN_AVX2 void Table::see_avx2(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
-  see_by<Avx2Lanes>(fids, now_us, out);
-}
-#endif
 
 void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
-#ifdef DOLMEN_HAS_AVX2
-  if (has_avx2()) return see_avx2(fids, now_us, out);
-#endif
-  see_by<PortableLanes>(fids, now_us, out);
+  with_processor([&](auto processor) DOLMEN_INLINED { see_by(processor, fids, now_us, out); });
 }
 
 // Counts one sight of an absent FID. Returns all its sights if it has now earned a row, else none.
@@ -191,22 +183,28 @@ struct Table::PendingStep {
   float scale;
 };
 
-template <typename Lanes>
-DOLMEN_INLINE std::size_t Table::apply_by(std::span<const std::int64_t> fids, std::span<const float> gradients,
-                                          float scale) {
+template <typename Processor>
+DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const std::int64_t> fids,
+                                          std::span<const float> gradients, float scale) {
   with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED { sums_.sum(fids, gradients, dim); });
-  constexpr std::size_t kBlock = 16;  // So many rows a choice of optimiser and width.
+  constexpr std::size_t kBlock = 16;  // So many rows a choice of optimiser.
   std::array<PendingStep, kBlock> block;
   std::size_t pending_count = 0;
   std::size_t updated_count = 0;
+  const std::uint64_t step_count = step_count_;
+  if (clip_.is_on()) clipped_.resize(kBlock * rows_.dim());
   const auto step_block = [&] {
     std::visit(
         [&](const auto& optimizer) {
-          with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
-            for (const PendingStep& each : std::span(block).first(pending_count)) {
-              const Change change(*each.version);
-              optimizer.step({each.vector, each.state, each.gradient, static_cast<std::uint32_t>(dim), each.scale, 1});
-            }
+          Processor::run([&](Processor) DOLMEN_INLINED {
+            with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
+              for (std::size_t i = 0; i < pending_count; ++i) {
+                const PendingStep& each = block[i];
+                const Change change(*each.version);
+                optimizer.step(
+                    {each.vector, each.state, each.gradient, static_cast<std::uint32_t>(dim), each.scale, step_count});
+              }
+            });
           });
         },
         optimizer_);
@@ -219,31 +217,26 @@ DOLMEN_INLINE std::size_t Table::apply_by(std::span<const std::int64_t> fids, st
     prefetch_lines(rows_.vector(row), vector_size);
     if (side_size > sizeof(RowFacts) || !is_touched(row)) prefetch_lines(&rows_.facts(row), side_size);
   };
-  index_.find_each<Lanes>(sums_.fids(), lag_of(vector_size), fetch,
-                          [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
-                            if (found.bucket == nullptr) return;
-                            touch(found.row);
-                            block[pending_count++] = {rows_.vector(found.row), rows_.state(found.row), sums_.sum(i),
-                                                      &found.bucket->version, scale};
-                            if (pending_count == kBlock) step_block();
-                          });
+  const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+    if (found.bucket == nullptr) return;
+    const float slot_scale = scale * rules_[slot_of(sums_.fids()[i])].learning_rate_scale;
+    if (slot_scale == 0.0F) return;  // Some steps divide by the rate.
+    touch(found.row);
+    const float* gradient = sums_.sum(i);
+    if (clip_.is_on()) gradient = clip_.apply(gradient, rows_.dim(), &clipped_[pending_count * rows_.dim()]);
+    block[pending_count++] = {rows_.vector(found.row), rows_.state(found.row), gradient, &found.bucket->version,
+                              slot_scale};
+    if (pending_count == kBlock) step_block();
+  };
+  index_.find_each(processor, sums_.fids(), lag_of(vector_size), fetch, use);
   step_block();
   return updated_count;
 }
 
-#ifdef DOLMEN_HAS_AVX2
-DOLMEN_AVX2 std::size_t Table::apply_avx2(std::span<const std::int64_t> fids, std::span<const float> gradients,
-                                          float scale) {
-  return apply_by<Avx2Lanes>(fids, gradients, scale);
-}
-#endif
-
 std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale) {
   const std::lock_guard lock(writing_);
-#ifdef DOLMEN_HAS_AVX2
-  if (has_avx2()) return apply_avx2(fids, gradients, scale);
-#endif
-  return apply_by<PortableLanes>(fids, gradients, scale);
+  step_count_ += 1;
+  return with_processor([&](auto processor) DOLMEN_INLINED { return apply_by(processor, fids, gradients, scale); });
 }
 
 void Table::assign(std::span<const std::int64_t> fids, std::span<const float> vectors) {
@@ -309,6 +302,16 @@ std::int64_t Table::time_seen_max_us() const {
 void Table::set_time_seen_max_us(std::int64_t time_us) {
   const std::lock_guard lock(writing_);
   time_seen_max_us_ = time_us;
+}
+
+std::uint64_t Table::step_count() const {
+  const std::lock_guard lock(writing_);
+  return step_count_;
+}
+
+void Table::set_step_count(std::uint64_t count) {
+  const std::lock_guard lock(writing_);
+  step_count_ = count;
 }
 
 void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept {
@@ -548,7 +551,8 @@ MemorySizes Table::memory() const {
   // A node of the map: the pair, the next pointer, the hash's cache, and the allocator's header.
   constexpr std::size_t kNodeSize = sizeof(std::pair<std::int64_t, Sights>) + 2 * sizeof(void*);
   MemorySizes sizes{index_.memory_size(), rows_.memory_size(),
-                    pending_.size() * kNodeSize + pending_.bucket_count() * sizeof(void*), touched_.capacity() * sizeof(std::uint64_t)};
+                    pending_.size() * kNodeSize + pending_.bucket_count() * sizeof(void*),
+                    touched_.capacity() * sizeof(std::uint64_t)};
   for (const EpochChanges& changes : changes_) {
     sizes.changes +=
         changes.rows.capacity() * sizeof(std::uint32_t) + changes.removed.capacity() * sizeof(std::int64_t);

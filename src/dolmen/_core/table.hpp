@@ -31,6 +31,7 @@ inline constexpr std::int64_t kNeverSeen = -1;
 struct Rule {
   std::int64_t admit_after = 0;      // A FID gets a row at its n-th sight; 0 and 1: at once.
   std::int64_t expire_after_us = 0;  // A row leaves when it was not seen for so long; 0: never.
+  float learning_rate_scale = 1.0F;
 };
 
 struct TableOptions {
@@ -38,6 +39,7 @@ struct TableOptions {
   std::uint64_t seed;       // Of start values.
   std::uint64_t hash_seed;  // Of places in the index; not seen in any result.
   float initial_range;
+  Clip clip{};
 };
 
 struct Delta {
@@ -104,6 +106,8 @@ class Table {
   void set_rule(std::uint32_t slot, Rule rule);
   std::int64_t time_seen_max_us() const;
   void set_time_seen_max_us(std::int64_t time_us);
+  std::uint64_t step_count() const;  // Calls of apply_gradients.
+  void set_step_count(std::uint64_t count);
 
   std::uint32_t epoch() const;
   std::uint32_t oldest_epoch() const;  // From here on changes are remembered.
@@ -148,26 +152,25 @@ class Table {
   void restore_epoch(std::uint32_t row, std::uint32_t epoch);
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
   void prefetch_vector(std::uint32_t row) const noexcept;
-  template <typename Lanes, typename Fetch, typename Copy, typename Absent>
-  void read_each(std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch, const Copy& copy,
-                 const Absent& absent) const noexcept;
-  // Each of these loops over a batch exists twice, see processor.hpp.
+  template <typename Processor, typename Fetch, typename Copy, typename Absent>
+  void read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch,
+                 const Copy& copy, const Absent& absent) const noexcept;
+  template <typename Processor>
+  void lookup_by(Processor processor, std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
+  template <typename Processor>
+  void see_by(Processor processor, std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
   struct PendingStep;
-  template <typename Lanes>
-  void lookup_by(std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
-  void lookup_avx2(std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
-  template <typename Lanes>
-  void see_by(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
-  void see_avx2(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
-  template <typename Lanes>
-  std::size_t apply_by(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale);
-  std::size_t apply_avx2(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale);
+  template <typename Processor>
+  std::size_t apply_by(Processor processor, std::span<const std::int64_t> fids, std::span<const float> gradients,
+                       float scale);
   bool is_touched(std::uint32_t row) const noexcept { return (touched_[row / 64] >> (row % 64) & 1) != 0; }
 
   mutable std::mutex writing_;
   CuckooIndex index_;
   RowStore rows_;
   Optimizer optimizer_;
+  Clip clip_;
+  std::vector<float> clipped_;  // Where clipped gradients are made.
   GradientSums sums_;
   StartValues start_values_;
   std::vector<float> start_;  // Where they are made.
@@ -175,8 +178,9 @@ class Table {
   std::vector<SlotTotal> totals_ = std::vector<SlotTotal>(kSlotCount);
   std::unordered_map<std::int64_t, Sights> pending_;
   std::int64_t time_seen_max_us_ = 0;
+  std::uint64_t step_count_ = 0;
   std::uint32_t oldest_epoch_ = 0;
-  std::vector<std::uint64_t> touched_;  // One bit a row: it is in the current epoch's list.
+  std::vector<std::uint64_t> touched_;   // One bit a row: it is in the current epoch's list.
   std::deque<EpochChanges> changes_{1};  // Of oldest_epoch_ and on; the last is of the current epoch.
 };
 

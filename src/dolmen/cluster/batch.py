@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 from dolmen import datasets
 from dolmen.cluster.config import Config
-from dolmen.datasets import Dataset, Split
-from dolmen.events import CatalogueChange, EmbeddedLog, Topic, encode
+from dolmen.datasets import Dataset, Split, item_changes, latest, people
+from dolmen.events import CatalogueChange, Log, Topic, encode
+from dolmen.telemetry import logger
 from dolmen.training import TrainConfig, find_snapshot, new_trainer, read_manifest, validate
 
 __all__ = ["BatchReport", "snapshot_config", "train_in_batch"]
 
-_CATALOGUE_CHUNK = 1000
+_log = logger(__name__)
+_CATALOGUE_CHUNK: Final = 1000
 
 
 @final
@@ -74,19 +76,30 @@ def snapshot_config(snapshot: Path, *, data: str | None, port: int) -> Config:
         snapshots=path.parent,
     )
     if dataset is not None:
-        _fill_catalogue(config.open_log(), dataset)
+        with config.open_log() as log:
+            _fill_catalogue(log, dataset)
     return config
 
 
-def _fill_catalogue(log: EmbeddedLog, dataset: Dataset) -> None:
-    try:
-        if log.bounds(Topic.CATALOGUE)[1] > 0:
-            return
-        changes = [
-            *(CatalogueChange(of="item", id=row.pop("id"), attributes=row) for row in dataset.items.to_pylist()),
-            *(CatalogueChange(of="user", id=row.pop("id"), attributes=row) for row in dataset.users.to_pylist()),
-        ]
-        for start in range(0, len(changes), _CATALOGUE_CHUNK):
-            log.append(Topic.CATALOGUE, [encode(one) for one in changes[start : start + _CATALOGUE_CHUNK]])
-    finally:
-        log.close()
+def _fill_catalogue(log: Log, dataset: Dataset) -> None:
+    """Write what the data set knows of items and people into the log, once, unless something else is in there.
+
+    That it was begun, and that it is done, is written down as the position of a reader: 0, then the end. A filling that
+    was killed is begun anew: an entry is whole, so the part that is there already is only written again.
+    """
+    place, filler = (Topic.CATALOGUE, 0), f"catalogue of {dataset.info.name}"
+    committed, end = log.committed(filler, *place), log.bounds(*place)[1]
+    if committed:
+        return
+    if committed is None and end > 0:
+        _log.warning("catalogue kept as it is, and not filled", data=dataset.info.name, records=end)
+        return
+    log.commit(filler, {place: 0})
+    items = [one for one in latest(item_changes(dataset)) if not one.removed]
+    changes = [
+        *(CatalogueChange(of="item", id=one.id, attributes=dict(one.attributes)) for one in items),
+        *(CatalogueChange(of="user", id=one.id, attributes=dict(one.attributes)) for one in people(dataset)),
+    ]
+    for start in range(0, len(changes), _CATALOGUE_CHUNK):
+        log.append(Topic.CATALOGUE, [encode(one) for one in changes[start : start + _CATALOGUE_CHUNK]])
+    log.commit(filler, {place: log.bounds(*place)[1]})

@@ -9,12 +9,14 @@ from typing import Protocol, final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dolmen.datasets.dataset import Dataset, DatasetInfo
 from dolmen.datasets.sources import Download, Layout, Place, fetch, find, missing
 from dolmen.errors import DataError
 
-__all__ = ["Entry", "StoredEntry", "Tables", "content_sha256"]
+__all__ = ["Entry", "StoredEntry", "Tables", "content_sha256", "grouped", "parquet_entry", "read_parquet"]
 
 Tables = Mapping[str, pa.Table]
 """The tables of a source, with the same names, columns, types and row order whatever layout they were read from."""
@@ -97,6 +99,47 @@ class StoredEntry:
         dataset = self.build(self.info, tables)
         _check_statistics(dataset)
         return dataset
+
+
+def parquet_entry(
+    info: DatasetInfo,
+    files: Sequence[str],
+    build: Callable[[DatasetInfo, Tables], Dataset],
+    *,
+    readers: Mapping[Layout, Callable[[Place], Tables]] | None = None,
+    downloads: Sequence[Download] = (),
+) -> StoredEntry:
+    """A data set that is kept as Parquet tables in a folder of its name; most are.
+
+    Args:
+        info: what is known of it.
+        files: the names of its tables, without ``.parquet``; ``build`` gets them by these names.
+        build: tables to data set.
+        readers: other layouts in which it may lie, and how each gives the same tables.
+        downloads: the ways to get it.
+    """
+    layout = Layout("Parquet tables", (info.name,), tuple(f"{name}.parquet" for name in files))
+    return StoredEntry(info, {layout: lambda place: read_parquet(place, files), **(readers or {})}, downloads, build)
+
+
+def read_parquet(place: Place, names: Sequence[str]) -> Tables:
+    """The Parquet tables called ``names`` in ``place``."""
+    tables = {}
+    for name in names:
+        with (place / f"{name}.parquet").open("rb") as file:
+            tables[name] = pq.read_table(pa.BufferReader(file.read()))
+    return tables
+
+
+def grouped(ids: pa.Array, table: pa.Table, key: str, value: str) -> pa.Array:
+    """For each of ``ids`` the list of the ``value`` s that ``table`` has beside it as ``key``, in the table's order."""
+    places = pc.index_in(table[key].combine_chunks(), value_set=ids.cast(table[key].type))
+    known = places.is_valid()
+    places, values = places.filter(known).to_numpy(), table[value].combine_chunks().filter(known)
+    ends = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=len(ids)))])
+    return pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), values.take(pa.array(np.argsort(places, kind="stable")))
+    )
 
 
 def content_sha256(tables: Tables) -> str:

@@ -2,13 +2,15 @@
 
 An example must hold only what serving could have known, or offline figures promise what online never gives. So the
 history of a slate at time t holds the items whose action came strictly before t (and what they are like); neither the
-slate's own answers nor any later ones.
+slate's own answers nor any later ones. Where the source tells no times but the order of each person's actions, the
+places of slates stand for their times.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, final
 
@@ -17,18 +19,49 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dolmen.errors import SchemaError
+from dolmen.errors import DataError, SchemaError
 from dolmen.features import Batch, Schema, Side, Slot, extract_table
 from dolmen.seeds import generator
 
-__all__ = ["Batches", "Columns"]
+__all__ = ["Batches", "Columns", "Spans"]
 
 _HISTORY_MAX: Final = 1000  # where the slot sets no limit: so that one busy person cannot make a batch of any size
 
 
+_Ints = NDArray[np.int64]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Runs of actions: ``actions[starts[i]:stops[i]]``, rows of the interactions by person, oldest first."""
+
+    actions: _Ints
+    starts: _Ints
+    stops: _Ints
+
+    def take(self, places: _Ints) -> Spans:
+        """The runs at ``places``."""
+        return Spans(self.actions, self.starts[places], self.stops[places])
+
+    def windows(self, max_len: int, stride: int) -> Spans:
+        """Runs of at most ``max_len``: from each end back by ``stride``, and one from each start; in order."""
+        lengths = self.stops - self.starts
+        # Ends at stop, stop - stride, ... while a whole window lies before them, then the window from the start.
+        counts = np.maximum(0, -(-(lengths - max_len) // stride)) + 1
+        run = np.repeat(np.arange(len(lengths)), counts)
+        from_end = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(counts.sum())
+        stops = np.maximum(self.stops[run] - from_end * stride, np.minimum(self.starts[run] + max_len, self.stops[run]))
+        return Spans(self.actions, np.maximum(stops - max_len, self.starts[run]), stops)
+
+
 @final
 class Columns:
-    """The tables of a data set, indexed so that any rows become one Arrow table of raw values."""
+    """The tables of a data set, indexed so that any rows become one Arrow table of raw values.
+
+    ``shown``: when each slate was, shape (slates,). ``acted``: when each row was acted on, shape (rows,); both in the
+    same unit, whatever it is. Without ``has_histories`` they mean nothing.
+    """
 
     def __init__(
         self,
@@ -36,34 +69,60 @@ class Columns:
         items: pa.Table,
         users: pa.Table,
         interactions: pa.Table,
-        slate_starts: NDArray[np.int64],
-        event_times_us: NDArray[np.int64],
+        slate_starts: _Ints,
+        shown: _Ints,
+        acted: _Ints,
         label: str,
+        has_histories: bool,
     ) -> None:
         self._interactions = interactions.combine_chunks()
         self._attributes = {Side.ITEM: items.combine_chunks(), Side.USER: users.combine_chunks()}
-        self._slate_starts, self._event_times_us, self._label = slate_starts, event_times_us, label
+        self._slate_starts, self._shown, self._acted = slate_starts, shown, acted
+        self._label, self._has_histories = label, has_histories
 
-    def table(self, schema: Schema, rows: NDArray[np.int64]) -> pa.Table:
+    def table(self, schema: Schema, rows: _Ints, spans: Spans | None = None) -> pa.Table:
         """The raw values of ``schema``'s fields at ``rows`` of the interactions, in that order.
+
+        Args:
+            schema: which fields.
+            rows: of the interactions.
+            spans: what the history of each row holds; what its person had acted on before the slate if ``None``.
 
         Raises:
             SchemaError: a field is nowhere in the tables.
+            DataError: a history is asked for, and the order of actions is not known.
         """
-        columns: dict[str, pa.Array] = {"event_time": self._interactions["event_time"].take(pa.array(rows))}
+        columns: dict[str, pa.Array] = {}
+        if not self._interactions["event_time"].null_count:
+            columns["event_time"] = self._interactions["event_time"].take(pa.array(rows))
+        if spans is None and schema.history_slots:
+            spans = self._before(rows)
         for name in (*schema.slots, *schema.dense, *schema.labels):
-            columns[name] = self._column(schema, name, rows)
+            columns[name] = self._column(schema, name, rows, spans)
         return pa.table(columns)
 
-    def _column(self, schema: Schema, name: str, rows: NDArray[np.int64]) -> pa.Array:
+    def sequences(self, is_row: NDArray[np.bool_]) -> Spans:
+        """One run a person, in order of first appearance: what they acted on among the rows where ``is_row``.
+
+        Raises:
+            DataError: the order of actions is not known.
+        """
+        *_, actions = self._actions
+        actions = actions[is_row[actions]]
+        people = self._people[actions]
+        changes = np.flatnonzero(np.diff(people)) + 1
+        starts = np.concatenate([[0], changes]) if len(actions) else changes
+        return Spans(actions, starts, np.concatenate([changes, [len(actions)]]) if len(actions) else changes)
+
+    def _column(self, schema: Schema, name: str, rows: _Ints, spans: Spans | None) -> pa.Array:
         if name in self._interactions.column_names:
             return self._interactions[name].take(pa.array(rows))
         for side, table in self._attributes.items():
             if name in table.column_names and name != "id":
                 return table[name].take(self._rows_of[side].take(pa.array(rows)))
         source = schema.history_slots.get(name)
-        if source is not None:
-            return self._history(schema.slot(name), source, rows)
+        if source is not None and spans is not None:
+            return self._history(schema.slot(name), source, spans)
         known = [*self._interactions.column_names, *(c for t in self._attributes.values() for c in t.column_names)]
         raise SchemaError(f"the data set has no column {name!r}; it has {', '.join(sorted(set(known) - {'id'}))}")
 
@@ -76,17 +135,20 @@ class Columns:
             found[side] = pc.index_in(ids, value_set=table["id"].combine_chunks().cast(ids.type))
         return found
 
-    def _history(self, slot: Slot, source: str, rows: NDArray[np.int64]) -> pa.Array:
-        """What each row's person had acted on before: the items, or what their column ``source`` says of them."""
-        first_of_user, ends, acted_rows = self._actions
+    def _before(self, rows: _Ints) -> Spans:
+        """What each row's person had acted on before its slate."""
+        first_of_user, ends, actions = self._actions
         slates = np.searchsorted(self._slate_starts, rows, side="right") - 1
-        stops = ends[slates]
+        return Spans(actions, first_of_user[slates], ends[slates])
+
+    def _history(self, slot: Slot, source: str, spans: Spans) -> pa.Array:
+        """The end of each run: the items, or what their column ``source`` says of them."""
         limit = slot.max_len if slot.max_len is not None else _HISTORY_MAX
-        starts = np.maximum(first_of_user[slates], stops - limit)
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        stops, starts = spans.stops, np.maximum(spans.starts, spans.stops - limit)
+        offsets = np.zeros(len(stops) + 1, dtype=np.int64)
         np.cumsum(stops - starts, out=offsets[1:])
         places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], stops - starts)
-        past_rows = pa.array(acted_rows[places])
+        past_rows = pa.array(spans.actions[places])
         if source == "item":
             values = self._interactions["item"].combine_chunks().take(past_rows)
             return pa.LargeListArray.from_arrays(pa.array(offsets), values)
@@ -98,21 +160,34 @@ class Columns:
         return pa.LargeListArray.from_arrays(pa.array(ends[offsets]), told.flatten() if is_list else told.drop_null())
 
     @cached_property
-    def _actions(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def _people(self) -> _Ints:
+        """The person of each row, as a number in order of first appearance."""
+        codes = self._interactions["user"].combine_chunks().dictionary_encode().indices
+        return np.asarray(codes.to_numpy(), dtype=np.int64)
+
+    @cached_property
+    def _actions(self) -> tuple[_Ints, _Ints, _Ints]:
         """What each slate may know of its person's actions.
 
         Returns, for each slate, the place of its person's first action and the place after the last one before the
         slate; and the interaction row at each place, where places are sorted by person, then by time of action.
+
+        Raises:
+            DataError: the order of actions is not known.
         """
-        people = self._interactions["user"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+        if not self._has_histories:
+            raise DataError(
+                "the source tells no order of actions, so there are no histories; use a schema without them"
+            )
+        people = self._people
         acted = np.flatnonzero(self._interactions[self._label].to_numpy() > 0)
-        action_times = pc.fill_null(self._interactions["action_time"].cast(pa.int64()), 0).to_numpy()[acted]
+        action_times = self._acted[acted]
         heads = self._slate_starts[:-1]
         # One sort of slates and actions by (person, time); at the same instant the slate comes first, so that it
         # does not see the action. Then the count of actions before a slate is its place among the actions.
         kinds = np.repeat([0, 1], [len(heads), len(acted)])
         who = np.concatenate([people[heads], people[acted]])
-        when = np.concatenate([self._event_times_us[heads], action_times])
+        when = np.concatenate([self._shown, action_times])
         order = np.lexsort((kinds, when, who))
         actions_so_far = np.cumsum(kinds[order])
         ends = np.empty(len(order), dtype=np.int64)
@@ -130,10 +205,16 @@ class Batches:
     """
 
     def __init__(
-        self, columns: Columns, schema: Schema, rows: Sequence[int], batch_size: int, shuffle_seed: int | None
+        self,
+        columns: Columns,
+        schema: Schema,
+        rows: _Ints,
+        batch_size: int,
+        shuffle_seed: int | None,
+        spans: Spans | None = None,
     ) -> None:
         self._columns, self._schema, self._batch_size = columns, schema, batch_size
-        self._rows = np.asarray(rows, dtype=np.int64)
+        self._rows, self._spans = rows, spans
         self._shuffle_seed, self._iteration_count = shuffle_seed, 0
 
     def __len__(self) -> int:
@@ -145,9 +226,11 @@ class Batches:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = self._rows
+        places = np.arange(len(self._rows))
         if self._shuffle_seed is not None:
-            rows = generator(self._shuffle_seed, "batches", self._iteration_count).permutation(rows)
+            places = generator(self._shuffle_seed, "batches", self._iteration_count).permutation(places)
             self._iteration_count += 1
-        for start in range(0, len(rows), self._batch_size):
-            yield extract_table(self._schema, self._columns.table(self._schema, rows[start : start + self._batch_size]))
+        for start in range(0, len(places), self._batch_size):
+            chosen = places[start : start + self._batch_size]
+            spans = None if self._spans is None else self._spans.take(chosen)
+            yield extract_table(self._schema, self._columns.table(self._schema, self._rows[chosen], spans))

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from dolmen.datasets import movielens_1m, movielens_100k, simulated
+from dolmen.datasets import (
+    amazon_hin,
+    amazon_sequences,
+    movielens_1m,
+    movielens_100k,
+    simulated,
+)
 from dolmen.datasets.dataset import Dataset, DatasetInfo
 from dolmen.datasets.entry import Entry
 from dolmen.errors import DataError
@@ -13,7 +19,14 @@ from dolmen.settings import suggestion
 __all__ = ["describe", "load", "names", "where"]
 
 _ENTRIES: Final[dict[str, Entry]] = {
-    entry.info.name: entry for entry in (movielens_100k.ENTRY, movielens_1m.ENTRY, *simulated.ENTRIES)
+    entry.info.name: entry
+    for entry in (
+        movielens_100k.ENTRY,
+        movielens_1m.ENTRY,
+        amazon_hin.ENTRY,
+        *amazon_sequences.ENTRIES,
+        *simulated.ENTRIES,
+    )
 }
 
 

@@ -1,20 +1,14 @@
-"""Keeps the server's catalogue as the shop's was at each moment of the replay: items appear, and items retire.
-
-A data set that knows when its items were on offer says so in the columns ``available_from_us`` and
-``available_until_us`` of ``items``; in one that does not, every item is there from the start.
-"""
+"""Keeps the server's catalogue as the shop's was at each moment of the replay: items appear, and items retire."""
 
 from __future__ import annotations
 
-from typing import Any, Final, final
+from dataclasses import asdict
+from typing import final
 
 from dolmen.client import Client
-from dolmen.datasets import Dataset
+from dolmen.datasets import Dataset, item_changes, latest, people
 
 __all__ = ["Catalogue"]
-
-_FROM: Final = "available_from_us"
-_UNTIL: Final = "available_until_us"
 
 
 @final
@@ -23,20 +17,12 @@ class Catalogue:
 
     def __init__(self, client: Client, dataset: Dataset) -> None:
         self._client, self._dataset = client, dataset
-        changes: list[tuple[int, dict[str, Any]]] = []
-        for row in dataset.items.to_pylist():
-            since, until = row.pop(_FROM, None), row.pop(_UNTIL, None)
-            item = _entry(row)
-            changes.append((since if since is not None else 0, item))
-            if until is not None:
-                changes.append((until, {"id": item["id"], "removed": True}))
-        changes.sort(key=lambda change: change[0])
-        self._changes = changes
+        self._changes = item_changes(dataset)
         self._next = 0
 
     def add_users(self) -> None:
         """Tell what is known of the people."""
-        self._client.add_users([_entry(row) for row in self._dataset.users.to_pylist()])
+        self._client.add_users([asdict(one) for one in people(self._dataset)])
 
     def move_to(self, time_us: int) -> None:
         """Send the changes up to ``time_us``, in order. Time does not go back."""
@@ -44,11 +30,6 @@ class Catalogue:
         while end < len(self._changes) and self._changes[end][0] <= time_us:
             end += 1
         if end > self._next:
-            # An item that came and went in between is sent as gone only: one request never names an item twice.
-            latest = {change["id"]: change for _, change in self._changes[self._next : end]}
-            self._client.add_items(list(latest.values()))
+            # One request never names an item twice.
+            self._client.add_items([asdict(one) for one in latest(self._changes[self._next : end])])
             self._next = end  # only now: what could not be sent is sent with the next
-
-
-def _entry(row: dict[str, Any]) -> dict[str, Any]:
-    return {"id": row.pop("id"), "attributes": {name: value for name, value in row.items() if value is not None}}

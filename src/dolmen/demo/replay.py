@@ -32,7 +32,10 @@ _ACTIONS_AT_ONCE: Final = 200
 @final
 @dataclass
 class ReplayFigures:
-    """What was sent and what the server acknowledged. An *event* is one item shown, or one action."""
+    """What was sent and what the server acknowledged. An *event* is one item shown, or one action.
+
+    ``failures``: requests that the server refused or never answered, after all retries.
+    """
 
     slates: int = 0
     impressions_sent: int = 0
@@ -90,6 +93,7 @@ class Replay:
         self._dispatcher = threading.Thread(target=self._dispatch, name="replay", daemon=True)
         self._next_number = slate_count_done
         self._open: set[int] = set()
+        self._fault: Exception | None = None
         self._before_slate = before_slate if before_slate is not None else lambda _slate: None
         self.figures = ReplayFigures()
 
@@ -105,9 +109,17 @@ class Replay:
         self.join()
 
     def join(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until everything is sent; whether it is."""
+        """Wait until everything is sent; whether it is.
+
+        Raises:
+            Exception: what none of us foresaw and stopped the replay; the slates that it left open are not done.
+        """
         self._dispatcher.join(timeout_seconds)
-        return not self._dispatcher.is_alive()
+        if self._dispatcher.is_alive():
+            return False
+        if self._fault is not None:
+            raise self._fault
+        return True
 
     @property
     def slate_count_done(self) -> int:
@@ -116,6 +128,17 @@ class Replay:
             return min(self._open, default=self._next_number)
 
     def _dispatch(self) -> None:
+        try:
+            self._hand_out()
+        except Exception as problem:  # of the data, say: told by ``join``, in the thread that can do something about it
+            self._broke(problem)
+        for one in self._queues:
+            one.put(None)
+        for thread in self._threads:
+            thread.join()
+        self.figures.finished_at = time.monotonic()
+
+    def _hand_out(self) -> None:
         sent = 0
         start = time.monotonic()
         for slate in self._slates:
@@ -132,13 +155,21 @@ class Replay:
                 number, self._next_number = self._next_number, self._next_number + 1
                 self._open.add(number)
             self._queues[derive_seed(0, slate.user) % _WORKERS].put((number, slate))
-        for one in self._queues:
-            one.put(None)
-        for thread in self._threads:
-            thread.join()
-        self.figures.finished_at = time.monotonic()
 
     def _work(self, slates: queue.Queue[tuple[int, Slate] | None]) -> None:
+        try:
+            self._send(slates)
+        except Exception as problem:  # told by ``join``; but the dispatcher must not wait for room in this queue
+            self._broke(problem)
+            while slates.get() is not None:
+                pass
+
+    def _broke(self, problem: Exception) -> None:
+        with self._lock:
+            self._fault = self._fault or problem
+        self._stop.set()
+
+    def _send(self, slates: queue.Queue[tuple[int, Slate] | None]) -> None:
         # Actions that are not due yet, by their time in the data; the counter keeps equal times in order.
         late: list[tuple[int, int, dict[str, Any]]] = []
         numbers = itertools.count()

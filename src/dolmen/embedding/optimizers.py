@@ -2,10 +2,13 @@
 
 Each is a frozen value that can be written to JSON and back. All arithmetic of a step is float32. The state of a
 row stands beside its vector and leaves with it, so a row that was expired and comes back starts afresh.
-``weight_decay`` (λ) is L2: λ·w is added to the gradient of a row when the row is updated, and only then.
+A step has this order: gradients of equal ids are summed; the sum is clipped (each value to ±``gradient_value_max``,
+then the row's length to ``gradient_norm_max``); ``weight_decay`` (λ) adds λ·w to it (L2), when the row is updated and
+only then; the rate is ``learning_rate`` times the slot's and the call's scale. At a rate of 0 nothing moves.
 """
 
 import math
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Final, TypeAlias
@@ -13,20 +16,44 @@ from typing import Any, ClassVar, Final, TypeAlias
 __all__ = [
     "FTRL",
     "SGD",
+    "AMSGrad",
     "AdaDelta",
     "AdaGrad",
     "Adam",
+    "GroupFTRL",
+    "LazyAdam",
     "Momentum",
     "Optimizer",
     "RMSProp",
     "RowwiseAdaGrad",
+    "RowwiseAdam",
     "optimizer_from_dict",
     "optimizer_to_dict",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD:
+class _Clipping:
+    """What every optimiser can do to a row's summed gradient first.
+
+    Args:
+        gradient_value_max: each value is cut to this size; ``None`` cuts nothing.
+        gradient_norm_max: then a row's gradient is cut to this length; ``None`` cuts nothing.
+    """
+
+    name: ClassVar[str]
+
+    gradient_value_max: float | None = None
+    gradient_norm_max: float | None = None
+
+    def __post_init__(self) -> None:
+        for setting in ("gradient_value_max", "gradient_norm_max"):
+            value = getattr(self, setting)
+            _require(self, setting, value is None or value > 0.0, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(_Clipping):
     """Plain descent: w -= rate·g. No state."""
 
     name: ClassVar[str] = "sgd"
@@ -35,11 +62,12 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_learning_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaGrad:
+class AdaGrad(_Clipping):
     """Rates that shrink with use, for each column of a row: n += g²; w -= rate·g / (√n + epsilon).
 
     A rare id keeps its large steps while a popular one has settled, which is why it is the default for ids.
@@ -54,28 +82,34 @@ class AdaGrad:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_learning_settings(self)
         _require(self, "initial_accumulator", self.initial_accumulator >= 0.0, "0 or more")
         _require_epsilon(self, self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adam:
-    """Rates from running means of the gradient and its square (Kingma, Ba, ICLR 2015, algorithm 1).
+class _AdamFamily(_Clipping):
+    """Settings that the kinds of Adam share.
 
-    Each row counts its own steps, so the correction of the means' start is exact for a row that is touched once in
-    a thousand batches; a row that is not touched does not move. State: m and v, one number a column each, and t.
+    Args:
+        learning_rate: of a step.
+        beta1: how much of the gradients' mean a step keeps.
+        beta2: how much of their squares' mean.
+        epsilon: added to the root of that mean.
+        weight_decay: λ; 0 for none.
+        decoupled: the weight loses rate·λ·w beside the step (AdamW); otherwise λ·w is added to the gradient (L2).
     """
-
-    name: ClassVar[str] = "adam"
 
     learning_rate: float = 0.001
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.0
+    decoupled: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_learning_settings(self)
         _require(self, "beta1", 0.0 <= self.beta1 < 1.0, "in [0, 1)")
         _require(self, "beta2", 0.0 <= self.beta2 < 1.0, "in [0, 1)")
@@ -83,7 +117,47 @@ class Adam:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowwiseAdaGrad:
+class Adam(_AdamFamily):
+    """Rates from running means of the gradient and its square (Kingma, Ba, ICLR 2015, algorithm 1).
+
+    Each row counts its own steps, so the correction of the means' start is exact for a row that is touched once in
+    a thousand batches; a row that is not touched does not move. State: m and v, one number a column each, and t.
+    ``decoupled``: Loshchilov, Hutter, ICLR 2019, algorithm 2.
+    """
+
+    name: ClassVar[str] = "adam"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LazyAdam(_AdamFamily):
+    """`Adam` whose t is the table's count of batches: what frameworks call lazy Adam. State: m and v.
+
+    A row that comes late takes its first steps uncorrected: the first is (1-beta1)/√(1-beta2) times `Adam`'s, three
+    times as long by default. It spares one number a row, and repeats the results of those frameworks.
+    """
+
+    name: ClassVar[str] = "lazy_adam"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowwiseAdam(_AdamFamily):
+    """`Adam` with one v a row, of the mean of g² over its columns. State: m, one number a column, and v and t."""
+
+    name: ClassVar[str] = "rowwise_adam"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AMSGrad(_AdamFamily):
+    """`Adam` that divides by the largest v so far (Reddi, Kale, Kumar, ICLR 2018, algorithm 2), so rates only fall.
+
+    Both means are corrected as in `Adam`, which the paper leaves out. State: m, v, max v (one number a column) and t.
+    """
+
+    name: ClassVar[str] = "amsgrad"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowwiseAdaGrad(_Clipping):
     """`AdaGrad` with one accumulator a row, of the mean of g² over its columns. State: one number a row."""
 
     name: ClassVar[str] = "rowwise_adagrad"
@@ -94,13 +168,14 @@ class RowwiseAdaGrad:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_learning_settings(self)
         _require(self, "initial_accumulator", self.initial_accumulator >= 0.0, "0 or more")
         _require_epsilon(self, self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Momentum:
+class Momentum(_Clipping):
     """Heavy ball: b = momentum·b + g; w -= rate·b. State: b. A row that is not touched does not roll on."""
 
     name: ClassVar[str] = "momentum"
@@ -110,12 +185,13 @@ class Momentum:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_learning_settings(self)
         _require(self, "momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RMSProp:
+class RMSProp(_Clipping):
     """A running mean of g² in place of AdaGrad's sum, so rates recover (Tieleman, Hinton, 2012). State: the mean."""
 
     name: ClassVar[str] = "rmsprop"
@@ -126,13 +202,14 @@ class RMSProp:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_learning_settings(self)
         _require(self, "decay", 0.0 <= self.decay < 1.0, "in [0, 1)")
         _require_epsilon(self, self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaDelta:
+class AdaDelta(_Clipping):
     """Steps in the unit of the weights, from running means of g² and of squared steps (Zeiler, 2012, algorithm 1)."""
 
     name: ClassVar[str] = "adadelta"
@@ -143,13 +220,14 @@ class AdaDelta:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_learning_settings(self)
         _require(self, "decay", 0.0 <= self.decay < 1.0, "in [0, 1)")
         _require(self, "epsilon", self.epsilon > 0.0, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FTRL:
+class FTRL(_Clipping):
     """FTRL-Proximal: exact zeros by ``l1`` (McMahan et al., KDD 2013, algorithm 1). State: z and n.
 
     A weight follows from z and n alone, so a start value does not outlast the first step: use ``initial_range=0``.
@@ -164,24 +242,55 @@ class FTRL:
     l2: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(self, "learning_rate", self.learning_rate > 0.0, "above 0")
         for setting in ("beta", "l1", "l2"):
             _require(self, setting, getattr(self, setting) >= 0.0, "0 or more")
 
 
-Optimizer: TypeAlias = SGD | AdaGrad | Adam | RowwiseAdaGrad | Momentum | RMSProp | AdaDelta | FTRL
+@dataclass(frozen=True, kw_only=True)
+class GroupFTRL(FTRL):
+    """`FTRL` with the sparse group lasso: a row whose gradients do not earn ``l21`` is zero as a whole.
 
-_KINDS: Final[tuple[type[Optimizer], ...]] = (SGD, AdaGrad, Adam, RowwiseAdaGrad, Momentum, RMSProp, AdaDelta, FTRL)
+    Source: Yue et al., "Adaptive Optimizers with Sparse Group Lasso", ECML PKDD 2021, theorem 1, for FTRL's curvature
+    and a row as the group. With ``l21=0`` it is `FTRL`. State: z and n.
+    """
+
+    name: ClassVar[str] = "group_ftrl"
+
+    l21: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, "l21", self.l21 >= 0.0, "0 or more")
+
+
+Optimizer: TypeAlias = (
+    SGD
+    | AdaGrad
+    | Adam
+    | LazyAdam
+    | RowwiseAdam
+    | AMSGrad
+    | RowwiseAdaGrad
+    | Momentum
+    | RMSProp
+    | AdaDelta
+    | FTRL
+    | GroupFTRL
+)
+
+_KINDS: Final[tuple[type[Optimizer], ...]] = typing.get_args(Optimizer)
 _BY_NAME: Final = {kind.name: kind for kind in _KINDS}
 
 
 def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
-    """The settings as plain values, with the optimiser's ``name``.
+    """The settings as plain values, with the optimiser's ``name``; what is ``None`` is left out.
 
     >>> optimizer_to_dict(SGD(learning_rate=0.5))
     {'name': 'sgd', 'learning_rate': 0.5, 'weight_decay': 0.0}
     """
-    return {"name": optimizer.name, **asdict(optimizer)}
+    return {"name": optimizer.name, **{name: value for name, value in asdict(optimizer).items() if value is not None}}
 
 
 def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
@@ -191,7 +300,7 @@ def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
         ValueError: the name or a setting is unknown, or a value is out of range.
 
     >>> optimizer_from_dict({"name": "sgd", "learning_rate": 0.5})
-    SGD(learning_rate=0.5, weight_decay=0.0)
+    SGD(gradient_value_max=None, gradient_norm_max=None, learning_rate=0.5, weight_decay=0.0)
     """
     values = dict(settings)
     name = values.pop("name", None)
@@ -205,18 +314,16 @@ def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
     return kind(**values)
 
 
-def _require(optimizer: Optimizer, setting: str, holds: bool, expected: str) -> None:
+def _require(optimizer: Any, setting: str, holds: bool, expected: str) -> None:
     value = getattr(optimizer, setting)
-    if not (holds and math.isfinite(value)):
+    if not (holds and (value is None or math.isfinite(value))):
         raise ValueError(f"{type(optimizer).__name__}.{setting} must be {expected}, got {value}")
 
 
-def _require_learning_settings(
-    optimizer: SGD | AdaGrad | Adam | RowwiseAdaGrad | Momentum | RMSProp | AdaDelta,
-) -> None:
+def _require_learning_settings(optimizer: Any) -> None:
     _require(optimizer, "learning_rate", optimizer.learning_rate > 0.0, "above 0")
     _require(optimizer, "weight_decay", optimizer.weight_decay >= 0.0, "0 or more")
 
 
-def _require_epsilon(optimizer: Optimizer, epsilon: float) -> None:
+def _require_epsilon(optimizer: Any, epsilon: float) -> None:
     _require(optimizer, "epsilon", epsilon >= 0.0, "0 or more")

@@ -13,19 +13,25 @@ __all__ = ["Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "Table
 
 @dataclass(frozen=True)
 class RowRules:
-    """When the ids of one slot get a row and lose it.
+    """When the ids of one slot get a row and lose it, and how fast they learn.
 
     ``admit_after``: a FID gets its row at its n-th sight (0 and 1: at once). ``expire_after_us``: `Table.expire`
-    removes a row that was not seen for so long, by the time of the data (0: never).
+    removes a row that was not seen for so long, by the time of the data (0: never). ``learning_rate_scale``: factor on
+    the optimiser's rate (0: rows stay as they begin).
     """
 
     admit_after: int = 0
     expire_after_us: int = 0
+    learning_rate_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in (("admit_after", self.admit_after), ("expire_after_us", self.expire_after_us)):
             if not 0 <= value < 1 << 63:
                 raise ValueError(f"RowRules.{name} must be 0 or more, got {value}")
+        if not 0.0 <= self.learning_rate_scale < float("inf"):
+            raise ValueError(
+                f"RowRules.learning_rate_scale must be 0 or more and finite, got {self.learning_rate_scale}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +96,7 @@ class TableHeader:
     rules: Mapping[int, RowRules]
     row_count: int
     time_seen_max_us: int
+    step_count: int
     oldest_epoch: int
     epoch: int
     removed: NDArray[np.int64]

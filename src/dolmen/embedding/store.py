@@ -194,5 +194,9 @@ def _rules(schema: Schema) -> dict[int, dict[int, RowRules]]:
     rules: dict[int, dict[int, RowRules]] = {}
     for name, slot in schema.slots.items():
         if schema.owner(name) is slot:
-            rules.setdefault(slot.dim, {})[schema.slot_number(name)] = RowRules(slot.admit_after, slot.expire_after_us)
+            rules.setdefault(slot.dim, {})[schema.slot_number(name)] = RowRules(
+                admit_after=slot.admit_after,
+                expire_after_us=slot.expire_after_us,
+                learning_rate_scale=slot.learning_rate_scale,
+            )
     return rules

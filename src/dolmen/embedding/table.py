@@ -64,12 +64,12 @@ class Table:
             _require_slot(slot)
         self._optimizer, self._seed, self._initial_range = optimizer or AdaGrad(), seed, initial_range
         self._rules = dict(rules or {})
-        settings = {name: float(value) for name, value in asdict(self._optimizer).items()}
+        settings = {name: float(value) for name, value in asdict(self._optimizer).items() if value is not None}
         # Nobody who sends ids may know which of them share a bucket, so places in the index are drawn anew each time.
         hash_seed = secrets.randbits(64)
         self._native = NativeTable(dim, self._optimizer.name, settings, seed, hash_seed, initial_range)
         for slot, rule in self._rules.items():
-            self._native.set_rule(slot, rule.admit_after, rule.expire_after_us)
+            self._native.set_rule(slot, rule.admit_after, rule.expire_after_us, rule.learning_rate_scale)
         self._writing = threading.RLock()  # Held by whatever must see no change for longer than one call.
 
     @property
@@ -340,6 +340,7 @@ class Table:
             rules=self.rules,
             row_count=len(self),
             time_seen_max_us=native.time_seen_max_us,
+            step_count=native.step_count,
             oldest_epoch=native.oldest_epoch,
             epoch=native.epoch,
             removed=removed,
@@ -358,6 +359,7 @@ class Table:
         native = table._native
         native.restore_epochs(header.oldest_epoch, header.epoch, header.removed, header.removed_epochs)
         native.time_seen_max_us = header.time_seen_max_us
+        native.step_count = header.step_count
         table.restore_pending(pending)
         for chunk in chunks:
             table.restore_chunk(chunk)

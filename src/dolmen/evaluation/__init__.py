@@ -1,6 +1,71 @@
-"""How good: metrics, each defined once, and progressive evaluation of a stream."""
+"""How good: metrics and protocols, each defined once, and progressive evaluation of a stream."""
 
-from dolmen.evaluation.metrics import auc, calibration_ratio, expected_calibration_error, log_loss
+from dolmen.evaluation.grouped import GroupAUC, Weighting, gauc
+from dolmen.evaluation.lists import (
+    catalogue_coverage,
+    intra_list_diversity,
+    mean_popularity,
+    novelty,
+    popularity_lift,
+    tail_share,
+)
+from dolmen.evaluation.metrics import (
+    auc,
+    calibration_ratio,
+    expected_calibration_error,
+    log_loss,
+    normalized_entropy,
+    relative_information_gain,
+)
+from dolmen.evaluation.negatives import draw_negatives
 from dolmen.evaluation.progressive import Progressive
+from dolmen.evaluation.ranking import Candidates, CatalogueRanking, Ranks, Ties, rank_catalogue, sampled_ranks
+from dolmen.evaluation.significance import Comparison, compare
+from dolmen.evaluation.splits import (
+    GivenSplit,
+    LeaveOneOut,
+    Needs,
+    PeopleSplit,
+    PersonRatio,
+    Prequential,
+    Split,
+    SplitRule,
+    TemporalSplit,
+)
 
-__all__ = ["Progressive", "auc", "calibration_ratio", "expected_calibration_error", "log_loss"]
+__all__ = [
+    "Candidates",
+    "CatalogueRanking",
+    "Comparison",
+    "GivenSplit",
+    "GroupAUC",
+    "LeaveOneOut",
+    "Needs",
+    "PeopleSplit",
+    "PersonRatio",
+    "Prequential",
+    "Progressive",
+    "Ranks",
+    "Split",
+    "SplitRule",
+    "TemporalSplit",
+    "Ties",
+    "Weighting",
+    "auc",
+    "calibration_ratio",
+    "catalogue_coverage",
+    "compare",
+    "draw_negatives",
+    "expected_calibration_error",
+    "gauc",
+    "intra_list_diversity",
+    "log_loss",
+    "mean_popularity",
+    "normalized_entropy",
+    "novelty",
+    "popularity_lift",
+    "rank_catalogue",
+    "relative_information_gain",
+    "sampled_ranks",
+    "tail_share",
+]

@@ -10,7 +10,14 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["auc", "calibration_ratio", "expected_calibration_error", "log_loss"]
+__all__ = [
+    "auc",
+    "calibration_ratio",
+    "expected_calibration_error",
+    "log_loss",
+    "normalized_entropy",
+    "relative_information_gain",
+]
 
 _Column: TypeAlias = NDArray[np.float64]
 
@@ -25,7 +32,7 @@ def auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) 
     >>> auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.75
     """
-    score, label, weight = _columns(scores, labels, weights)
+    score, label, weight = columns(scores, labels, weights)
     _, places = np.unique(score, return_inverse=True)  # equal scores share a place
     count = int(places.max()) + 1 if places.size else 0
     positives = sums_at(places, weight * label, count)
@@ -39,15 +46,48 @@ def log_loss(probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | N
     >>> round(log_loss([0.5, 0.5], [0, 1]), 6)
     0.693147
     """
-    probability, label, weight = _columns(probabilities, labels, weights)
+    probability, label, weight = columns(probabilities, labels, weights)
     if weight.sum() == 0:
         return float("nan")
     return float(np.average(log_losses(probability, label), weights=weight))
 
 
+def normalized_entropy(
+    probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, *, base_rate: float | None = None
+) -> float:
+    """Log loss over that of always predicting the base rate: below 1 is better than knowing nothing of the example.
+
+    Source: X. He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014, equation 1.
+
+    Args:
+        probabilities: in [0, 1], shape (count,).
+        labels: 0 or 1, shape (count,).
+        weights: what each example counts; 1 if ``None``.
+        base_rate: the rate that was known beforehand, such as that of training; that of ``labels`` if ``None``.
+
+    >>> normalized_entropy([0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1])
+    1.0
+    """
+    _, label, weight = columns(probabilities, labels, weights)
+    if base_rate is None:
+        base_rate = float(weight @ label / weight.sum()) if weight.sum() > 0 else float("nan")
+    elif not 0 < base_rate < 1:
+        raise ValueError(f"base_rate must be above 0 and below 1, got {base_rate}")
+    if not 0 < base_rate < 1:  # one class only: knowing the rate leaves nothing to tell
+        return float("nan")
+    return log_loss(probabilities, labels, weights) / log_loss(np.full(len(label), base_rate), labels, weights)
+
+
+def relative_information_gain(
+    probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, *, base_rate: float | None = None
+) -> float:
+    """1 - normalized entropy: what share of the base rate's uncertainty the predictions take away."""
+    return 1 - normalized_entropy(probabilities, labels, weights, base_rate=base_rate)
+
+
 def calibration_ratio(probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
     """What was predicted over what happened: 1 is right, 2 promises twice too much. ``nan`` without positives."""
-    probability, label, weight = _columns(probabilities, labels, weights)
+    probability, label, weight = columns(probabilities, labels, weights)
     happened = float(weight @ label)
     return float(weight @ probability) / happened if happened > 0 else float("nan")
 
@@ -64,7 +104,7 @@ def expected_calibration_error(
     """
     if bin_count < 1:
         raise ValueError(f"bin_count must be at least 1, got {bin_count}")
-    probability, label, weight = _columns(probabilities, labels, weights)
+    probability, label, weight = columns(probabilities, labels, weights)
     total = float(weight.sum())
     if total == 0:
         return float("nan")
@@ -95,7 +135,12 @@ def log_losses(probabilities: _Column, labels: _Column) -> _Column:
     return losses
 
 
-def _columns(values: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) -> tuple[_Column, _Column, _Column]:
+def columns(values: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) -> tuple[_Column, _Column, _Column]:
+    """Values, labels and weights as arrays that fit each other.
+
+    Raises:
+        ValueError: shapes differ, a label is neither 0 nor 1, or a value is NaN.
+    """
     value, label = np.asarray(values, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     weight = np.ones_like(value) if weights is None else np.asarray(weights, dtype=np.float64)
     if not value.ndim == label.ndim == weight.ndim == 1 or not len(value) == len(label) == len(weight):

@@ -47,6 +47,7 @@ class Slot:
         ordered: the order of values means something (a history, oldest first); implies that models may read it so.
         max_len: keep at most this many values: the last ones, which are the newest where ``ordered``.
         admit_after: a FID gets a row when it is seen for this many-th time; until then it reads as zeros.
+        learning_rate_scale: factor on the optimiser's learning rate for these rows; 0 leaves them as they begin.
         expire_after: a row not seen for this long, in the data's time, leaves (``"30d"``); ``None`` keeps it.
         of: whose feature it is. ``None``: the slots ``user`` and ``item`` belong to themselves, others to the request.
     """
@@ -57,6 +58,7 @@ class Slot:
     many: bool = False
     ordered: bool = False
     max_len: int | None = None
+    learning_rate_scale: float = 1.0
     admit_after: int = 1
     expire_after: str | None = None
     of: Side | None = None
@@ -69,6 +71,10 @@ class Slot:
             raise SchemaError(f"Slot {self.name!r}: ordered=True needs many=True, since one value has no order")
         if self.max_len is not None and (not self.many or self.max_len < 1):
             raise SchemaError(f"Slot {self.name!r}: max_len needs many=True and at least 1, got {self.max_len}")
+        if not 0.0 <= self.learning_rate_scale < float("inf"):
+            raise SchemaError(
+                f"Slot {self.name!r}: learning_rate_scale must be 0 or more and finite, got {self.learning_rate_scale}"
+            )
         if self.admit_after < 1:
             raise SchemaError(f"Slot {self.name!r}: admit_after must be at least 1, got {self.admit_after}")
         if self.expire_after is not None:
@@ -90,6 +96,11 @@ class Slot:
     def expire_after_us(self) -> int:
         """``expire_after`` in microseconds; 0 where rows stay."""
         return parse_duration_us(self.expire_after) if self.expire_after is not None else 0
+
+
+# What a slot says of its rows, rather than of its column: only a slot that owns its rows can.
+_OF_ROWS: Final = ("learning_rate_scale", "admit_after", "expire_after")
+_SLOT_DEFAULTS: Final = {option.name: option.default for option in fields(Slot)}
 
 
 @final
@@ -179,10 +190,11 @@ class Schema:
             )
         if owner.table is not None and owner.table != owner.name:
             raise SchemaError(f"Slot {slot.name!r}: table {slot.table!r} itself shares {owner.table!r}; name that one")
-        if slot.admit_after != 1 or slot.expire_after is not None:
+        told = [name for name in _OF_ROWS if getattr(slot, name) != _SLOT_DEFAULTS[name]]
+        if told:
             raise SchemaError(
-                f"Slot {slot.name!r} shares the rows of {owner.name!r}, which alone says when they come and go; "
-                f"move admit_after and expire_after to {owner.name!r}"
+                f"Slot {slot.name!r} shares the rows of {owner.name!r}, which alone says when they come and go and how "
+                f"they learn; move {' and '.join(told)} to {owner.name!r}"
             )
         if owner.dim != slot.dim:
             raise SchemaError(

@@ -165,10 +165,9 @@ def _catalogue(settings: ServeSettings, clock: Clock, names: _Names, writer: Wri
 def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED)
 
-    async def recommend(user: RawId, count: int, context: dict[str, Any], *, learn: bool) -> Response:
-        if count > settings.slate_max:
-            raise Refusal(422, "invalid", f"count must be at most {settings.slate_max}, got {count}", field="count")
-        ask = Ask(names.user(user), count=count, context=context, learn=learn)
+    async def answer(ask: Ask) -> Response:
+        if ask.count > settings.slate_max:
+            raise Refusal(422, "invalid", f"count must be at most {settings.slate_max}, got {ask.count}", field="count")
         return Response(await scoring.answer(ask), media_type="application/json")
 
     @router.get("/recommend", response_model=SlateAnswer)
@@ -176,14 +175,20 @@ def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> APIRout
         user: Annotated[str, Query(min_length=1, max_length=_ID_CHARACTERS_MAX, examples=["7"])],
         count: Annotated[int, Query(ge=1, le=ITEMS_MAX)] = 10,
         learn: Annotated[bool, Query(description="False where nobody will act on the answer.")] = True,
+        request_id: Annotated[
+            str | None, Query(min_length=1, max_length=128, description="Your name for it; a retry has the same.")
+        ] = None,
     ) -> Response:
         """The next slate for a person, known or not."""
-        return await recommend(user, count, {}, learn=learn)
+        return await answer(Ask(names.user(user), count=count, learn=learn, request_id=request_id))
 
     @router.post("/recommend", response_model=SlateAnswer)
     async def post_recommend(body: RecommendAsk) -> Response:
         """The next slate for a person, known or not. What this person did is not shown again (see `serving.hide`)."""
-        return await recommend(body.user, body.count, body.context, learn=body.learn)
+        user = names.user(body.user)
+        return await answer(
+            Ask(user, count=body.count, context=body.context, learn=body.learn, request_id=body.request_id)
+        )
 
     @router.post("/rank", response_model=SlateAnswer)
     async def post_rank(body: RankAsk) -> Response:
@@ -192,8 +197,8 @@ def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> APIRout
         if len(set(items)) < len(items):
             twice = next(raw for place, raw in enumerate(items) if raw in items[:place])
             raise Refusal(422, "invalid", f"items: {twice!r} is listed twice; list each item once", field="items")
-        ask = Ask(names.user(body.user), items=items, context=body.context, learn=body.learn)
-        return Response(await scoring.answer(ask), media_type="application/json")
+        user = names.user(body.user)
+        return await answer(Ask(user, items=items, context=body.context, learn=body.learn, request_id=body.request_id))
 
     return router
 

@@ -14,18 +14,15 @@ from typing import Final, final
 
 import msgspec
 
-from dolmen.events.event import Action, decode
-from dolmen.events.log import Log, Topic
-from dolmen.features import RawId, Schema, encode_values
+from dolmen.events.event import Action
+from dolmen.features import RawId, encode_values
 from dolmen.serving.ids import key_of
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.state import Change, Changes, State
-from dolmen.serving.tail import Tail
 
 __all__ = ["PEOPLE_TABLE", "Act", "Behaviours", "Person"]
 
 PEOPLE_TABLE: Final = "people"
-_EVENT_IDS_MAX: Final = 64  # remembered for each person: a retry comes within a few events
 
 
 class Act(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -41,7 +38,6 @@ class _Stored(msgspec.Struct, array_like=True):
     id: RawId
     acts: list[Act]
     hidden: dict[RawId, int]
-    event_ids: list[str]
 
 
 _decoder: Final = msgspec.msgpack.Decoder(_Stored)
@@ -55,13 +51,12 @@ class Person:
     ``history``: for each history slot the FIDs of the items that belong in it, oldest first.
     """
 
-    __slots__ = ("acts", "event_ids", "hidden", "history", "id")
+    __slots__ = ("acts", "hidden", "history", "id")
 
     def __init__(self, raw: RawId, history_slots: Sequence[str]) -> None:
         self.id = raw
         self.acts: deque[Act] = deque()
         self.hidden: dict[RawId, int] = {}
-        self.event_ids: dict[str, None] = {}
         self.history: dict[str, list[int]] = {name: [] for name in history_slots}
 
 
@@ -69,29 +64,21 @@ class Person:
 class Behaviours:
     """Everybody's actions. Any thread may call anything.
 
-    ``lock`` is held while actions are applied; what ``history_of`` and ``hidden_of`` return are copies.
+    ``lock`` is held while actions are taken; what ``history_of`` and ``hidden_of`` return are copies.
     """
 
-    def __init__(self, settings: ServeSettings, log: Log, state: State) -> None:
+    def __init__(self, settings: ServeSettings, state: State) -> None:
         assert settings.history_slots is not None
         self._settings, self._state, self._schema = settings, state, settings.schema
         self._hide_us = settings.hide_us
         # Only the items themselves are remembered; what they are like is the catalogue's to say.
         self._slots = {name: some for name, some in settings.history_slots.items() if self._holds_items(name)}
         self._lengths = {name: self._schema.slot(name).max_len or settings.history_max for name in self._slots}
-        self._item_number = _item_number(self._schema)
+        self._item_number = self._schema.slot_number("item")
         self._people: OrderedDict[RawId, Person] = OrderedDict()
         self._dirty: set[RawId] = set()
         self._saving: set[RawId] = set()
         self.lock = threading.RLock()
-        self.tail: Tail[Action] = Tail(
-            log,
-            Topic.ACTIONS,
-            positions=state.positions(Topic.ACTIONS),
-            decode=lambda value: decode(Action, value),
-            apply=self._apply,
-            lock=self.lock,
-        )
 
     def _holds_items(self, name: str) -> bool:
         return self._schema.history_slots[name] == "item"
@@ -121,16 +108,30 @@ class Behaviours:
             person = self._find(raw)
             return [] if person is None else list(person.acts)
 
+    def take(self, actions: Sequence[Action]) -> None:
+        """Remember ``actions``, which are in order and none of which was taken before."""
+        if not actions:
+            return
+        fids = encode_values(self._item_number, [action.item for action in actions]).tolist()
+        with self.lock:
+            for action, fid in zip(actions, fids, strict=True):
+                person = self._find(action.user)
+                if person is None:
+                    person = Person(action.user, list(self._slots))
+                    self._people[action.user] = person
+                self._do(person, Act(action.item, action.kind, action.event_time_us, action.value))
+                self._remember(person, action.kind, fid)
+                self._dirty.add(action.user)
+
     def take_changes(self) -> Changes:
-        """What changed since the last call, with the log positions that it includes."""
+        """The people who did something since the last call."""
         with self.lock:
             self._saving, self._dirty = self._dirty, set()
             people = [self._people[raw] for raw in self._saving]
             # Copied here and encoded outside, so that nobody's slate waits for it.
-            copies = [_Stored(one.id, list(one.acts), one.hidden.copy(), list(one.event_ids)) for one in people]
-            positions = self.tail.positions
+            copies = [_Stored(one.id, list(one.acts), one.hidden.copy()) for one in people]
         changes: list[Change] = [(PEOPLE_TABLE, key_of(one.id), _encoder.encode(one)) for one in copies]
-        return Changes(changes, {Topic.ACTIONS: positions})
+        return Changes(changes, {})
 
     def saved(self, *, on_disk: bool) -> None:
         """What was taken is on disk, or is not and must be taken again."""
@@ -140,27 +141,7 @@ class Behaviours:
             self._saving = set()
             self._forget()
 
-    def _apply(self, actions: Sequence[Action]) -> None:
-        fids: list[int] = []
-        if self._item_number is not None:
-            fids = encode_values(self._item_number, [action.item for action in actions]).tolist()
-        for place, action in enumerate(actions):
-            person = self._find(action.user)
-            if person is None:
-                person = Person(action.user, list(self._slots))
-                self._people[action.user] = person
-            if action.event_id is not None:
-                if action.event_id in person.event_ids:
-                    continue  # sent twice
-                person.event_ids[action.event_id] = None
-                if len(person.event_ids) > _EVENT_IDS_MAX:
-                    del person.event_ids[next(iter(person.event_ids))]
-            self._take(person, Act(action.item, action.kind, action.event_time_us, action.value))
-            if fids:
-                self._remember(person, action.kind, fids[place])
-            self._dirty.add(action.user)
-
-    def _take(self, person: Person, act: Act) -> None:
+    def _do(self, person: Person, act: Act) -> None:
         person.acts.append(act)
         if len(person.acts) > self._settings.history_max:
             person.acts.popleft()
@@ -204,13 +185,8 @@ class Behaviours:
         person = Person(stored.id, list(self._slots))
         person.acts.extend(stored.acts)
         person.hidden = stored.hidden
-        person.event_ids = dict.fromkeys(stored.event_ids)
-        if self._item_number is not None and stored.acts:
+        if stored.acts:
             fids = encode_values(self._item_number, [act.item for act in stored.acts]).tolist()
             for act, fid in zip(stored.acts, fids, strict=True):
                 self._remember(person, act.kind, fid)
         return person
-
-
-def _item_number(schema: Schema) -> int | None:
-    return schema.slot_number("item") if "item" in schema.slots else None

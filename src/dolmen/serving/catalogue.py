@@ -14,13 +14,13 @@ from typing import Any, Final, final
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dolmen.errors import SchemaError
 from dolmen.events.event import CatalogueChange, decode
 from dolmen.events.log import Log, Topic
-from dolmen.features import Batch, Jagged, RawId, Schema, Side, extract_rows
+from dolmen.features import Batch, RawId, Schema, Side, extract_rows
+from dolmen.serving.columns import Columns, Rows
 from dolmen.serving.ids import id_of, key_of, key_prefix
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.state import Changes, State
@@ -30,7 +30,6 @@ __all__ = ["ITEMS_TABLE", "USERS_TABLE", "Catalogue", "Profile", "Rows", "check_
 
 ITEMS_TABLE: Final = "items"
 USERS_TABLE: Final = "users"
-Rows = NDArray[np.int64]
 _NO_ATTRIBUTES: Final[Mapping[str, Any]] = {}
 
 
@@ -74,7 +73,7 @@ class Catalogue:
         self.ids: list[RawId] = []
         self.attributes: list[Mapping[str, Any]] = []
         self._rows: dict[RawId, int] = {}
-        self._features = _Columns(self.schema)
+        self._features = Columns(self.schema)
         self._alive = np.zeros(16, dtype=np.bool_)
         self._alive_count = 0
         self._changed_rows: list[int] = []
@@ -249,77 +248,6 @@ class Catalogue:
             self._alive[row] = False
             self._alive_count -= 1
             self._changed_rows.append(row)
-
-
-@final
-class _Columns:
-    """The item side of many items, by row. Values of a changed row are appended; the old ones are swept in time."""
-
-    def __init__(self, schema: Schema) -> None:
-        self.slots = {slot.name: _Ragged() for slot in schema.slots_of(Side.ITEM)}
-        self._dense = {one.name: np.zeros(16, dtype=np.float32) for one in schema.dense_of(Side.ITEM)}
-
-    def put(self, rows: Rows, batch: Batch) -> None:
-        """Set the features of ``rows``, each once."""
-        for name, column in self.slots.items():
-            jagged = batch.slot(name)
-            column.put(rows, jagged.values.numpy(), jagged.offsets.numpy())
-        end = int(rows.max()) + 1
-        for name, values in self._dense.items():
-            if len(values) < end:
-                self._dense[name] = np.concatenate([values, np.zeros(max(end, len(values)), dtype=np.float32)])
-            self._dense[name][rows] = batch.dense[name].numpy()
-
-    def take(self, rows: Rows) -> Batch:
-        """The features of ``rows``, in their order."""
-        return Batch(
-            size=len(rows),
-            slots={name: column.take(rows) for name, column in self.slots.items()},
-            dense={name: torch.from_numpy(values[rows]) for name, values in self._dense.items()},
-        )
-
-
-@final
-class _Ragged:
-    """Lists of FIDs by row: row ``i`` is ``values[starts[i]:starts[i] + lengths[i]]``."""
-
-    def __init__(self) -> None:
-        self._starts, self._lengths = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
-        self._values = np.empty(64, dtype=np.int64)
-        self._end = 0
-
-    def put(self, rows: Rows, values: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
-        top = int(rows.max()) + 1
-        if top > len(self._starts):
-            self._starts, self._lengths = _grown(self._starts, top), _grown(self._lengths, top)
-        if self._end + len(values) > len(self._values):
-            self._sweep()
-            if self._end + len(values) > len(self._values) // 2:  # or the next sweep would come soon
-                self._values = _grown(self._values, self._end + len(values))
-        self._values[self._end : self._end + len(values)] = values
-        self._starts[rows] = offsets[:-1] + self._end
-        self._lengths[rows] = np.diff(offsets)
-        self._end += len(values)
-
-    def take(self, rows: Rows) -> Jagged:
-        lengths = self._lengths[rows]
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        places = np.arange(offsets[-1]) + np.repeat(self._starts[rows] - offsets[:-1], lengths)
-        return Jagged(torch.from_numpy(self._values[places]), torch.from_numpy(offsets))
-
-    def _sweep(self) -> None:
-        """Leave behind the values that no row has any more."""
-        kept = self.take(np.arange(len(self._starts)))
-        self._starts = kept.offsets.numpy()[:-1].copy()
-        self._end = len(kept.values)
-        self._values[: self._end] = kept.values.numpy()
-
-
-def _grown(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    larger = np.zeros(max(size, 2 * len(array)), dtype=np.int64)
-    larger[: len(array)] = array
-    return larger
 
 
 def _extract(schema: Schema, side: Side, rows: Sequence[tuple[RawId, Mapping[str, Any]]]) -> Batch:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.errors import BadEventError
-from dolmen.events.event import Action, decode
+from dolmen.events.event import Action
 from dolmen.events.log import Log, Topic
 from dolmen.features import RawId
 from dolmen.serving.catalogue import Catalogue, Rows
@@ -28,7 +28,6 @@ __all__ = ["COUNTS_TABLE", "TOTALS_TABLE", "Exposure", "Shown", "decode_shown"]
 COUNTS_TABLE: Final = "counts"
 TOTALS_TABLE: Final = "totals"
 _SHOWN_KEY: Final = b"shown"
-_ACTIONS_POSITION: Final = "actions as counted"  # apart from the people's: the two are saved one after the other
 _PRIOR_SHOWN: Final = 20.0  # an item shown less often than this is mostly judged by the average of all
 _PRIOR_RATE: Final = 0.05  # that average, before anything was shown
 
@@ -100,14 +99,6 @@ class Exposure:
             apply=self._show,
             lock=self.lock,
         )
-        self.acted_tail: Tail[Action] = Tail(
-            log,
-            Topic.ACTIONS,
-            positions=state.positions(_ACTIONS_POSITION),
-            decode=lambda value: decode(Action, value),
-            apply=self._act,
-            lock=self.lock,
-        )
 
     def new_rows(self) -> Rows:
         """The items that can be shown and were not shown often yet."""
@@ -136,6 +127,14 @@ class Exposure:
             rates: NDArray[np.float64] = (acted + _PRIOR_SHOWN * average) / (shown + _PRIOR_SHOWN)
             return rates
 
+    def act(self, actions: Sequence[Action]) -> None:
+        """Count ``actions``, none of which was counted before."""
+        with self.lock:
+            for action in actions:
+                if action.kind in self._kinds:
+                    for row in self._catalogue.rows_of([action.item]).tolist():
+                        self._act(row, action.event_time_us)
+
     def take_changes(self) -> Changes:
         """What changed since the last call, with the log positions that it includes."""
         with self.lock:
@@ -143,7 +142,7 @@ class Exposure:
             rows = np.fromiter(self._saving, dtype=np.int64)
             columns = [column[rows].tolist() for column in (self._shown, self._acted, self._weights, self._times_us)]
             shown_count = self.shown_count
-            positions = {Topic.IMPRESSIONS: self.shown_tail.positions, _ACTIONS_POSITION: self.acted_tail.positions}
+            positions: dict[str, dict[int, int]] = {Topic.IMPRESSIONS: self.shown_tail.positions}
         ids = [self._catalogue.ids[row] for row in rows.tolist()]
         stored = [_Stored(*values) for values in zip(ids, *columns, strict=True)]
         changes: list[Change] = [(COUNTS_TABLE, key_of(one.id), msgspec.msgpack.encode(one)) for one in stored]
@@ -168,32 +167,22 @@ class Exposure:
             np.add.at(self._shown, rows, 1)
             self._dirty.update(rows.tolist())
 
-    def _act(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            if action.kind not in self._kinds:
-                continue
-            rows = self._catalogue.rows_of([action.item])
-            if len(rows) == 0:
-                continue
-            row = int(rows[0])
-            self._reserve(row + 1)
-            self._acted[row] += 1
-            age_us = action.event_time_us - int(self._times_us[row])
-            if age_us >= 0:
-                self._weights[row] = self._weights[row] * 0.5 ** min(age_us / self._half_life_us, 1000.0) + 1.0
-                self._times_us[row] = action.event_time_us
-            else:  # an older action that came late: it has decayed already
-                self._weights[row] += 0.5 ** min(-age_us / self._half_life_us, 1000.0)
-            self._dirty.add(row)
+    def _act(self, row: int, time_us: int) -> None:
+        self._reserve(row + 1)
+        self._acted[row] += 1
+        age_us = time_us - int(self._times_us[row])
+        if age_us >= 0:
+            self._weights[row] = self._weights[row] * 0.5 ** min(age_us / self._half_life_us, 1000.0) + 1.0
+            self._times_us[row] = time_us
+        else:  # an older action that came late: it has decayed already
+            self._weights[row] += 0.5 ** min(-age_us / self._half_life_us, 1000.0)
+        self._dirty.add(row)
 
     def _restore(self, stored: _Stored) -> None:
-        rows = self._catalogue.rows_of([stored.id])
-        if len(rows) == 0:
-            return  # removed from the catalogue
-        row = int(rows[0])
-        self._reserve(row + 1)
-        self._shown[row], self._acted[row] = stored.shown, stored.acted
-        self._weights[row], self._times_us[row] = stored.weight, stored.weight_time_us
+        for row in self._catalogue.rows_of([stored.id]).tolist():  # none, if it left the catalogue
+            self._reserve(row + 1)
+            self._shown[row], self._acted[row] = stored.shown, stored.acted
+            self._weights[row], self._times_us[row] = stored.weight, stored.weight_time_us
 
     def _reserve(self, count: int) -> None:
         size = len(self._shown)

@@ -7,7 +7,6 @@ only then lets the requests go on. What may wait is bounded in bytes; more is re
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Final, final
 
 from dolmen.errors import DolmenError, LogError, OverloadedError
 from dolmen.events.log import Appended, Log, partition_of
+from dolmen.serving.worker import Worker
 from dolmen.telemetry import logger
 
 __all__ = ["Arrived", "Settle", "Writer"]
@@ -50,42 +50,23 @@ class _Submission:
 
 @final
 class Writer:
-    """Appends to one topic. Any thread may ``submit``; ``start`` and ``stop`` belong to the server.
+    """Appends to one topic. Any thread may ``submit``; what waits when the worker stops is still written.
 
     Args:
         log: where to.
         topic: of the log.
-        apply: what else must know before the senders are told, in this order.
+        apply: told of what was appended before the senders are.
         bytes_max: of events that wait.
     """
 
-    def __init__(self, log: Log, topic: str, apply: Sequence[Apply], *, bytes_max: int) -> None:
+    def __init__(self, log: Log, topic: str, apply: Apply, *, bytes_max: int) -> None:
         self._log, self.topic, self._apply, self._bytes_max = log, topic, apply, bytes_max
         self._waiting: deque[_Submission] = deque()
         self._waiting_bytes = 0
-        self._wake = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=f"log {topic}", daemon=True)
+        self.worker = Worker(f"log {topic}", self._run)
         self.written_count = 0
         self.append_count = 0
         self.failed_count = 0
-
-    def start(self) -> None:
-        """Begin to write."""
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Write what waits, then end."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
 
     @property
     def waiting_bytes(self) -> int:
@@ -99,8 +80,8 @@ class Writer:
             OverloadedError: too much waits already, or the server is stopping; nothing was queued.
         """
         size = sum(map(len, values))
-        with self._wake:
-            if self._stopping:
+        with self.worker.wake:
+            if self.worker.is_stopping:
                 raise OverloadedError("the server is stopping; try again in a moment", retry_after_seconds=2.0)
             if self._waiting_bytes and self._waiting_bytes + size > self._bytes_max:
                 raise OverloadedError(
@@ -109,7 +90,7 @@ class Writer:
                 )
             self._waiting.append(_Submission(values, events, keys, size, settle))
             self._waiting_bytes += size
-            self._wake.notify()
+            self.worker.wake.notify()
 
     async def write(self, values: Sequence[bytes], events: Sequence[Any], keys: Sequence[bytes]) -> Arrived:
         """As ``submit``, and wait until the log has them.
@@ -129,9 +110,8 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            with self._wake:
-                while not self._waiting and not self._stopping:
-                    self._wake.wait()
+            with self.worker.wake:
+                self.worker.wake.wait_for(lambda: self._waiting or self.worker.is_stopping)
                 group = self._take()
             if not group:
                 return
@@ -169,9 +149,8 @@ class Writer:
             appended = self._log.append(self.topic, part.values, key=part.owners[0][1])
             self.append_count += 1
             self.written_count += len(part.values)
-            for apply in self._apply:
-                apply(appended, part.events)
-        except Exception as problem:
+            self._apply(appended, part.events)
+        except Exception as problem:  # whatever it is, the senders wait to be told, and the next ones for their turn
             self.failed_count += len(part.values)
             _log.error("events not written", topic=self.topic, count=len(part.values), problem=str(problem))
             told = problem if isinstance(problem, DolmenError) else LogError(f"{type(problem).__name__}: {problem}")

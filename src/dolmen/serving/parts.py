@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Final, final
@@ -14,6 +13,7 @@ import psutil
 from dolmen.clock import Clock
 from dolmen.errors import LogError
 from dolmen.events import Log, Topic
+from dolmen.serving.actions import Actions
 from dolmen.serving.behaviours import PEOPLE_TABLE, Behaviours
 from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue
 from dolmen.serving.exposure import COUNTS_TABLE, TOTALS_TABLE, Exposure
@@ -27,6 +27,7 @@ from dolmen.serving.settings import ServeSettings
 from dolmen.serving.shelf import Shelf
 from dolmen.serving.state import Part, State
 from dolmen.serving.status import StatusBoard
+from dolmen.serving.worker import Worker
 from dolmen.telemetry import logger
 
 __all__ = ["Parts"]
@@ -45,8 +46,9 @@ class Parts:
         tables = [PEOPLE_TABLE, ITEMS_TABLE, USERS_TABLE, COUNTS_TABLE, TOTALS_TABLE]
         self.state = State(settings.state_folder, tables)
         self.catalogue = Catalogue(settings, log, self.state)
-        self.behaviours = Behaviours(settings, log, self.state)
+        self.behaviours = Behaviours(settings, self.state)
         self.exposure = Exposure(settings, log, self.state, self.catalogue)
+        self.acted = Actions(settings, log, self.state, self.behaviours, self.exposure)
         self.shelf = Shelf(settings, self.catalogue)
         self.replica = Replica(settings, log, self.shelf.learned)
         self.recommender = Recommender(
@@ -59,11 +61,9 @@ class Parts:
             shelf=self.shelf,
         )
         bytes_max = settings.log_queue_bytes_max
-        self.impressions = Writer(log, Topic.IMPRESSIONS, [self.exposure.shown_tail.wrote], bytes_max=bytes_max)
-        self.actions = Writer(
-            log, Topic.ACTIONS, [self.behaviours.tail.wrote, self.exposure.acted_tail.wrote], bytes_max=bytes_max
-        )
-        self.changes = Writer(log, Topic.CATALOGUE, [self.catalogue.tail.wrote], bytes_max=bytes_max)
+        self.impressions = Writer(log, Topic.IMPRESSIONS, self.exposure.shown_tail.wrote, bytes_max=bytes_max)
+        self.actions = Writer(log, Topic.ACTIONS, self.acted.tail.wrote, bytes_max=bytes_max)
+        self.changes = Writer(log, Topic.CATALOGUE, self.catalogue.tail.wrote, bytes_max=bytes_max)
         self.board = StatusBoard(settings, clock, log, pid=os.getpid(), own=self._figures)
         self.scoring = Scoring(settings, clock, self.recommender, self.impressions, self.board.is_stale)
         self.metrics = Metrics(self._readings)
@@ -72,15 +72,19 @@ class Parts:
         self._process = psutil.Process()
         self._rates = _Rates()
         self._request_count = 0
-        self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._keeper = Worker("keeper", self._keep)
+        # In the order of the data's flow: who makes work for others stops first.
+        self._workers = (
+            self._keeper,
+            *(part.worker for part in (self.scoring, self.impressions, self.actions, self.changes)),
+            *(part.worker for part in (self.replica, self.shelf)),
+        )
 
     async def start(self) -> None:
         """Apply what is in the log beyond the state, then start every thread."""
         await asyncio.to_thread(self._recover)
-        for part in (self.shelf, self.replica, self.impressions, self.actions, self.changes, self.scoring):
-            part.start()
-        self._keeper.start()
+        for worker in reversed(self._workers):
+            worker.start()
         self.is_ready = True
 
     async def stop(self) -> None:
@@ -97,16 +101,7 @@ class Parts:
 
     def dead_threads(self) -> list[str]:
         """The parts whose thread has ended though it should not."""
-        parts: Mapping[str, Any] = {
-            "scoring": self.scoring,
-            "replica": self.replica,
-            "shelf": self.shelf,
-            "impressions": self.impressions,
-            "actions": self.actions,
-            "catalogue": self.changes,
-        }
-        dead = [name for name, part in parts.items() if not part.is_alive]
-        return dead if self._keeper.is_alive() else [*dead, "keeper"]
+        return [worker.name for worker in self._workers if not worker.is_alive]
 
     def _recover(self) -> None:
         started = time.perf_counter()
@@ -121,18 +116,14 @@ class Parts:
         )
 
     def _stop(self) -> None:
-        # In the order of the data's flow: who makes work for others stops first.
-        self._stopping.set()
-        if self._keeper.is_alive():
-            self._keeper.join()
-        for part in (self.scoring, self.impressions, self.actions, self.changes, self.replica, self.shelf):
-            part.stop()
+        for worker in self._workers:
+            worker.stop()
         self.save()
         self.state.close()
 
     def save(self) -> None:
         """Put what changed on disk. A failure is told and tried again with the next call."""
-        parts: tuple[Part, ...] = (self.catalogue, self.behaviours, self.exposure)
+        parts: tuple[Part, ...] = (self.catalogue, self.acted)
         for part in parts:
             try:
                 self.state.save(part)
@@ -141,7 +132,7 @@ class Parts:
 
     def _keep(self) -> None:
         due = time.monotonic() + _TICK_SECONDS
-        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+        while not self._keeper.rest(max(0.0, due - time.monotonic())):
             due = max(due + _TICK_SECONDS, time.monotonic())
             try:
                 for tail in self._tails():
@@ -151,12 +142,12 @@ class Parts:
             try:
                 self.save()
                 self.board.tick()
-            except Exception:
+            except Exception:  # a fault of ours: saving must be tried again, or a restart would take ever longer
                 _log.exception("keeper failed")
 
     def _tails(self) -> tuple[Any, ...]:
         # The catalogue first: counts are kept by its rows.
-        return self.catalogue.tail, self.behaviours.tail, self.exposure.shown_tail, self.exposure.acted_tail
+        return self.catalogue.tail, self.exposure.shown_tail, self.acted.tail
 
     def _staleness_seconds(self) -> float | None:
         parameters = self.replica.parameters

@@ -6,7 +6,6 @@ again from the newest snapshot while the old one answers.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, final
@@ -18,6 +17,7 @@ from dolmen.errors import LogError, SnapshotError
 from dolmen.events.log import Log, Topic
 from dolmen.features import Schema, slot_numbers
 from dolmen.serving.settings import ServeSettings
+from dolmen.serving.worker import Worker
 from dolmen.telemetry import logger
 from dolmen.training.snapshot import Parameters, SnapshotFolder, load_snapshot
 from dolmen.training.sync import DeltaFollower, Fed, decode_parts
@@ -47,9 +47,8 @@ class Replica:
         self._schema: Schema = settings.schema
         self._snapshots = SnapshotFolder(settings.snapshot_folder)
         self._log, self._touched = log, touched
-        self._item_number = self._schema.slot_number("item") if "item" in self._schema.slots else None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
+        self._item_number = self._schema.slot_number("item")
+        self.worker = Worker("replica", self._run)
         self.parameters: Parameters | None = None
         self.bootstrap_count = 0
         self.delta_count = 0
@@ -57,32 +56,17 @@ class Replica:
         self.published_time_us = 0
         self.problem: str | None = None
 
-    def start(self) -> None:
-        """Begin to look for a snapshot and follow."""
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self.worker.is_stopping:
             pause = _LOOK_SECONDS
             try:
                 self._follow()
             except (SnapshotError, LogError, OSError) as problem:
                 pause = self._told(problem)
-            except Exception as problem:
+            except Exception as problem:  # a fault of ours: people are served from the old copy while a new one is made
                 _log.exception("replica failed")
                 pause = self._told(problem)
-            self._stopping.wait(pause)
+            self.worker.rest(pause)
 
     def _told(self, problem: Exception) -> float:
         """Note a problem; returns how long to wait before the next attempt, longer where it is still the same one."""
@@ -123,7 +107,7 @@ class Replica:
 
     def _stay(self, follower: DeltaFollower, offset: int) -> None:
         parts: list[bytes] = []
-        while not self._stopping.is_set():
+        while not self.worker.is_stopping:
             for record in self._log.read(Topic.PARAMETERS, 0, offset, max_records=64, wait_seconds=_WAIT_SECONDS):
                 fed = follower.feed(record.value)
                 parts.append(record.value)
@@ -143,8 +127,6 @@ class Replica:
             return
         self.delta_bytes += sum(part.vectors.nbytes for part in delta.tables.values())
         self.published_time_us = delta.published_time_us
-        if self._item_number is None:
-            return
         fids = [part.fids for part in delta.tables.values()] + [part.removed for part in delta.tables.values()]
         self._touched(parameters, _of_slot(fids, self._item_number))
 

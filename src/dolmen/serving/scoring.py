@@ -7,7 +7,6 @@ refused when its turn comes. Both are cheap, so an overloaded server keeps answe
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,9 +19,11 @@ import torch
 from dolmen.clock import Clock
 from dolmen.errors import DolmenError, OverloadedError
 from dolmen.events import encode
+from dolmen.serving.answers import Answers
 from dolmen.serving.ingest import Arrived, Writer
 from dolmen.serving.recommender import Ask, Recommender, Slate
 from dolmen.serving.settings import ServeSettings
+from dolmen.serving.worker import Worker
 from dolmen.telemetry import logger
 from dolmen.training.snapshot import Parameters
 
@@ -47,7 +48,7 @@ class _Waiting:
 
 @final
 class Scoring:
-    """A bounded queue and the thread that empties it.
+    """A bounded queue and the thread that empties it. ``answer`` belongs to the event loop's thread.
 
     Args:
         settings: the queue's limits.
@@ -69,31 +70,13 @@ class Scoring:
         self._queue_max, self._together_max = settings.queue_max, settings.score_together_max
         self._wait_seconds_max = settings.us("queue_wait_max") / 1e6
         self._waiting: deque[_Waiting] = deque()
-        self._wake = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
+        self._answers = Answers(settings.answers_bytes_max)
+        self.worker = Worker("scoring", self._run)
         self.recommend_count = 0
         self.slate_count = 0
         self.shown_count = 0
         self.pass_count = 0
         self.refused_count = 0
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Answer what waits, then end."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
 
     @property
     def waiting_count(self) -> int:
@@ -101,39 +84,44 @@ class Scoring:
         return len(self._waiting)
 
     async def answer(self, ask: Ask) -> bytes:
-        """The JSON of the slate for ``ask``; its impression is in the log.
+        """The JSON of the slate for ``ask``; its impression is in the log, once for each request id.
 
         Raises:
             OverloadedError: too many wait already, or this one waited too long.
             DolmenError: the request cannot be answered, or its impression not written.
+            Refusal: the request id was chosen for another request.
         """
+        answer = self._answers.find(ask)
+        if answer is None:
+            answer = self._submit(ask)
+            self._answers.add(ask, answer)
+        return await asyncio.shield(answer)  # whoever leaves does not take it from others who ask the same
+
+    def _submit(self, ask: Ask) -> asyncio.Future[bytes]:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(ask, time.monotonic(), loop, loop.create_future())
-        with self._wake:
-            if len(self._waiting) >= self._queue_max or self._stopping:
+        with self.worker.wake:
+            if len(self._waiting) >= self._queue_max or self.worker.is_stopping:
                 self.refused_count += 1
                 raise OverloadedError(
                     f"{len(self._waiting)} requests wait for ranking already; ask again a little later",
                     retry_after_seconds=_RETRY_AFTER_SECONDS,
                 )
             self._waiting.append(waiting)
-            self._wake.notify()
-        return await waiting.future
+            self.worker.wake.notify()
+        return waiting.future
 
     def _run(self) -> None:
         torch.set_num_threads(1)  # a pass is small: handing it to other threads costs more than it saves
         while True:
-            with self._wake:
-                while not self._waiting and not self._stopping:
-                    self._wake.wait()
+            with self.worker.wake:
+                self.worker.wake.wait_for(lambda: self._waiting or self.worker.is_stopping)
                 group = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._together_max))]
             if not group:
                 return
             self._answer([one for one in group if self._is_wanted(one)])
 
     def _is_wanted(self, waiting: _Waiting) -> bool:
-        if waiting.future.cancelled():
-            return False  # its visitor has left
         if time.monotonic() - waiting.since <= self._wait_seconds_max:
             return True
         self.refused_count += 1
@@ -149,7 +137,7 @@ class Scoring:
             return
         try:
             outcomes: Sequence[Slate | DolmenError] = self._recommender.answer([one.ask for one in group])
-        except Exception:
+        except Exception:  # a fault of ours, such as a model that cannot take its batch: the next requests go on
             _log.exception("requests not answered", count=len(group))
             for one in group:
                 one.settle(DolmenError("ranking failed"))
@@ -161,7 +149,7 @@ class Scoring:
                     one.settle(outcome)
                 else:
                     self._record(one, outcome)
-            except Exception as problem:
+            except Exception as problem:  # the log takes no more, or one answer is at fault: the others go on
                 one.settle(problem)
 
     def _record(self, waiting: _Waiting, slate: Slate) -> None:

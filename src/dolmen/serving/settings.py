@@ -35,6 +35,8 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "refresh_items_per_second": (1, 10_000_000),
     "queue_max": (1, 100_000),
     "score_together_max": (1, 1000),
+    "answers_bytes_max": (0, 1 << 34),
+    "event_ids_max": (0, 10_000_000),
     "log_queue_bytes_max": (1 << 16, 1 << 34),
     "body_bytes_max": (1 << 10, 1 << 30),
 }
@@ -88,6 +90,10 @@ class ServeSettings:
         queue_max: requests that may wait for scoring; more are refused at once.
         queue_wait_max: a request that waited longer is refused: its visitor has left.
         score_together_max: waiting requests that are scored in one pass.
+        answers_bytes_max: of the newest slates whose request id the asker chose; who asks again gets the same one. A
+            slate of ten items takes 3 kB, so this remembers a minute of 90 slates a second.
+        event_ids_max: how many of the newest actions are known by their ``event_id``, so that a retry counts once. This
+            many take about 20 MB, and are more than a minute of 1,500 actions a second.
         log_queue_bytes_max: events that may wait for the disk.
         body_bytes_max: size of a request's body. A thousand events of 300 bytes need a tenth of it.
         event_ahead_max: how far an event time may lie ahead of this server's clock. Windows of the joiner close by the
@@ -124,6 +130,8 @@ class ServeSettings:
     queue_max: int = 64
     queue_wait_max: str = "500ms"
     score_together_max: int = 8
+    answers_bytes_max: int = 16 << 20
+    event_ids_max: int = 100_000
     log_queue_bytes_max: int = 64 << 20
     body_bytes_max: int = 4 << 20
     event_ahead_max: str = "1m"

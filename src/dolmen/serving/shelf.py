@@ -7,7 +7,6 @@ moved stays as it is in the index, since linking costs ten times as much as enco
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Final, final
 
@@ -20,6 +19,7 @@ from dolmen.indexes import ABSENT, ExactIndex, GraphIndex, Index, Vectors
 from dolmen.models import Ability, retriever
 from dolmen.serving.catalogue import Catalogue, Rows
 from dolmen.serving.settings import IndexKind, ServeSettings
+from dolmen.serving.worker import Worker
 from dolmen.telemetry import logger
 from dolmen.training.snapshot import Parameters
 
@@ -50,28 +50,9 @@ class Shelf:
         self._is_all_touched = False
         self._next_row = 0
         self._rows_by_fid: dict[int, int] = {}
-        self._wake = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="shelf", daemon=True)
+        self.worker = Worker("shelf", self._run)
         self.encoded_count = 0
         self.linked_count = 0
-
-    def start(self) -> None:
-        """Begin to keep the index current."""
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """End the thread."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def __len__(self) -> int:
         """How many items can be found."""
@@ -79,13 +60,13 @@ class Shelf:
 
     def learned(self, parameters: Parameters, touched: NDArray[np.int64] | None) -> None:
         """There are newer parameters; ``touched`` are the FIDs of items whose rows changed, ``None`` for all."""
-        with self._wake:
+        with self.worker.wake:
             self._parameters = parameters
             if touched is None:
                 self._is_all_touched = True
             else:
                 self._touched.update(touched.tolist())
-            self._wake.notify()
+            self.worker.wake.notify()
 
     def search(self, queries: Vectors, k: int) -> tuple[Rows, Vectors]:
         """The nearest items' rows for each query (n, d), best first, shape (n, k); ``ABSENT`` where there are fewer."""
@@ -120,17 +101,20 @@ class Shelf:
 
     def _run(self) -> None:
         while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._stopping or self._is_all_touched or self._touched, _TURN_SECONDS)
-                if self._stopping:
+            with self.worker.wake:
+                self.worker.wake.wait_for(self._has_work, _TURN_SECONDS)
+                if self.worker.is_stopping:
                     return
                 parameters, touched, is_all = self._parameters, self._touched, self._is_all_touched
                 self._touched, self._is_all_touched = set(), False
             try:
                 self._turn(parameters, touched, is_all)
-            except Exception:
+            except Exception:  # a fault of ours: what can be found stays as it is, and the next turn tries again
                 _log.exception("item vectors not refreshed")
-                time.sleep(_TURN_SECONDS)
+                self.worker.rest(_TURN_SECONDS)
+
+    def _has_work(self) -> bool:
+        return self.worker.is_stopping or self._is_all_touched or bool(self._touched)
 
     def _turn(self, parameters: Parameters | None, touched: set[int], is_all: bool) -> None:
         started = time.monotonic()
@@ -144,14 +128,11 @@ class Shelf:
                 rows = np.union1d(changed, self._rows_of(touched))
                 rows = np.union1d(rows, self._in_turn())
             for start in range(0, len(rows), _ENCODE_TOGETHER):
-                if self._stopping:
+                if self.worker.is_stopping:
                     return
                 self._encode(parameters, rows[start : start + _ENCODE_TOGETHER])
-        left = _TURN_SECONDS - (time.monotonic() - started)
-        if left > 0:
-            # Deltas come several times a second; a turn takes what came together.
-            with self._wake:
-                self._wake.wait_for(lambda: self._stopping, left)
+        # Deltas come several times a second; a turn takes what came together.
+        self.worker.rest(max(0.0, _TURN_SECONDS - (time.monotonic() - started)))
 
     def _note(self, rows: Rows) -> None:
         """Remember which row the FID of each item names."""

@@ -19,7 +19,7 @@ __all__ = ["Change", "Changes", "Part", "State"]
 
 _POSITIONS: Final = "positions"
 _FORMAT_KEY: Final = b"format"
-_FORMAT: Final = b"1"
+_FORMAT: Final = b"2"
 _SCAN: Final = 5_000  # entries read in one transaction
 
 Change = tuple[str, bytes, bytes | None]

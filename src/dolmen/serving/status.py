@@ -29,6 +29,7 @@ _HISTORY_RECORDS: Final = 4_000  # of the log, read at the start: ten minutes of
 
 FIGURES: Final = (
     "events_per_second",
+    "joined_per_second",
     "examples_per_second",
     "staleness_seconds",
     "auc_online",
@@ -41,7 +42,11 @@ FIGURES: Final = (
     "examples_total",
     "recommend_p99_ms",
 )
-"""The figures of ``now`` and of each entry of ``history``."""
+"""The figures of ``now`` and of each entry of ``history``.
+
+``joined_per_second``: examples that the joiner made; ``examples_per_second``: examples that the trainer learned.
+``memory_bytes``: of the stages that are alive.
+"""
 
 
 class StageStatus(msgspec.Struct, frozen=True):
@@ -70,6 +75,7 @@ class StatusBoard:
         self._settings, self._clock, self._log, self._pid, self._own = settings, clock, log, pid, own
         self._lock = threading.Lock()
         self._stages: dict[str, StageStatus] = {}
+        self._joined_per_second: float | None = None
         self._now: dict[str, float | None] = dict.fromkeys(FIGURES)
         self._history: deque[dict[str, float | None]] = deque(maxlen=_HISTORY_COUNT)
         self._position = -1
@@ -155,7 +161,9 @@ class StatusBoard:
         if status is None or (status.stage == "serve" and status.pid == self._pid):
             return
         with self._lock:
-            self._stages[status.stage] = status
+            before, self._stages[status.stage] = self._stages.get(status.stage), status
+        if status.stage == "join":
+            self._joined_per_second = _rate(before, status, "examples")
 
     def _decoded(self, value: bytes) -> StageStatus | None:
         try:
@@ -165,14 +173,15 @@ class StatusBoard:
             return None
 
     def _sum_up(self, own: Mapping[str, Any]) -> dict[str, float | None]:
-        train, join = self.figures_of("train"), self.figures_of("join")
+        train = self.figures_of("train")
         # Against the frozen copy the same examples must be judged, or the comparison says nothing.
         is_compared = _number(train.get("auc_frozen")) is not None
         online = "online_since" if is_compared else "online"
-        memory = [_number(one.get("memory_bytes")) for one in (own, train, join)]
-        known = [one for one in memory if one is not None]
+        others = [self.figures_of(name) for name in ("train", "join") if self._is_alive(name)]
+        known = [size for one in (own, *others) if (size := _number(one.get("memory_bytes"))) is not None]
         now: dict[str, float | None] = {name: _number(own.get(name)) for name in FIGURES}
         now |= {
+            "joined_per_second": self._joined_per_second if self._is_alive("join") else 0.0,
             "examples_per_second": _number(train.get("examples_per_second")) if self._is_alive("train") else 0.0,
             "auc_online": _number(train.get(f"auc_{online}")),
             "auc_frozen": _number(train.get("auc_frozen")),
@@ -186,6 +195,16 @@ class StatusBoard:
     def _is_alive(self, stage: str) -> bool:
         status = self._stages.get(stage)
         return status is not None and (self._clock.now_us() - status.time_us) / 1e6 < _ALIVE_SECONDS
+
+
+def _rate(before: StageStatus | None, status: StageStatus, name: str) -> float | None:
+    """By how much a count of a stage grew, a second; ``None`` where that cannot be told."""
+    if before is None or status.time_us <= before.time_us:
+        return None
+    counts = [_number(one.figures.get(name)) for one in (before, status)]
+    if counts[0] is None or counts[1] is None:
+        return None
+    return max(0.0, counts[1] - counts[0]) / ((status.time_us - before.time_us) / 1e6)
 
 
 def _told(status: StageStatus, time_us: int) -> dict[str, Any]:

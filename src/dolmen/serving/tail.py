@@ -44,7 +44,7 @@ class Tail(Generic[T]):
         apply: Callable[[Sequence[T]], None],
         lock: threading.RLock,
     ) -> None:
-        self._log, self.topic, self._decode, self._apply, self._lock = log, topic, decode, apply, lock
+        self._log, self.topic, self._decode, self._apply, self.lock = log, topic, decode, apply, lock
         self._positions = dict(positions)
         self.bad_count = 0
         self.lost_count = 0
@@ -57,7 +57,7 @@ class Tail(Generic[T]):
     def wrote(self, appended: Appended, events: Sequence[T]) -> None:
         """Apply what was just appended, and whatever others appended before it."""
         partition = appended.partition
-        with self._lock:
+        with self.lock:
             if self._positions.get(partition, 0) < appended.first_offset:
                 self._read_to(partition, appended.first_offset)
             done = self._positions.get(partition, 0) - appended.first_offset
@@ -69,7 +69,7 @@ class Tail(Generic[T]):
         """Apply everything that is in the log by now; returns how many records."""
         count = 0
         for partition in range(self._log.partitions(self.topic)):
-            with self._lock:
+            with self.lock:
                 first, end = self._log.bounds(self.topic, partition)
                 position = self._positions.get(partition, first)
                 if position > end:

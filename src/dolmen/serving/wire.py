@@ -209,6 +209,15 @@ class People(Body):
     users: Annotated[list[CatalogueEntry], Field(min_length=1, max_length=ITEMS_MAX)]
 
 
+RequestId = Annotated[
+    Mark | None,
+    Field(
+        description="Your name for this request, chosen at random. A retry with the same one gets the same slate, and "
+        "counts as shown once. One is made where you give none.",
+    ),
+]
+
+
 class RecommendAsk(Body):
     """Who asks, and for how many."""
 
@@ -217,6 +226,7 @@ class RecommendAsk(Body):
     count: Annotated[StrictInt, Field(ge=1, le=ITEMS_MAX)] = 10
     context: Attributes = Field({}, description="Values of the schema's request features.")
     learn: StrictBool = Field(True, description="False where nobody will act on the answer, such as a probe or a test.")
+    request_id: RequestId = None
 
 
 class RankAsk(Body):
@@ -227,6 +237,7 @@ class RankAsk(Body):
     items: Annotated[list[WireId], Field(min_length=1, max_length=ITEMS_MAX)]
     context: Attributes = Field({}, description="Values of the schema's request features.")
     learn: StrictBool = Field(True, description="False where nobody will act on the answer, such as a probe or a test.")
+    request_id: RequestId = None
 
 
 class ErrorBody(BaseModel):

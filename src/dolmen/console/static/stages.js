@@ -25,7 +25,7 @@ export function readStages(status) {
     { name: "serve", title: "Serve", ...serve, figure: milliseconds(now.recommend_p99_ms), unit: "recommend p99" },
     // The log lives inside whoever answers here: an answer is its sign of life.
     { name: "log", title: "Log", alive: true, state: "up", figure: count(now.events_total), unit: "events kept" },
-    { name: "join", title: "Join", ...join, figure: perSecond(now.examples_per_second, join.alive), unit: "examples a second" },
+    { name: "join", title: "Join", ...join, figure: perSecond(now.joined_per_second, join.alive), unit: "examples a second" },
     { name: "learn", title: "Learn", ...learn, figure: score(now.auc_online), unit: "AUC, online" },
     { name: "sync", title: "Sync", ...sync, figure: count(now.version), unit: "served version" },
   ];
@@ -45,6 +45,6 @@ export function readRates(status) {
   return {
     slate: slates, impression: impressions, action: actions,
     event: known(now.events_per_second) * alive("serve") * alive("join"),
-    example: known(now.examples_per_second) * alive("join") * alive("train"),
+    example: known(now.joined_per_second) * alive("join") * alive("train"),
   };
 }

@@ -1,0 +1,104 @@
+"""What people did, each action once: remembered for its person, and counted for its item.
+
+Both are saved together with the position that they include, so after a crash neither knows more than the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final, final
+
+import msgspec
+
+from dolmen.errors import OffsetGoneError
+from dolmen.events.event import Action, decode
+from dolmen.events.log import Log, Topic
+from dolmen.serving.behaviours import Behaviours
+from dolmen.serving.exposure import Exposure
+from dolmen.serving.repeats import Repeats
+from dolmen.serving.settings import ServeSettings
+from dolmen.serving.state import Changes, State
+from dolmen.serving.tail import Tail
+
+__all__ = ["Actions"]
+
+_READ_RECORDS: Final = 5_000
+
+
+class _Named(msgspec.Struct, tag="action", array_like=True, frozen=True, gc=False):
+    """What recalling needs of an action; the other fields are passed over."""
+
+    event_id: str | None
+
+
+_named_decoder: Final = msgspec.msgpack.Decoder(_Named)
+
+
+@final
+class Actions:
+    """Follows the topic ``actions``. Any thread may call anything.
+
+    Args:
+        settings: how many event ids are remembered.
+        log: has the topic.
+        state: what was saved of it.
+        behaviours: told of each new action.
+        exposure: told of each new action.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, log: Log, state: State, behaviours: Behaviours, exposure: Exposure
+    ) -> None:
+        self._log, self._behaviours, self._exposure = log, behaviours, exposure
+        self._repeats = Repeats(settings.event_ids_max)
+        self.tail: Tail[Action] = Tail(
+            log,
+            Topic.ACTIONS,
+            positions=state.positions(Topic.ACTIONS),
+            decode=lambda value: decode(Action, value),
+            apply=self._apply,
+            lock=threading.RLock(),
+        )
+        for partition, position in self.tail.positions.items():
+            self._recall(partition, position)
+
+    def take_changes(self) -> Changes:
+        """What changed since the last call, with the log positions that it includes."""
+        with self.tail.lock:  # no action between the two
+            people, counts = self._behaviours.take_changes(), self._exposure.take_changes()
+            positions = {Topic.ACTIONS: self.tail.positions, **counts.positions}
+        return Changes([*people.changes, *counts.changes], positions)
+
+    def saved(self, *, on_disk: bool) -> None:
+        """What was taken is on disk, or is not and must be taken again."""
+        self._behaviours.saved(on_disk=on_disk)
+        self._exposure.saved(on_disk=on_disk)
+
+    def _apply(self, actions: Sequence[Action]) -> None:
+        fresh = [action for action in actions if self._repeats.is_new(action.event_id)]
+        self._behaviours.take(fresh)
+        self._exposure.act(fresh)
+
+    def _recall(self, partition: int, end: int) -> None:
+        """The ids of the actions just below ``end``, as if they had just been applied."""
+        first, next_offset = self._log.bounds(Topic.ACTIONS, partition)
+        position = max(first, end - self._repeats.count_max)
+        while position < min(end, next_offset):
+            try:
+                records = self._log.read(
+                    Topic.ACTIONS, partition, position, max_records=min(end - position, _READ_RECORDS)
+                )
+            except OffsetGoneError:  # retention was quicker
+                position = self._log.bounds(Topic.ACTIONS, partition)[0]
+                continue
+            for record in records:
+                self._repeats.is_new(_event_id(record.value))
+            position = records[-1].offset + 1
+
+
+def _event_id(value: bytes) -> str | None:
+    try:
+        return _named_decoder.decode(value).event_id
+    except (msgspec.DecodeError, UnicodeDecodeError):  # the tail has counted it
+        return None

@@ -1,0 +1,136 @@
+"""What the models read: the features of whoever asks and of the items, side by side.
+
+Everything about items is gathered by row of the catalogue in a few calls; no Python object of any item is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from dolmen.errors import SchemaError
+from dolmen.events import Features
+from dolmen.features import Batch, Jagged, RawId, Side, extract_rows
+from dolmen.serving.behaviours import Behaviours
+from dolmen.serving.catalogue import Catalogue, Rows
+from dolmen.serving.settings import ServeSettings
+from dolmen.settings import suggestion
+
+__all__ = ["Inputs"]
+
+
+@final
+class Inputs:
+    """Gathers features from catalogue and behaviours; reads, and changes nothing. For one thread."""
+
+    def __init__(self, settings: ServeSettings, catalogue: Catalogue, behaviours: Behaviours) -> None:
+        self._schema, self._catalogue, self._behaviours = settings.schema, catalogue, behaviours
+        assert settings.history_slots is not None, "filled when made"
+        self._liked = {
+            name: (source, settings.history_slots[name], self._schema.slot(name).max_len or settings.history_max)
+            for name, source in self._schema.history_slots.items()
+            if source != "item" and name in settings.history_slots
+        }
+        self._request_slots, self._request_dense = self._names_of(Side.REQUEST)
+        slots, dense = self._names_of(Side.USER)
+        self._person_slots, self._person_dense = slots + self._request_slots, dense + self._request_dense
+        self._item_slots, self._item_dense = self._names_of(Side.ITEM)
+
+    def person(self, user: RawId, context: Mapping[str, Any]) -> Features:
+        """Who asks: what the catalogue says, what they did and what that is like; and the moment.
+
+        Raises:
+            SchemaError: ``context`` has a name that is no request feature, or a value that does not fit it.
+        """
+        profile = self._catalogue.profile_of(user)
+        slots = {**profile.slots, **self._behaviours.history_of(user), **self._likes(user)}
+        dense = dict(profile.dense)
+        if context or self._request_slots or self._request_dense:
+            moment = self._moment(context)
+            slots |= {name: jagged.values.tolist() for name, jagged in moment.slots.items()}
+            dense |= {name: column.item() for name, column in moment.dense.items()}
+        return Features(slots, dense)
+
+    def people(self, people: Sequence[Features]) -> Batch:
+        """One example for each of ``people``, without any item."""
+        return Batch(
+            size=len(people),
+            slots={name: Jagged.from_lists([one.slots[name] for one in people]) for name in self._person_slots},
+            dense={name: torch.tensor([one.dense[name] for one in people]) for name in self._person_dense},
+        )
+
+    def items(self, asked: Sequence[tuple[Rows, Sequence[RawId] | None]]) -> Batch:
+        """The item side of all rows, one request after the other.
+
+        Args:
+            asked: for each request the rows of the catalogue, and the ids of the same items where some of the rows are
+                -1, which is an item that the catalogue does not know.
+        """
+        rows = np.concatenate([some for some, _ in asked])
+        if len(rows) == 0 or int(rows.min()) >= 0:
+            return self._catalogue.items(rows)
+        strangers = [
+            {"item": raw}
+            for some, ids in asked
+            if ids is not None
+            for raw, row in zip(ids, some.tolist(), strict=True)
+            if row < 0
+        ]
+        unknown = extract_rows(self._schema, strangers, slots=self._item_slots, dense=self._item_dense)
+        known = self._catalogue.items(rows[rows >= 0])
+        order = np.empty(len(rows), dtype=np.int64)
+        order[rows >= 0] = np.arange(known.size)
+        order[rows < 0] = known.size + np.arange(unknown.size)
+        return Batch.concat([known, unknown]).take(torch.from_numpy(order))
+
+    def beside(self, people: Sequence[Features], counts: Sequence[int], items: Batch, now_us: int) -> Batch:
+        """``items`` with the features of whoever asks about each: the first ``counts[0]`` of them for the first."""
+        slots = {name: _tiled([one.slots[name] for one in people], counts, items.size) for name in self._person_slots}
+        dense = {
+            name: torch.from_numpy(np.repeat(np.array([one.dense[name] for one in people], dtype=np.float32), counts))
+            for name in self._person_dense
+        }
+        return Batch(
+            size=items.size,
+            slots={**slots, **items.slots},
+            dense={**dense, **items.dense},
+            event_times_us=torch.full((items.size,), now_us, dtype=torch.int64),
+        )
+
+    def _names_of(self, side: Side) -> tuple[list[str], list[str]]:
+        return [slot.name for slot in self._schema.slots_of(side)], [one.name for one in self._schema.dense_of(side)]
+
+    def _likes(self, user: RawId) -> dict[str, list[int]]:
+        """What the items in a person's history are like: for each such slot the FIDs, of the oldest item first."""
+        if not self._liked:
+            return {}
+        acts = self._behaviours.acts_of(user)
+        likes = {}
+        for name, (source, kinds, length) in self._liked.items():
+            rows = self._catalogue.rows_of([act.item for act in acts if act.kind in kinds][-length:])
+            likes[name] = self._catalogue.fids(source, rows)[-length:]
+        return likes
+
+    def _moment(self, context: Mapping[str, Any]) -> Batch:
+        for name in context:
+            if name not in self._request_slots and name not in self._request_dense:
+                known = [*self._request_slots, *self._request_dense]
+                raise SchemaError(f"context: the schema has no request feature {name!r}{suggestion(name, known)}")
+        try:
+            return extract_rows(self._schema, [context], slots=self._request_slots, dense=self._request_dense)
+        except SchemaError as problem:
+            raise SchemaError(f"context: {str(problem).removeprefix('row 0: ')}") from None
+
+
+def _tiled(people: Sequence[list[int]], counts: Sequence[int], size: int) -> Jagged:
+    """The FIDs of each person, once for each of the person's items."""
+    offsets = np.zeros(size + 1, dtype=np.int64)
+    np.cumsum(np.repeat([len(fids) for fids in people], counts), out=offsets[1:])
+    tiles = [
+        np.broadcast_to(np.array(fids, dtype=np.int64), (count, len(fids))).reshape(-1)
+        for fids, count in zip(people, counts, strict=True)
+    ]
+    return Jagged(torch.from_numpy(np.concatenate(tiles)), torch.from_numpy(offsets))

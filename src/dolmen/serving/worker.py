@@ -1,0 +1,45 @@
+"""A thread of the server: how it starts, is woken, and is told to stop. Each part that works by itself has one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import final
+
+__all__ = ["Worker"]
+
+
+@final
+class Worker:
+    """Runs ``work`` in a thread called ``name``, which returns soon once ``is_stopping``. Any thread may call anything.
+
+    ``wake``: the lock of what the part shares with its callers; notified when there is work, and when it must stop.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        self.name = name
+        self.wake = threading.Condition()
+        self.is_stopping = False
+        self._thread = threading.Thread(target=work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin. Once only."""
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Tell it to finish, and wait until it has; at once where it never began."""
+        with self.wake:
+            self.is_stopping = True
+            self.wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def rest(self, seconds: float) -> bool:
+        """Wait so long, or until told to stop; whether it was told. Called by ``work``."""
+        with self.wake:
+            return self.wake.wait_for(lambda: self.is_stopping, seconds)

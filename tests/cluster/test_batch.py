@@ -1,0 +1,82 @@
+"""A snapshot served alone: the catalogue is filled from a data set, whole, however often that is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dolmen import datasets
+from dolmen.cluster import snapshot_config
+from dolmen.cluster.config import Config
+from dolmen.datasets import item_changes, latest, people
+from dolmen.errors import LogError
+from dolmen.events import Appended, CatalogueChange, EmbeddedLog, Topic, decode, encode
+from dolmen.training import new_trainer
+
+DATA = "world"
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    new_trainer(datasets.load(DATA).schema, "joint").save(tmp_path)
+    return tmp_path
+
+
+def written(config: Config) -> list[CatalogueChange]:
+    with config.open_log() as log:
+        records = log.read(Topic.CATALOGUE, 0, 0, max_records=100_000, max_bytes=1 << 30)
+    return [decode(CatalogueChange, record.value) for record in records]
+
+
+def catalogue_of(changes: Sequence[CatalogueChange]) -> dict[Any, Any]:
+    return {(change.of, change.id): change.attributes for change in changes}
+
+
+def described() -> dict[Any, Any]:
+    world = datasets.load(DATA)
+    items = {("item", one.id): one.attributes for one in latest(item_changes(world)) if not one.removed}
+    return {**items, **{("user", one.id): one.attributes for one in people(world)}}
+
+
+@pytest.mark.fault
+def test_a_filling_that_was_killed_is_completed_by_the_next_start(
+    snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = described()
+    left = 0
+
+    def break_off(*given: Any, **named: Any) -> Appended:
+        nonlocal left
+        if left == 0:
+            raise LogError("killed")
+        left -= 1
+        return append(*given, **named)
+
+    append = EmbeddedLog.append
+    monkeypatch.setattr(EmbeddedLog, "append", break_off)
+    monkeypatch.setattr("dolmen.cluster.batch._CATALOGUE_CHUNK", len(expected) // 3 + 1)
+    for left in (0, 1, 2):  # noqa: B007 - counted down by the log
+        with pytest.raises(LogError, match="killed"):
+            snapshot_config(snapshot, data=DATA, port=0)
+    monkeypatch.undo()
+    config = snapshot_config(snapshot, data=DATA, port=0)
+    assert catalogue_of(written(config)) == expected
+    count = len(written(config))
+    assert len(written(snapshot_config(snapshot, data=DATA, port=0))) == count  # and is not begun again
+
+
+def test_a_catalogue_that_came_over_the_api_is_left_alone(snapshot: Path) -> None:
+    config = snapshot_config(snapshot, data=None, port=0)
+    with config.open_log() as log:
+        log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", "mine"))])
+    assert [change.id for change in written(snapshot_config(snapshot, data=DATA, port=0))] == ["mine"]
+
+
+def test_what_is_null_is_no_attribute_and_when_an_item_was_on_offer_is_none_either(snapshot: Path) -> None:
+    changes = written(snapshot_config(snapshot, data=DATA, port=0))
+    names = {name for change in changes for name in change.attributes}
+    assert not {name for name in names if name.startswith("available_")}
+    assert all(value is not None for change in changes for value in change.attributes.values())
