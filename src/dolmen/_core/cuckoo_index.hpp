@@ -110,16 +110,18 @@ class CuckooIndex {
     Bucket* bucket;
     std::uint32_t version;
     std::uint32_t row;
+    std::byte* memory;  // What `fetch` gave for the row.
   };
 
   // Looks for many FIDs at once: while some wait for memory, others are on their way. Calls `fetch(row)` as soon as a
-  // row is known, to call its memory in, and some time later `use(i, finding)`, for each i in order. `lag`, a multiple
-  // of kStep and at most kLagMax, is by how many FIDs one stage of the road follows the other. A finding may be out of
-  // date by then; `is_current` tells a reader, after it has copied, whether it was good.
+  // row is known, to call its memory in and say where it is; some time later `use(i, finding)`, for each i in order.
+  // `lag`, a multiple of kStep and at most kLagMax, is by how many FIDs one stage of the road follows the other. A
+  // finding may be out of date by then; `is_current` tells a reader, after it has copied, whether it was good.
   template <typename Processor, typename Fetch, typename Use>
   DOLMEN_INLINE void find_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
                                const Fetch& fetch, const Use& use) const noexcept {
-    constexpr std::size_t kRing = 4 * kLagMax;
+    constexpr std::size_t kRing = 128;
+    static_assert(3 * kLagMax + kStep <= kRing);
     std::array<Finding, kRing> ring;
     std::array<std::size_t, kRing> missing;  // Positions of FIDs that were not in their first bucket.
     std::size_t missing_begin = 0;
@@ -137,7 +139,7 @@ class CuckooIndex {
       for (std::size_t i = begin - lag; i < std::min(begin - lag + kStep, count); ++i) {
         Finding& found = ring[i % kRing];
         if (look(processor, found, fids[i])) [[likely]] {
-          fetch(found.row);
+          found.memory = fetch(found.row);
         } else {
           found.bucket = choice(fids[i], directory).second;
           __builtin_prefetch(found.bucket);
@@ -150,7 +152,7 @@ class CuckooIndex {
         if (i >= begin - 2 * lag + kStep) break;
         Finding& found = ring[i % kRing];
         if (look(processor, found, fids[i])) {
-          fetch(found.row);
+          found.memory = fetch(found.row);
         } else {
           found.bucket = nullptr;
         }
@@ -162,7 +164,7 @@ class CuckooIndex {
     }
   }
   static constexpr std::size_t kStep = 8;
-  static constexpr std::size_t kLagMax = 16;
+  static constexpr std::size_t kLagMax = 24;
 
   static bool is_current(const Finding& found) noexcept {
     fence_acquire();

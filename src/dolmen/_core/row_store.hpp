@@ -33,6 +33,10 @@ struct RowFacts {
 static_assert(sizeof(RowFacts) == 32);
 
 class RowStore {
+  struct Chunk {
+    std::atomic<std::byte*> vectors, sides;
+  };
+
  public:
   RowStore(std::uint32_t dim, std::uint32_t state_dim);
 
@@ -56,6 +60,22 @@ class RowStore {
   float* vector(std::uint32_t row) const noexcept {
     return reinterpret_cast<float*>(chunk(row).vectors.load(std::memory_order_relaxed) + offset(row) * vector_stride_);
   }
+  // Where vectors are, as a copy that a loop can keep in registers.
+  class Vectors {
+   public:
+    explicit Vectors(const RowStore& rows) noexcept
+        : chunks_(rows.chunks_), stride_(rows.vector_stride_), shift_(rows.chunk_shift_), mask_((1U << shift_) - 1) {}
+    std::byte* operator[](std::uint32_t row) const noexcept {
+      return chunks_[row >> shift_].vectors.load(std::memory_order_relaxed) + (row & mask_) * stride_;
+    }
+
+   private:
+    const Chunk* chunks_;
+    std::size_t stride_;
+    unsigned shift_;
+    std::uint32_t mask_;
+  };
+  Vectors vectors() const noexcept { return Vectors(*this); }
   // The bytes from `vector` on that an optimiser's step touches.
   std::size_t vector_stride() const noexcept { return vector_stride_; }
   RowFacts& facts(std::uint32_t row) const noexcept {
@@ -67,9 +87,6 @@ class RowStore {
   bool is_state_beside_vector() const noexcept { return is_state_beside_vector_; }
 
  private:
-  struct Chunk {
-    std::atomic<std::byte*> vectors, sides;
-  };
   struct Owned {
     Mapping vectors, sides;
     std::uint32_t live_count = 0;

@@ -10,9 +10,9 @@ constexpr std::size_t kAhead = 24;  // So many FIDs are on their way from memory
 constexpr std::size_t kStretch = 1024;
 constexpr std::size_t kLine = 64;
 
-DOLMEN_INLINE void prefetch_lines(const void* begin, std::size_t size) noexcept {
-  const char* at = static_cast<const char*>(begin);
-  for (std::size_t offset = 0; offset < size; offset += kLine) __builtin_prefetch(at + offset);
+DOLMEN_INLINE std::byte* prefetched(std::byte* begin, std::size_t size) noexcept {
+  for (std::size_t offset = 0; offset < size; offset += kLine) __builtin_prefetch(begin + offset);
+  return begin;
 }
 
 // Calls `work(dim)` with the usual widths as constants of the type, so that loops over a row need no counting.
@@ -52,19 +52,19 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
 
 // ---------------------------------------------------------------------------------------------------------- reading
 
-// Calls `copy(i, row)` for each FID that is present (again if the row changed meanwhile) and `absent(i)` for the
-// others, with the buckets and vectors on their way from memory before they are used.
+// Calls `copy(i, memory)` with what `fetch(row)` gave, for each FID that is present (again if the row changed
+// meanwhile), and `absent(i)` for the others, with buckets and rows on their way from memory before they are used.
 template <typename Processor, typename Fetch, typename Copy, typename Absent>
 DOLMEN_INLINE void Table::read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
                                     const Fetch& fetch, const Copy& copy, const Absent& absent) const noexcept {
   const Readers<CuckooIndex::Memory>::Visit visit(index_.readers());
   index_.find_each(processor, fids, lag, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     if (found.bucket != nullptr) [[likely]] {
-      copy(i, found.row);
+      copy(i, found.memory);
       if (CuckooIndex::is_current(found)) [[likely]]
         return;
     }
-    if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, row); })) absent(i);
+    if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, fetch(row)); })) absent(i);
   });
 }
 
@@ -72,13 +72,14 @@ template <typename Processor>
 DOLMEN_INLINE void Table::lookup_by(Processor processor, std::span<const std::int64_t> fids,
                                     std::span<float> out) const noexcept {
   with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
+    const RowStore::Vectors vectors = rows_.vectors();
     float* const begin = out.data();
     read_each(
         processor, fids, lag_of(dim * sizeof(float)),
-        [&](std::uint32_t row) DOLMEN_INLINED { prefetch_lines(rows_.vector(row), dim * sizeof(float)); },
-        [&](std::size_t i, std::uint32_t row)
-            DOLMEN_INLINED { copy_from_shared(begin + i * dim, rows_.vector(row), dim); },
-        [&](std::size_t i) { std::fill_n(begin + i * dim, static_cast<std::size_t>(dim), 0.0F); });
+        [vectors, dim](std::uint32_t row) DOLMEN_INLINED { return prefetched(vectors[row], dim * sizeof(float)); },
+        [begin, dim](std::size_t i, const std::byte* memory)
+            DOLMEN_INLINED { copy_from_shared(begin + i * dim, reinterpret_cast<const float*>(memory), dim); },
+        [begin, dim](std::size_t i) { std::fill_n(begin + i * dim, static_cast<std::size_t>(dim), 0.0F); });
   });
 }
 
@@ -88,22 +89,27 @@ void Table::lookup(std::span<const std::int64_t> fids, std::span<float> out) con
 
 void Table::contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept {
   read_each(
-      Portable(), fids, CuckooIndex::kLagMax, [](std::uint32_t) {},
-      [&](std::size_t i, std::uint32_t) { out[i] = true; }, [&](std::size_t i) { out[i] = false; });
+      Portable(), fids, CuckooIndex::kLagMax, [](std::uint32_t) -> std::byte* { return nullptr; },
+      [&](std::size_t i, const std::byte*) { out[i] = true; }, [&](std::size_t i) { out[i] = false; });
 }
 
 void Table::counts(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
-  read_each(
-      Portable(), fids, CuckooIndex::kLagMax, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
-      [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).count.load(std::memory_order_relaxed); },
-      [&](std::size_t i) { out[i] = 0; });
+  read_facts(fids, out, &RowFacts::count, 0);
 }
 
 void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
+  read_facts(fids, out, &RowFacts::last_seen_us, kNeverSeen);
+}
+
+void Table::read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
+                       std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept {
   read_each(
-      Portable(), fids, CuckooIndex::kLagMax, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
-      [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).last_seen_us.load(std::memory_order_relaxed); },
-      [&](std::size_t i) { out[i] = kNeverSeen; });
+      Portable(), fids, CuckooIndex::kLagMax,
+      [&](std::uint32_t row) { return prefetched(reinterpret_cast<std::byte*>(&rows_.facts(row)), sizeof(RowFacts)); },
+      [&](std::size_t i, const std::byte* memory) {
+        out[i] = (reinterpret_cast<const RowFacts*>(memory)->*fact).load(std::memory_order_relaxed);
+      },
+      [&](std::size_t i) { out[i] = absent; });
 }
 
 // ---------------------------------------------------------------------------------------------------------- writing
@@ -123,9 +129,11 @@ template <typename Processor>
 DOLMEN_INLINE void Table::see_by(Processor processor, std::span<const std::int64_t> fids, std::int64_t now_us,
                                  std::span<float> out) {
   const std::size_t dim = rows_.dim();
-  const auto fetch = [&](std::uint32_t row) DOLMEN_INLINED {
-    prefetch_vector(row);
+  const RowStore::Vectors vectors = rows_.vectors();
+  const std::size_t vector_size = dim * sizeof(float);
+  const auto fetch = [&, vectors](std::uint32_t row) DOLMEN_INLINED {
     __builtin_prefetch(&rows_.facts(row), 1);
+    return prefetched(vectors[row], vector_size);
   };
   index_.find_each(
       processor, fids, lag_of(dim * sizeof(float)), fetch,
@@ -213,9 +221,12 @@ DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const s
   };
   const std::size_t vector_size = rows_.vector_stride();
   const std::size_t side_size = sizeof(RowFacts) + (rows_.is_state_beside_vector() ? 0 : state_dim() * sizeof(float));
-  const auto fetch = [&](std::uint32_t row) DOLMEN_INLINED {
-    prefetch_lines(rows_.vector(row), vector_size);
-    if (side_size > sizeof(RowFacts) || !is_touched(row)) prefetch_lines(&rows_.facts(row), side_size);
+  const RowStore::Vectors vectors = rows_.vectors();
+  const auto fetch = [&, vectors](std::uint32_t row) DOLMEN_INLINED {
+    if (side_size > sizeof(RowFacts) || !is_touched(row)) {
+      prefetched(reinterpret_cast<std::byte*>(&rows_.facts(row)), side_size);
+    }
+    return prefetched(vectors[row], vector_size);
   };
   const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     if (found.bucket == nullptr) return;
@@ -224,8 +235,9 @@ DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const s
     touch(found.row);
     const float* gradient = sums_.sum(i);
     if (clip_.is_on()) gradient = clip_.apply(gradient, rows_.dim(), &clipped_[pending_count * rows_.dim()]);
-    block[pending_count++] = {rows_.vector(found.row), rows_.state(found.row), gradient, &found.bucket->version,
-                              slot_scale};
+    auto* vector = reinterpret_cast<float*>(found.memory);
+    float* state = rows_.is_state_beside_vector() ? vector + rows_.dim() : rows_.state(found.row);
+    block[pending_count++] = {vector, state, gradient, &found.bucket->version, slot_scale};
     if (pending_count == kBlock) step_block();
   };
   index_.find_each(processor, sums_.fids(), lag_of(vector_size), fetch, use);
@@ -316,10 +328,6 @@ void Table::set_step_count(std::uint64_t count) {
 
 void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept {
   if (i + kAhead < fids.size()) __builtin_prefetch(index_.choice(fids[i + kAhead]).first);
-}
-
-void Table::prefetch_vector(std::uint32_t row) const noexcept {
-  prefetch_lines(rows_.vector(row), rows_.dim() * sizeof(float));
 }
 
 // A row with the given vector, or start values where that is null; not yet counted as seen, in no epoch. It is whole

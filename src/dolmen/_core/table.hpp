@@ -151,7 +151,8 @@ class Table {
   void remove(CuckooIndex::Place place) noexcept;
   void restore_epoch(std::uint32_t row, std::uint32_t epoch);
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
-  void prefetch_vector(std::uint32_t row) const noexcept;
+  void read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
+                  std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept;
   template <typename Processor, typename Fetch, typename Copy, typename Absent>
   void read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch,
                  const Copy& copy, const Absent& absent) const noexcept;
