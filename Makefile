@@ -43,7 +43,7 @@ native-check: $(VENV)/.developer ## Test the C++ core under address, undefined-b
 	tests/native/run.sh thread
 
 benchmark: $(VENV)/.developer ## Measure the table against the physical bound, and write docs/results/table.json
-	$(BIN)/python benchmarks/table/run.py --out docs/results/table.json
+	$(BIN)/python benchmarks/table/run.py --out docs/results
 
 screenshot: $(VENV)/.developer ## Make the pictures in the README anew
 	$(BIN)/python tools/screenshot.py
