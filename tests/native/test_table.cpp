@@ -81,7 +81,41 @@ void test_expire_and_restore() {
   REQUIRE(table.expire(13, 0, 100).count == 100);
   REQUIRE(table.expire(13, 100, fids.size()).count == fids.size() - 100);
   REQUIRE(table.memory().rows < used / 10);
-  REQUIRE(table.delta_since(0).removed.size() == fids.size());
+  REQUIRE(table.changes_since(0).removed.size() == fids.size());
+}
+
+// Each call of the writer moves all stable rows alike, and makes or removes all churned ones: so it was at any instant.
+void check_instant(Table& table) {
+  const dolmen::HeldInstant instant = table.all_rows();
+  std::atomic<std::size_t> stable_count{0}, moved_count{0}, churned_count{0};
+  const auto read = [&](std::uint32_t begin, std::uint32_t end) {
+    constexpr std::size_t kSize = 300;
+    std::vector<std::int64_t> fids(kSize), last_seen_us(kSize), counts(kSize);
+    std::vector<float> vectors(kSize * kDim), states(kSize * table.state_dim());
+    std::vector<std::uint32_t> epochs(kSize), row_numbers(kSize);
+    while (begin < end) {
+      const auto progress =
+          instant->read(begin, end, {fids, vectors, states, last_seen_us, counts, epochs, row_numbers});
+      for (std::size_t i = 0; i < progress.count; ++i) {
+        const float plus = vectors[i * kDim] - static_cast<float>(fids[i] % 100'000);
+        for (std::size_t j = 1; j < kDim; ++j) REQUIRE(vectors[i * kDim + j] == vectors[i * kDim]);
+        REQUIRE(row_numbers[i] >= begin && row_numbers[i] < end);
+        if (fids[i] >= 50'000) {
+          churned_count += 1;
+        } else {
+          stable_count += 1;
+          if (plus == 0.5F) moved_count += 1;
+        }
+      }
+      begin = progress.next;
+    }
+  };
+  std::thread other(read, 0, 6400);
+  read(6400, instant->row_end() + 64);
+  other.join();
+  REQUIRE(stable_count == 3000);
+  REQUIRE(moved_count == 0 || moved_count == 3000);
+  REQUIRE(churned_count == 0 || churned_count == 30'000);
 }
 
 // The writer makes, changes, moves and removes rows; each row has one value in all its columns at every instant.
@@ -112,6 +146,9 @@ void test_readers_beside_a_writer(double seconds) {
   };
   std::thread first(read, 1);
   std::thread second(read, 2);
+  std::thread third([&] {
+    while (!is_over) check_instant(table);
+  });
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   for (int step = 0; std::chrono::steady_clock::now() < end; ++step) {
     table.assign(stable, rows_of(stable, step % 2 == 0 ? 0.5F : 0.0F));
@@ -122,6 +159,7 @@ void test_readers_beside_a_writer(double seconds) {
   is_over = true;
   first.join();
   second.join();
+  third.join();
   REQUIRE(read_count > 0);
 }
 

@@ -1,6 +1,7 @@
 """The native core: hashing and the embedding table. Python code uses it through `features` and `embedding`."""
 
+from dolmen._core._native import AllRows as NativeAllRows
 from dolmen._core._native import Table as NativeTable
 from dolmen._core._native import checksum, hash_bytes
 
-__all__ = ["NativeTable", "checksum", "hash_bytes"]
+__all__ = ["NativeAllRows", "NativeTable", "checksum", "hash_bytes"]

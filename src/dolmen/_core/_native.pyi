@@ -15,6 +15,41 @@ def hash_bytes(data: NDArray[np.uint8], offsets: NDArray[np.int64], seed: int = 
 def checksum(data: NDArray[np.uint8], seed: int) -> int:
     """XXH64 of all of ``data``."""
 
+class AllRows:
+    """The rows of a table as they were at one instant, while writers go on. ``close`` lets go of it."""
+
+    @property
+    def row_end(self) -> int:
+        """No row number is as high as this."""
+
+    def read(
+        self,
+        begin: int,
+        end: int,
+        fids: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        states: NDArray[np.float32],
+        last_seen_us: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        epochs: NDArray[np.uint32],
+        row_numbers: NDArray[np.uint32],
+    ) -> tuple[int, int]:
+        """Fill the columns with the rows numbered from ``begin`` on and below ``end``, each given out once.
+
+        Returns how many, and where to go on. Threads may read at once where their stretches begin at multiples of 64.
+
+        Raises:
+            MemoryError: there was no room for a row that a writer had to save before it changed it.
+        """
+
+    def close(self) -> None: ...
+
+class Changes:
+    """What changed since an epoch, as it was at one instant."""
+
+    def read(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        """Once: FIDs of the rows touched, their vectors, and the FIDs removed."""
+
 class Table:
     """See `dolmen.embedding.table`; here the caller owns ``out`` and nothing has a default."""
 
@@ -53,24 +88,13 @@ class Table:
     def oldest_epoch(self) -> int: ...
     def advance_epoch(self) -> int: ...
     def forget_epochs(self, before: int) -> None: ...
-    def delta_since(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]: ...
+    def changes_since(self, epoch: int) -> Changes: ...
     def apply_delta(
         self, fids: NDArray[np.int64], vectors: NDArray[np.float32], removed: NDArray[np.int64]
     ) -> None: ...
     @property
     def row_end(self) -> int: ...
-    def read_rows(
-        self, begin: int, count_max: int
-    ) -> tuple[
-        NDArray[np.int64],
-        NDArray[np.float32],
-        NDArray[np.float32],
-        NDArray[np.int64],
-        NDArray[np.int64],
-        NDArray[np.uint32],
-        NDArray[np.uint32],
-        int,
-    ]: ...
+    def all_rows(self) -> AllRows: ...
     def restore_rows(
         self,
         fids: NDArray[np.int64],

@@ -163,7 +163,7 @@ class CuckooIndex {
       }
     }
   }
-  static constexpr std::size_t kStep = 8;
+  static constexpr std::size_t kStep = 8;  // So many FIDs at each stage by turns.
   static constexpr std::size_t kLagMax = 24;
 
   static bool is_current(const Finding& found) noexcept {

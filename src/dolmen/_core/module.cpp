@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -112,26 +113,64 @@ auto hash_bytes(const Column<const std::uint8_t>& data, const Fids& offsets, std
   return handed_over(std::move(values));
 }
 
-nb::tuple read_rows(const Table& table, std::uint32_t begin, std::size_t count_max) {
-  const std::size_t dim = table.dim();
-  const std::size_t state_dim = table.state_dim();
-  std::vector<std::int64_t> fids(count_max), last_seen_us(count_max), counts(count_max);
-  std::vector<float> vectors(count_max * dim), states(count_max * state_dim);
-  std::vector<std::uint32_t> epochs(count_max), row_numbers(count_max);
-  Table::Progress result{};
+// What a Python object holds of a table at one instant.
+struct AllRows {
+  std::shared_ptr<dolmen::Instant> rows;  // Shared with the reads under way when it is closed.
+  std::uint32_t dim, state_dim;
+};
+
+auto read_all_rows(const AllRows& held, std::uint32_t begin, std::uint32_t end, const Column<std::int64_t>& fids,
+                   const Rows<float>& vectors, const Rows<float>& states, const Column<std::int64_t>& last_seen_us,
+                   const Column<std::int64_t>& counts, const Column<std::uint32_t>& epochs,
+                   const Column<std::uint32_t>& row_numbers) {
+  if (!held.rows) throw nb::value_error("this instant of the table was closed; take another");
+  const std::size_t count_max = fids.size();
+  require_shape(vectors, count_max, held.dim, "vectors");
+  require_shape(states, count_max, held.state_dim, "states");
+  require_length(last_seen_us, count_max, "last_seen_us");
+  require_length(counts, count_max, "counts");
+  require_length(epochs, count_max, "epochs");
+  require_length(row_numbers, count_max, "row_numbers");
+  const auto rows = held.rows;
+  nb::gil_scoped_release unlocked;
+  const auto progress = rows->read(begin, end,
+                                   {span_of(fids), span_of(vectors), span_of(states), span_of(last_seen_us),
+                                    span_of(counts), span_of(epochs), span_of(row_numbers)});
+  return std::pair(progress.count, progress.next);
+}
+
+struct HeldChanges {
+  dolmen::Changes changes;
+  std::uint32_t dim, state_dim;
+};
+
+// The vectors alone: optimiser state, counts and ages stay behind.
+nb::tuple read_changes(HeldChanges& held) {
+  auto& [changes, dim, state_dim] = held;
+  constexpr std::size_t kStepRows = 1024;
+  if (!changes.rows) throw nb::value_error("these changes were read already; take them anew");
+  std::vector<std::int64_t> fids;
+  std::vector<float> vectors;
   {
     nb::gil_scoped_release unlocked;
-    result = table.read_rows(begin, {fids, vectors, states, last_seen_us, counts, epochs, row_numbers});
+    std::vector<std::int64_t> step_fids(kStepRows), last_seen_us(kStepRows), counts(kStepRows);
+    std::vector<float> step_vectors(kStepRows * dim), states(kStepRows * std::size_t{state_dim});
+    std::vector<std::uint32_t> epochs(kStepRows), row_numbers(kStepRows);
+    for (std::uint32_t at = 0; at < changes.rows->row_end();) {
+      const auto progress = changes.rows->read(
+          at, changes.rows->row_end(), {step_fids, step_vectors, states, last_seen_us, counts, epochs, row_numbers});
+      for (std::size_t i = 0; i < progress.count; ++i) {
+        if (epochs[i] < changes.first || epochs[i] > changes.last) continue;  // A number that was used anew.
+        fids.push_back(step_fids[i]);
+        vectors.insert(vectors.end(), &step_vectors[i * dim], &step_vectors[i * dim] + dim);
+      }
+      at = progress.next;
+    }
+    changes.rows.reset();
   }
-  const std::size_t count = result.count;
-  for (auto* column : {&fids, &last_seen_us, &counts}) column->resize(count);
-  for (auto* column : {&epochs, &row_numbers}) column->resize(count);
-  vectors.resize(count * dim);
-  states.resize(count * state_dim);
-  return nb::make_tuple(handed_over(std::move(fids)), handed_over(std::move(vectors), {count, dim}),
-                        handed_over(std::move(states), {count, state_dim}), handed_over(std::move(last_seen_us)),
-                        handed_over(std::move(counts)), handed_over(std::move(epochs)),
-                        handed_over(std::move(row_numbers)), result.next);
+  const std::size_t count = fids.size();
+  return nb::make_tuple(handed_over(std::move(fids)), handed_over(std::move(vectors), {count, std::size_t{dim}}),
+                        handed_over(std::move(changes.removed)));
 }
 
 void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vectors, const Rows<const float>& states,
@@ -172,6 +211,19 @@ NB_MODULE(_native, m) {
         return dolmen::xxh64(span_of(data), seed);
       },
       "data"_a.noconvert(), "seed"_a);
+
+  nb::class_<AllRows>(m, "AllRows")
+      .def_prop_ro("row_end",
+                   [](const AllRows& held) {
+                     if (!held.rows) throw nb::value_error("this instant of the table was closed; take another");
+                     return held.rows->row_end();
+                   })
+      .def("read", &read_all_rows, "begin"_a, "end"_a, "fids"_a.noconvert(), "vectors"_a.noconvert(),
+           "states"_a.noconvert(), "last_seen_us"_a.noconvert(), "counts"_a.noconvert(), "epochs"_a.noconvert(),
+           "row_numbers"_a.noconvert())
+      .def("close", [](AllRows& held) { held.rows.reset(); }, nb::call_guard<nb::gil_scoped_release>());
+
+  nb::class_<HeldChanges>(m, "Changes").def("read", &read_changes);
 
   nb::class_<Table>(m, "Table")
       .def(
@@ -272,25 +324,18 @@ NB_MODULE(_native, m) {
       .def("advance_epoch", &Table::advance_epoch)
       .def("forget_epochs", &Table::forget_epochs, "before"_a)
       .def(
-          "delta_since",
-          [](const Table& table, std::uint32_t epoch) {
+          "changes_since",
+          [](Table& table, std::uint32_t epoch) {
             if (epoch < table.oldest_epoch() || epoch > table.epoch()) {
               throw nb::value_error(("epoch must be between " + std::to_string(table.oldest_epoch()) + " and " +
                                      std::to_string(table.epoch()) + ", got " + std::to_string(epoch) +
                                      "; older changes were forgotten, take a snapshot instead")
                                         .c_str());
             }
-            dolmen::Delta delta;
-            {
-              nb::gil_scoped_release unlocked;
-              delta = table.delta_since(epoch);
-            }
-            const std::size_t count = delta.fids.size();
-            return nb::make_tuple(handed_over(std::move(delta.fids)),
-                                  handed_over(std::move(delta.vectors), {count, table.dim()}),
-                                  handed_over(std::move(delta.removed)));
+            nb::gil_scoped_release unlocked;
+            return HeldChanges{table.changes_since(epoch), table.dim(), table.state_dim()};
           },
-          "epoch"_a)
+          "epoch"_a, nb::keep_alive<0, 1>())
       .def(
           "apply_delta",
           [](Table& table, const Fids& fids, const Rows<const float>& vectors, const Fids& removed) {
@@ -302,7 +347,13 @@ NB_MODULE(_native, m) {
           },
           "fids"_a.noconvert(), "vectors"_a.noconvert(), "removed"_a.noconvert())
       .def_prop_ro("row_end", &Table::row_end)
-      .def("read_rows", &read_rows, "begin"_a, "count_max"_a)
+      .def(
+          "all_rows",
+          [](Table& table) {
+            nb::gil_scoped_release unlocked;
+            return AllRows{table.all_rows(), table.dim(), table.state_dim()};
+          },
+          nb::keep_alive<0, 1>())
       .def("restore_rows", &restore_rows, "fids"_a.noconvert(), "vectors"_a.noconvert(), "states"_a.noconvert(),
            "last_seen_us"_a.noconvert(), "counts"_a.noconvert(), "epochs"_a.none(), "row_numbers"_a.none())
       .def("pending",

@@ -54,6 +54,7 @@ class RowStore {
   bool is_live(std::uint32_t row) const noexcept {
     return row < row_end_ && ((live_[row / 64] >> (row % 64)) & 1) != 0;
   }
+  const std::vector<std::uint64_t>& live() const noexcept { return live_; }  // One bit a row.
   // The first live row that is not below `row`, or row_end().
   std::uint32_t next_live(std::uint32_t row) const noexcept;
 

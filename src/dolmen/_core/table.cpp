@@ -36,7 +36,7 @@ DOLMEN_INLINE void with_dim(std::uint32_t dim, const Work& work) {
 
 // Wide rows that come too early push each other out of the nearest cache.
 constexpr std::size_t lag_of(std::size_t row_size) noexcept {
-  return row_size > 4 * kLine ? CuckooIndex::kLagMax / 2 : CuckooIndex::kLagMax;
+  return row_size > 4 * kLine ? CuckooIndex::kStep : CuckooIndex::kLagMax;
 }
 
 }  // namespace
@@ -135,34 +135,34 @@ DOLMEN_INLINE void Table::see_by(Processor processor, std::span<const std::int64
     __builtin_prefetch(&rows_.facts(row), 1);
     return prefetched(vectors[row], vector_size);
   };
-  index_.find_each(
-      processor, fids, lag_of(dim * sizeof(float)), fetch,
-      [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
-        const std::int64_t fid = fids[i];
-        Sights sights{1, now_us};
-        // A row that was found keeps its number, whatever else this batch moves.
-        std::uint32_t row = found.row;
-        if (found.bucket == nullptr) {
-          CuckooIndex::Place place = index_.place_of(fid);  // It may have come earlier in this batch.
-          if (!place) {
-            sights = sights_to_admit(fid, now_us);
-            if (sights.count == 0) {
-              std::fill_n(&out[i * dim], dim, 0.0F);
-              return;
-            }
-            place = insert_row(fid, now_us, nullptr);
-            touch(place.row());
-            pending_.erase(fid);
-          }
-          row = place.row();
+  const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+    const std::int64_t fid = fids[i];
+    Sights sights{1, now_us};
+    // A row that was found keeps its number, whatever else this batch moves.
+    std::uint32_t row = found.row;
+    if (found.bucket == nullptr) {
+      CuckooIndex::Place place = index_.place_of(fid);  // It may have come earlier in this batch.
+      if (!place) {
+        sights = sights_to_admit(fid, now_us);
+        if (sights.count == 0) {
+          std::fill_n(&out[i * dim], dim, 0.0F);
+          return;
         }
-        RowFacts& facts = rows_.facts(row);
-        facts.count.store(facts.count.load(std::memory_order_relaxed) + sights.count, std::memory_order_relaxed);
-        facts.last_seen_us.store(std::max(facts.last_seen_us.load(std::memory_order_relaxed), sights.last_us),
-                                 std::memory_order_relaxed);
-        totals_[slot_of(fid)].sights += sights.count;
-        copy_from_shared(&out[i * dim], rows_.vector(row), dim);
-      });
+        place = insert_row(fid, now_us, nullptr);
+        touch(place.row());
+        pending_.erase(fid);
+      }
+      row = place.row();
+    }
+    about_to_change(row);
+    RowFacts& facts = rows_.facts(row);
+    facts.count.store(facts.count.load(std::memory_order_relaxed) + sights.count, std::memory_order_relaxed);
+    facts.last_seen_us.store(std::max(facts.last_seen_us.load(std::memory_order_relaxed), sights.last_us),
+                             std::memory_order_relaxed);
+    totals_[slot_of(fid)].sights += sights.count;
+    copy_from_shared(&out[i * dim], rows_.vector(row), dim);
+  };
+  index_.find_each(processor, fids, lag_of(vector_size), fetch, use);
 }
 
 void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
@@ -232,6 +232,7 @@ DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const s
     if (found.bucket == nullptr) return;
     const float slot_scale = scale * rules_[slot_of(sums_.fids()[i])].learning_rate_scale;
     if (slot_scale == 0.0F) return;  // Some steps divide by the rate.
+    about_to_change(found.row);
     touch(found.row);
     const float* gradient = sums_.sum(i);
     if (clip_.is_on()) gradient = clip_.apply(gradient, rows_.dim(), &clipped_[pending_count * rows_.dim()]);
@@ -364,6 +365,7 @@ std::uint32_t Table::put(std::int64_t fid, const float* vector) {
     pending_.erase(fid);
     return place.row();
   }
+  about_to_change(place.row());
   const Change change(place.bucket->version);
   copy_to_shared(rows_.vector(place.row()), vector, rows_.dim());
   return place.row();
@@ -378,6 +380,7 @@ void Table::touch(std::uint32_t row) {
 
 void Table::remove(CuckooIndex::Place place) noexcept {
   const std::uint32_t row = place.row();
+  about_to_change(row);
   const RowFacts& facts = rows_.facts(row);
   SlotTotal& total = totals_[slot_of(facts.fid.load(std::memory_order_relaxed))];
   total.rows -= 1;
@@ -411,33 +414,26 @@ void Table::forget_epochs(std::uint32_t before) {
   for (; oldest_epoch_ < before && changes_.size() > 1; ++oldest_epoch_) changes_.pop_front();
 }
 
-Delta Table::delta_since(std::uint32_t epoch) const {
-  const std::lock_guard lock(writing_);
-  std::vector<std::uint32_t> rows;
-  Delta delta;
-  for (std::uint32_t at = epoch; at <= current_epoch(); ++at) {
-    const EpochChanges& changes = changes_[at - oldest_epoch_];
-    for (const std::uint32_t row : changes.rows) {
-      // A row touched again later is in a later list too; a freed one is in none, and its number may be used anew.
-      if (rows_.is_live(row) && rows_.facts(row).epoch.load(std::memory_order_relaxed) == at) rows.push_back(row);
+Changes Table::changes_since(std::uint32_t epoch) {
+  Changes changes{epoch, epoch, {}, {}};
+  {
+    const std::lock_guard lock(writing_);
+    changes.last = current_epoch();
+    std::vector<std::uint64_t> due((std::size_t{rows_.row_end()} + 63) / 64, 0);
+    for (std::uint32_t at = epoch; at <= changes.last; ++at) {
+      const EpochChanges& listed = changes_[at - oldest_epoch_];
+      for (const std::uint32_t row : listed.rows) {
+        if (rows_.is_live(row)) due[row / 64] |= std::uint64_t{1} << (row % 64);
+      }
+      for (const std::int64_t fid : listed.removed) {
+        if (!index_.place_of(fid)) changes.removed.push_back(fid);
+      }
     }
-    for (const std::int64_t fid : changes.removed) {
-      if (!index_.place_of(fid)) delta.removed.push_back(fid);
-    }
+    changes.rows = at_this_instant(due);
   }
-  const auto sort_once = [](auto& values) {
-    std::sort(values.begin(), values.end());
-    values.erase(std::unique(values.begin(), values.end()), values.end());
-  };
-  sort_once(rows);
-  sort_once(delta.removed);
-  delta.fids.reserve(rows.size());
-  delta.vectors.reserve(rows.size() * rows_.dim());
-  for (const std::uint32_t row : rows) {
-    delta.fids.push_back(rows_.facts(row).fid.load(std::memory_order_relaxed));
-    delta.vectors.insert(delta.vectors.end(), rows_.vector(row), rows_.vector(row) + rows_.dim());
-  }
-  return delta;
+  std::sort(changes.removed.begin(), changes.removed.end());
+  changes.removed.erase(std::unique(changes.removed.begin(), changes.removed.end()), changes.removed.end());
+  return changes;
 }
 
 void Table::apply_delta(std::span<const std::int64_t> fids, std::span<const float> vectors,
@@ -461,21 +457,31 @@ std::uint32_t Table::row_end() const {
   return rows_.row_end();
 }
 
-Table::Progress Table::read_rows(std::uint32_t begin, const RowColumns<false>& columns) const {
+HeldInstant Table::all_rows() {
   const std::lock_guard lock(writing_);
-  std::size_t count = 0;
-  std::uint32_t row = rows_.next_live(begin);
-  for (; count < columns.fids.size() && row < rows_.row_end(); row = rows_.next_live(row + 1), ++count) {
-    const RowFacts& facts = rows_.facts(row);
-    columns.fids[count] = facts.fid.load(std::memory_order_relaxed);
-    std::copy_n(rows_.vector(row), dim(), &columns.vectors[count * dim()]);
-    std::copy_n(rows_.state(row), state_dim(), columns.states.data() + count * state_dim());
-    columns.last_seen_us[count] = facts.last_seen_us.load(std::memory_order_relaxed);
-    columns.counts[count] = facts.count.load(std::memory_order_relaxed);
-    columns.epochs[count] = facts.epoch.load(std::memory_order_relaxed);
-    columns.row_numbers[count] = row;
+  std::vector<std::uint64_t> due = rows_.live();
+  due.resize((std::size_t{rows_.row_end()} + 63) / 64);
+  return at_this_instant(due);
+}
+
+// `writing_` must be held.
+HeldInstant Table::at_this_instant(const std::vector<std::uint64_t>& due) {
+  instants_.reserve(instants_.size() + 1);
+  HeldInstant instant(new Instant(rows_, due), LetGo{this});
+  instants_.push_back(instant.get());
+  return instant;
+}
+
+void Table::let_go(Instant* instant) noexcept {
+  {
+    const std::lock_guard lock(writing_);
+    std::erase(instants_, instant);
   }
-  return {count, row};
+  delete instant;
+}
+
+void LetGo::operator()(Instant* instant) const noexcept {
+  table->let_go(instant);
 }
 
 bool Table::restore_rows(const RowColumns<true>& columns) {
@@ -523,7 +529,6 @@ std::vector<PendingFid> Table::pending() const {
   std::vector<PendingFid> all;
   all.reserve(pending_.size());
   for (const auto& [fid, pending] : pending_) all.push_back({fid, pending.count, pending.last_us});
-  std::sort(all.begin(), all.end(), [](const PendingFid& a, const PendingFid& b) { return a.fid < b.fid; });
   return all;
 }
 

@@ -2,7 +2,8 @@
 //
 // Threads: what is const may be called by any thread at any time, and never waits for a writer longer than one row's
 // change takes; `lookup`, `contains`, `counts` and `last_seen` take no lock at all. Calls that change the table are put
-// in line by a mutex; so are `delta_since`, `read_rows` and the totals, which readers of rows never notice.
+// in line by a mutex; so are the totals, and the first moment of `all_rows` and `changes_since`: what these give is
+// read while writers go on.
 //
 // Deterministic: the same calls in the same order give the same rows, numbered alike. Only the places in the index
 // depend on its seed, and nobody sees those.
@@ -13,6 +14,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <unordered_map>
@@ -21,7 +23,9 @@
 #include "cuckoo_index.hpp"
 #include "gradient_sums.hpp"
 #include "hash.hpp"
+#include "instant.hpp"
 #include "optimizers.hpp"
+#include "row_columns.hpp"
 #include "row_store.hpp"
 
 namespace dolmen {
@@ -42,21 +46,21 @@ struct TableOptions {
   Clip clip{};
 };
 
-struct Delta {
-  std::vector<std::int64_t> fids;
-  std::vector<float> vectors;
-  std::vector<std::int64_t> removed;
-};
+class Table;
 
-// Columns of rows; the caller owns them. `row_numbers` and `epochs` carry what makes a restored table go on alike.
-template <bool is_const>
-struct RowColumns {
-  template <typename T>
-  using Column = std::span<std::conditional_t<is_const, const T, T>>;
-  Column<std::int64_t> fids;
-  Column<float> vectors, states;
-  Column<std::int64_t> last_seen_us, counts;
-  Column<std::uint32_t> epochs, row_numbers;
+// Rows at one instant; writers go on. They spare what they change until the holder lets go. The table must outlive it.
+struct LetGo {
+  Table* table = nullptr;
+  void operator()(Instant* instant) const noexcept;
+};
+using HeldInstant = std::unique_ptr<Instant, LetGo>;
+
+// What changed from epoch `first` to `last`, the current one: rows, among others whose epoch is not of these, which
+// the reader passes over; and the FIDs that were removed, in order.
+struct Changes {
+  std::uint32_t first, last;
+  HeldInstant rows;
+  std::vector<std::int64_t> removed;
 };
 
 struct PendingFid {
@@ -113,17 +117,17 @@ class Table {
   std::uint32_t oldest_epoch() const;  // From here on changes are remembered.
   std::uint32_t advance_epoch();
   void forget_epochs(std::uint32_t before);
-  Delta delta_since(std::uint32_t epoch) const;
+  Changes changes_since(std::uint32_t epoch);
   void apply_delta(std::span<const std::int64_t> fids, std::span<const float> vectors,
                    std::span<const std::int64_t> removed);
 
-  // Fills the columns from row number `begin` on. Returns how many rows were read and where to go on.
   std::uint32_t row_end() const;
-  Progress read_rows(std::uint32_t begin, const RowColumns<false>& columns) const;
+  HeldInstant all_rows();
+  void let_go(Instant* instant) noexcept;
   // False where a FID was present or a row number taken. Empty `row_numbers`: the lowest that are free; empty `epochs`:
   // touched now. Epochs outside those remembered are kept, but no delta will tell of them.
   bool restore_rows(const RowColumns<true>& columns);
-  std::vector<PendingFid> pending() const;  // By FID.
+  std::vector<PendingFid> pending() const;  // In no order.
   void restore_pending(std::span<const PendingFid> pending);
   std::vector<Removal> removals() const;
   void restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals);
@@ -148,6 +152,11 @@ class Table {
   CuckooIndex::Place insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector);
   std::uint32_t put(std::int64_t fid, const float* vector);
   void touch(std::uint32_t row);
+  // Must be called before any change to a row that was there before.
+  void about_to_change(std::uint32_t row) noexcept {
+    for (Instant* instant : instants_) instant->save(row);
+  }
+  HeldInstant at_this_instant(const std::vector<std::uint64_t>& due);
   void remove(CuckooIndex::Place place) noexcept;
   void restore_epoch(std::uint32_t row, std::uint32_t epoch);
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
@@ -167,6 +176,7 @@ class Table {
   bool is_touched(std::uint32_t row) const noexcept { return (touched_[row / 64] >> (row % 64) & 1) != 0; }
 
   mutable std::mutex writing_;
+  std::vector<Instant*> instants_;  // That somebody reads.
   CuckooIndex index_;
   RowStore rows_;
   Optimizer optimizer_;

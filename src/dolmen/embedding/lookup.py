@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,6 +146,31 @@ class Embed:
         padded = rows.new_zeros(batch.size * length, rows.shape[1]).index_copy(0, places, rows)
         mask = torch.arange(length).unsqueeze(0) < lengths.unsqueeze(1)
         return padded.view(batch.size, length, rows.shape[1]), mask
+
+    def values(self, batch: Batch, slot: str) -> tuple[Tensor, Tensor]:
+        """The rows of one slot without padding: vectors (total, dim) and the example of each (total,), in order.
+
+        What ``sequence`` gives, for work that is done on each value alone: nothing is computed for the padding.
+        """
+        column = batch.slot(slot)
+        return self._rows([slot], [column])[0], torch.repeat_interleave(column.lengths)
+
+    def occurring(self, batch: Batch, slots: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Each id that occurs in ``slots`` of ``batch``, once: its row (count, dim) and how often it was seen (count,).
+
+        Sights are float32 and count this batch while recording; 0 where the id has no row. A gradient reaches the row
+        as any other does.
+
+        Raises:
+            SchemaError: an unknown slot, no slot, or slots of different ``dim``.
+        """
+        dim = self.dim(slots)
+        columns = [batch.slot(name) for name in slots]
+        rows = self._rows(slots, columns)
+        fids, first = np.unique(torch.cat([column.values for column in columns]).numpy(), return_index=True)
+        sights = self.embeddings.tables[dim].counts(fids)
+        merged = rows[0] if len(rows) == 1 else torch.cat(rows)
+        return merged.index_select(0, torch.from_numpy(first)), torch.from_numpy(sights).to(torch.float32)
 
     def frequencies(self, batch: Batch, slot: str) -> Tensor:
         """How common each example's id is: its share of all sights of its slot's rows, shape (batch,).

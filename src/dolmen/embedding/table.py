@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from dolmen._core import NativeTable
 from dolmen.embedding import table_file
+from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import AdaGrad, Optimizer
 from dolmen.embedding.rows import Delta, MemoryUse, PendingCounts, RowChunk, RowRules, TableHeader
 
@@ -236,7 +237,8 @@ class Table:
         if epoch < 0:
             raise ValueError(f"epoch must be 0 or more, got {epoch}")
         with self._writing:
-            return Delta(*self._native.delta_since(epoch))
+            changes = self._native.changes_since(epoch)
+        return Delta(*changes.read())  # As they were at that instant; writers go on.
 
     def forget_epochs(self, before: int) -> None:
         """Drop the lists of changes older than the epoch ``before``; they grow until this is called."""
@@ -257,20 +259,18 @@ class Table:
 
     # Whole contents: snapshots, copies, moving rows between shards.
 
-    def export_chunks(self, chunk_rows: int = 65_536) -> Iterator[RowChunk]:
-        """All rows in the order of their numbers, up to ``chunk_rows`` at a time.
+    def instant(self) -> TableInstant:
+        """Everything as it is now, to be read while the table goes on. Close it, for until then changes cost a copy."""
+        with self._writing:
+            rows, header, pending = self._native.all_rows(), self._header(), self._native.pending()
+        return TableInstant(header, _in_order(*pending), rows)
 
-        Between two chunks the table may change; then rows made meanwhile may come or not. `save` lets nothing in.
-        """
+    def export_chunks(self, chunk_rows: int = 65_536) -> Iterator[RowChunk]:
+        """All rows as they are at the first step, in the order of their numbers, up to ``chunk_rows`` at a time."""
         if chunk_rows < 1:
             raise ValueError(f"chunk_rows must be at least 1, got {chunk_rows}")
-        next_row = 0
-        while True:
-            columns = self._native.read_rows(next_row, chunk_rows)
-            if len(columns[0]) == 0:
-                return
-            next_row = columns[-1]
-            yield RowChunk(*columns[:-1])
+        with self.instant() as instant:
+            yield from instant.chunks(chunk_rows=chunk_rows)
 
     def restore_chunk(self, chunk: RowChunk) -> None:
         """Add rows that this table does not have, with their state, counts and ages.
@@ -291,7 +291,7 @@ class Table:
 
     def pending(self) -> PendingCounts:
         """The FIDs that wait for admission."""
-        return PendingCounts(*self._native.pending())
+        return _in_order(*self._native.pending())
 
     def restore_pending(self, pending: PendingCounts) -> None:
         """Take over what was counted of FIDs without a row, in place of what this table knew of them."""
@@ -303,20 +303,20 @@ class Table:
             )
 
     def clone(self) -> Self:
-        """A table of its own that from here on behaves as this one does. Writers wait meanwhile."""
-        with self._writing:
-            return self._restored(self._header(), self.pending(), self.export_chunks())
+        """A table of its own that from here on behaves as this one does now."""
+        with self.instant() as instant:
+            return self._restored(instant.header, instant.pending, instant.chunks())
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one Arrow file that appears whole or not at all. Writers wait, readers do not.
+        """Write everything as it is now to one Arrow file that appears whole or not at all. Nobody waits.
 
         Columns: fid, vector, state, last_seen_us, count, epoch, row; pyarrow, DuckDB and Polars read them.
 
         Raises:
             OSError: the file could not be written; an older file at ``path`` is as it was.
         """
-        with self._writing:
-            table_file.write(Path(path), self._header(), self.pending(), self.export_chunks())
+        with self.instant() as instant:
+            table_file.write(Path(path), instant.header, instant.pending, instant.chunks())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -386,6 +386,11 @@ def _as_fids(fids: ArrayLike, name: str = "fids") -> NDArray[np.int64]:
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension, got shape {array.shape}; flatten them first")
     return array
+
+
+def _in_order(fids: NDArray[np.int64], counts: NDArray[np.int64], last_seen_us: NDArray[np.int64]) -> PendingCounts:
+    order = np.argsort(fids)
+    return PendingCounts(fids[order], counts[order], last_seen_us[order])
 
 
 def _require_slot(slot: int) -> None:

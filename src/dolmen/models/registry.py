@@ -16,7 +16,14 @@ from dolmen.embedding import Embed
 from dolmen.errors import ConfigError
 from dolmen.models.contract import Ability, Model, retriever, scorer
 from dolmen.models.joint import Joint, JointConfig
+from dolmen.models.ranking.average_pooling import AveragePooling, AveragePoolingConfig
 from dolmen.models.ranking.deepfm import DeepFM, DeepFMConfig
+from dolmen.models.ranking.din import DIN, DINConfig
+from dolmen.models.ranking.logistic_regression import LogisticRegression, LogisticRegressionConfig
+from dolmen.models.ranking.pnn import PNN, PNNConfig
+from dolmen.models.ranking.sdim import SDIM, SDIMConfig
+from dolmen.models.ranking.tin import TIN, TINConfig
+from dolmen.models.ranking.wide_deep import WideDeep, WideDeepConfig
 from dolmen.models.retrieval.two_tower import TwoTower, TwoTowerConfig
 from dolmen.seeds import derive_seed
 from dolmen.settings import read_settings, suggestion, write_settings
@@ -124,6 +131,69 @@ _MODELS: Final = {
             model=DeepFM,
             config=DeepFMConfig,
             make=DeepFM,
+        ),
+        Entry(
+            name="logistic_regression",
+            job=Job.RANKING,
+            title="One weight for each id, added up",
+            source='McMahan et al., "Ad Click Prediction", KDD 2013',
+            model=LogisticRegression,
+            config=LogisticRegressionConfig,
+            make=LogisticRegression,
+        ),
+        Entry(
+            name="wide_deep",
+            job=Job.RANKING,
+            title="A linear model that remembers beside a network that generalises",
+            source='Cheng et al., "Wide & Deep", DLRS 2016',
+            model=WideDeep,
+            config=WideDeepConfig,
+            make=WideDeep,
+        ),
+        Entry(
+            name="pnn",
+            job=Job.RANKING,
+            title="The inner product of every pair of slots, into a network",
+            source='Qu et al., "Product-based Neural Networks", ICDM 2016',
+            model=PNN,
+            config=PNNConfig,
+            make=PNN,
+        ),
+        Entry(
+            name="average_pooling",
+            job=Job.RANKING,
+            title="The past as one mean vector, into a network",
+            source='Zhou et al., "Deep Interest Network", KDD 2018, base model',
+            model=AveragePooling,
+            config=AveragePoolingConfig,
+            make=AveragePooling,
+        ),
+        Entry(
+            name="din",
+            job=Job.RANKING,
+            title="The past weighed by the candidate before it is summed",
+            source='Zhou et al., "Deep Interest Network", KDD 2018',
+            model=DIN,
+            config=DINConfig,
+            make=DIN,
+        ),
+        Entry(
+            name="sdim",
+            job=Job.RANKING,
+            title="A long past hashed into buckets, of which a candidate reads its own",
+            source='Cao et al., "Sampling Is All You Need", CIKM 2022',
+            model=SDIM,
+            config=SDIMConfig,
+            make=SDIM,
+        ),
+        Entry(
+            name="tin",
+            job=Job.RANKING,
+            title="What a person did and when, as seen from the candidate",
+            source='Zhou et al., "Temporal Interest Network", WWW 2024',
+            model=TIN,
+            config=TINConfig,
+            make=TIN,
         ),
         Entry(
             name="two_tower",

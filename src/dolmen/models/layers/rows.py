@@ -7,20 +7,60 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dolmen.embedding import Embed
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Schema
 
-__all__ = ["dense_columns", "input_width", "slot_vectors", "split_rows"]
+__all__ = ["LinearPart", "chosen_fields", "dense_columns", "input_width", "slot_vectors", "split_rows"]
 
 
 def split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Linear weights (...,) and vectors (..., dim - 1) of rows (..., dim)."""
     return rows[..., 0], rows[..., 1:]
+
+
+def chosen_fields(
+    schema: Schema, slots: tuple[str, ...] | None, dense: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The slots and dense features that an option names, or all of the schema's where it is ``None``."""
+    return tuple(schema.slots) if slots is None else slots, tuple(schema.dense) if dense is None else dense
+
+
+@final
+class LinearPart(nn.Module):
+    """A logit that is linear in everything: a bias, the linear weight of each id, a weight for each dense feature.
+
+    Args:
+        embed: the look-up.
+        slots: which slots; several values of one count as their mean.
+        dense: which dense features.
+
+    Raises:
+        SchemaError: a name is unknown.
+    """
+
+    def __init__(self, embed: Embed, slots: Sequence[str], dense: Sequence[str]) -> None:
+        super().__init__()
+        for name in slots:
+            embed.schema.slot(name)
+        for name in dense:
+            embed.schema.dense_feature(name)
+        self.embed, self.slots, self.dense = embed, tuple(slots), tuple(dense)
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.weights = nn.Parameter(torch.zeros(len(dense)))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(batch,)."""
+        logits: Tensor = self.bias + dense_columns(batch, self.dense) @ self.weights
+        for _, group in groupby(self.slots, key=lambda name: self.embed.schema.slot(name).dim):
+            linear, _ = split_rows(self.embed(batch, tuple(group)))
+            logits = logits + linear.sum(dim=1)
+        return logits
 
 
 def input_width(schema: Schema, slots: Sequence[str], dense: Sequence[str]) -> int:

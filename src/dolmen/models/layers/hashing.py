@@ -1,0 +1,91 @@
+"""SimHash: vectors that point the same way fall into the same bucket, so that a sum by bucket stands in for attention.
+
+Source: Y. Cao et al., "Sampling Is All You Need on Modeling Long-Term User Behaviors for CTR Prediction", CIKM 2022
+(arXiv 2205.10249), section 3; the hash is M. Charikar's, STOC 2002.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from dolmen.models.layers.behaviours import Past
+
+__all__ = ["SimHash", "interest_of"]
+
+
+@final
+class SimHash(nn.Module):
+    """``rounds`` independent hashes of ``bits`` bits each (the paper's m / tau and tau).
+
+    Two vectors at the angle theta fall into one bucket of a round with the chance (1 - theta / pi)^bits. The
+    projections are drawn once and kept in the model's state: trainer, store and ranker must hash alike.
+
+    Args:
+        width: of the vectors.
+        rounds: hashes.
+        bits: of each; 0 puts everything into one bucket.
+    """
+
+    projections: Tensor
+    places: Tensor
+
+    def __init__(self, width: int, rounds: int, bits: int) -> None:
+        super().__init__()
+        self.rounds, self.bits = rounds, bits
+        self.register_buffer("projections", torch.randn(width, rounds * bits))
+        self.register_buffer("places", 2 ** torch.arange(bits), persistent=False)
+
+    @property
+    def bucket_count(self) -> int:
+        """Buckets of a round."""
+        return 1 << self.bits
+
+    @torch.no_grad()
+    def buckets(self, vectors: Tensor) -> Tensor:
+        """The bucket of each vector (count, width) in each round, int64 (count, rounds). 0 counts as positive."""
+        signs = vectors @ self.projections >= 0
+        return (signs.view(len(vectors), self.rounds, self.bits) * self.places).sum(dim=2)
+
+    def sums(self, vectors: Tensor) -> Tensor:
+        """Each bucket's sum of one person's vectors (count, width), in order: (rounds, buckets, width).
+
+        What a store of behaviours keeps: adding one vector later is one sum for each round.
+        """
+        cells = self.buckets(vectors) + torch.arange(self.rounds) * self.bucket_count
+        total = vectors.new_zeros(self.rounds * self.bucket_count, vectors.shape[1])
+        total.index_add_(0, cells.flatten(), vectors.repeat_interleave(self.rounds, dim=0))
+        return total.view(self.rounds, self.bucket_count, vectors.shape[1])
+
+    def met(self, queries: Tensor, past: Past) -> Tensor:
+        """The sum of the behaviours in the bucket of each query (batch, width): (batch, rounds, width).
+
+        The same numbers in the same order as ``sums`` and ``read``, without the buckets where no query is: an eighth
+        of the work for 3 bits. Gradients reach the behaviours that were met, and not the queries.
+        """
+        meets = self.buckets(past.vectors) == self.buckets(queries).index_select(0, past.owners)
+        behaviour, hash_round = meets.nonzero(as_tuple=True)
+        cells = past.owners.index_select(0, behaviour) * self.rounds + hash_round
+        total = past.vectors.new_zeros(past.size * self.rounds, past.vectors.shape[1])
+        total = total.index_add(0, cells, past.vectors.index_select(0, behaviour))
+        return total.view(past.size, self.rounds, past.vectors.shape[1])
+
+    def read(self, sums: Tensor, queries: Tensor) -> Tensor:
+        """What ``sums`` (rounds, buckets, width) of one person hold for each query: (batch, rounds, width).
+
+        One row for each round, whatever the length of the past.
+        """
+        cells = self.buckets(queries) + torch.arange(self.rounds) * self.bucket_count
+        return (
+            sums.flatten(end_dim=1).index_select(0, cells.flatten()).view(len(queries), self.rounds, queries.shape[1])
+        )
+
+
+def interest_of(met: Tensor, epsilon: float = 1e-12) -> Tensor:
+    """The mean over rounds of the sums (batch, rounds, width), each made a unit vector; an empty bucket stays zero.
+
+    Source: Cao et al., CIKM 2022, equation 7.
+    """
+    return (met * torch.rsqrt(met.square().sum(dim=2, keepdim=True).clamp(min=epsilon))).mean(dim=1)

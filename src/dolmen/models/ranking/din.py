@@ -1,0 +1,85 @@
+"""DIN: what a person did, weighed by the candidate before it is summed, so that one person has many interests.
+
+Source: G. Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018 (arXiv 1706.06978): local
+activation unit (section 4.3), Dice (5.2), mini-batch aware regularisation (5.1); inputs of the unit, input
+normalisation and item bias as in the authors' code.
+Departs from the paper: rows follow the table's optimiser rather than SGD; n_j of the regulariser is the table's running
+count; unless ``batch_moments`` is set, moments are those of a window of the stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import Tensor, nn
+
+from dolmen.embedding import Embed
+from dolmen.features import Batch
+from dolmen.models.config import at_least, not_empty
+from dolmen.models.contract import Ability
+from dolmen.models.layers.activations import activations
+from dolmen.models.layers.attention import ActivationUnit, softmax_of_each
+from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, pooled
+
+__all__ = ["DIN", "DINConfig"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DINConfig(TowerConfig):
+    """Options of ``DIN``: those of ``TowerConfig`` and
+
+    Args:
+        attention_hidden: widths of the activation unit's hidden layers.
+        softmax: normalise the weights of a past to the sum 1, as the authors' code does. The paper does not: the sum
+            tells how strong an interest is.
+    """
+
+    attention_hidden: tuple[int, ...] = (36,)
+    softmax: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_empty(self, "attention_hidden")
+        at_least(self, 1, "attention_hidden")
+
+
+@final
+class DIN(nn.Module):
+    """Can: ``Scores``. Column 0 of a candidate's row is its bias; vectors of candidate and past are the same rows.
+
+    Source: Zhou et al., KDD 2018.
+    """
+
+    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES})
+
+    def __init__(self, config: DINConfig, embed: Embed) -> None:
+        super().__init__()
+        self.config = config
+        self.fields = BehaviourFields(embed, config)
+        self.slots, self.dense = self.fields.slots, self.fields.dense
+        chosen = activations(config.activation, config.window, of_batch=config.batch_moments)
+        self.unit = ActivationUnit(self.fields.width, config.attention_hidden, chosen)
+        self.tower = ClickTower(config, self.fields, interest_count=1)
+
+    def weights(self, candidates: Tensor, past: Past) -> Tensor:
+        """What each behaviour counts for its example's candidate, (total,)."""
+        weights: Tensor = self.unit(candidates, past)
+        return softmax_of_each(weights, past) if self.config.softmax else weights
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of the label, (batch,). Without a past the interest is the zero vector."""
+        candidates, past = self.fields.candidates(batch), self.fields.past(batch)
+        interest = pooled(past, self.weights(candidates, past))
+        logits: Tensor = self.tower(batch, candidates, [interest])
+        return logits
+
+    def score(self, batch: Batch) -> Tensor:
+        """What ranking sorts by, (batch,): the logits."""
+        logits: Tensor = self(batch)
+        return logits
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Log loss of the label; while learning, plus the mini-batch aware decay. A scalar."""
+        return self.tower.loss(self(batch), batch)

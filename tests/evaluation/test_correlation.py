@@ -1,0 +1,61 @@
+"""The correlation of what and when, against the formula written as loops."""
+
+from math import log2
+
+import numpy as np
+import pytest
+
+from dolmen.evaluation.correlation import mutual_information, temporal_correlation
+
+
+def test_a_cause_tells_the_whole_entropy_and_a_stranger_nothing() -> None:
+    # Three of four are positive, and exactly those have it: the entropy of the label.
+    entropy = -(0.75 * log2(0.75) + 0.25 * log2(0.25))
+    assert mutual_information(3, 0, 3, 1) == pytest.approx(entropy)
+    assert mutual_information(6, 2, 6, 2) == 0  # everybody has it
+    assert mutual_information(0, 0, 6, 2) == 0  # nobody has it
+    assert mutual_information([1, 3], [1, 0], 3, 3).shape == (2,)
+
+
+def test_the_grid_equals_the_formula_example_by_example() -> None:
+    random = np.random.default_rng(3)
+    pasts = [random.integers(0, 4, random.integers(0, 7)).tolist() for _ in range(300)]
+    targets, labels = random.integers(0, 3, 300), random.integers(0, 2, 300)
+    offsets = np.concatenate([[0], np.cumsum([len(past) for past in pasts])])
+    grid = temporal_correlation(
+        np.concatenate(pasts), offsets, targets, labels, target=1, position_max=3, category_count=4
+    )
+    assert grid.categories.tolist() == [0, 1, 2, 3]
+    of_target = [(past, int(label)) for past, target, label in zip(pasts, targets, labels, strict=True) if target == 1]
+    assert grid.example_count == len(of_target)
+    for category in range(4):
+        for position in (1, 2, 3):
+            has = [int(len(past) >= position and past[-position] == category) for past, _ in of_target]
+            assert grid.counts[category, position - 1] == sum(has)
+            expected = 0.0
+            for one in (0, 1):
+                for answer in (0, 1):
+                    both = np.mean([h == one and label == answer for h, (_, label) in zip(has, of_target, strict=True)])
+                    apart = np.mean([h == one for h in has]) * np.mean([label == answer for _, label in of_target])
+                    expected += both * log2(both / apart) if both > 0 else 0.0
+            assert grid.bits[category, position - 1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_decay_that_is_there_is_seen() -> None:
+    # The label is the newest behaviour's category with chance 0.9, and a coin otherwise; older ones say nothing.
+    random = np.random.default_rng(5)
+    pasts = random.integers(0, 2, (4000, 5))
+    labels = np.where(random.random(4000) < 0.9, pasts[:, -1], random.integers(0, 2, 4000))
+    grid = temporal_correlation(
+        pasts.flatten(), np.arange(4001) * 5, np.ones(4000), labels, target=1, position_max=5, category_count=2
+    )
+    # 2 n ln(2) MI of independent things is chi-squared with one degree: above 0.0035 bits once in 10^5 draws or so.
+    assert (grid.bits[:, 1:] < 0.0035).all()
+    assert (grid.bits[:, 0] > 0.5).all()
+
+
+def test_arrays_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 targets need as many labels and one offset more"):
+        temporal_correlation([1], [0, 1], [1, 1], [0, 1], target=1)
+    with pytest.raises(ValueError, match="no candidate is of the category 7"):
+        temporal_correlation([1], [0, 1], [1], [0], target=7)
