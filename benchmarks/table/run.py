@@ -21,6 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import matplotlib
+from matplotlib.figure import Figure
+
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "src/dolmen/_core"
 BOUNDS = {"table_lookup": "bound_lookup", "gather": "bound_lookup", "table_update": "bound_update"}
@@ -119,13 +122,9 @@ def as_markdown(runs: list[dict[str, Any]]) -> str:
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "table"  # the same picture from the same figures
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
     titles = {"table_lookup": "look-up", "table_update": "fused AdaGrad update"}
     for panel, (name, title) in zip(panels, titles.items(), strict=True):
         series: dict[str, list[tuple[int, float]]] = {}

@@ -67,6 +67,18 @@ void test_against_map(std::uint64_t seed) {
   }
 }
 
+// One segment: until it splits, it is left for a larger one only once it is nine tenths full.
+void test_load_before_growth() {
+  dolmen::CuckooIndex index(11);
+  for (std::int64_t fid = 0; fid < 7168 * 4; ++fid) {
+    const std::size_t bucket_count = index.bucket_count();
+    const std::size_t size = index.size();
+    index.insert(fid, static_cast<std::uint32_t>(fid));
+    index.readers().collect();
+    if (index.bucket_count() != bucket_count && bucket_count >= 64) REQUIRE(size * 10 >= bucket_count * 5 * 9);
+  }
+}
+
 void test_expire_and_restore() {
   Table table = make_table(3);
   table.set_rule(0, {2, 10});
@@ -299,6 +311,7 @@ void test_histories_are_linearizable(std::uint64_t seed, double seconds) {
 int main(int argument_count, char** arguments) {
   const double seconds = argument_count > 1 ? std::atof(arguments[1]) : 5.0;
   for (std::uint64_t seed = 0; seed < 6; ++seed) test_against_map(seed);
+  test_load_before_growth();
   test_expire_and_restore();
   test_readers_beside_a_writer(seconds);
   for (std::uint64_t seed = 0; seed < 5; ++seed) test_histories_are_linearizable(seed, seconds / 5.0);
