@@ -12,6 +12,10 @@
 #define DOLMEN_AVX2 __attribute__((target("avx2,f16c")))
 #endif
 
+#if defined(__SANITIZE_ADDRESS__) || defined(DOLMEN_THREAD_SANITIZER)
+#define DOLMEN_SANITIZED 1
+#endif
+
 #define DOLMEN_INLINE [[gnu::always_inline]] inline
 #define DOLMEN_INLINED __attribute__((always_inline))  // Behind the parameters of a lambda.
 
