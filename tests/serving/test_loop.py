@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,18 +18,22 @@ Serve = Callable[..., Any]
 
 
 @pytest.fixture
-def learning(settings: Any, tmp_path: Any) -> Iterator[Callable[[], None]]:
-    """Starts joiner and trainer; they stop with the test."""
+def learning(settings: Any, tmp_path: Any) -> Iterator[Callable[..., None]]:
+    """Starts joiner and trainer, with options of the joint model besides; they stop with the test."""
     stop = threading.Event()
     threads: list[threading.Thread] = []
     log = EmbeddedLog(settings.log_folder)
-    trainer = TrainerSettings(
-        folder=settings.snapshot_folder.parent,
-        schema=settings.schema,
-        model_options={"ranker_options": {"hidden": [8]}, "retriever_options": {"hidden": [8], "dim": 8}},
-    )
 
-    def start() -> None:
+    def start(options: Mapping[str, Any] | None = None) -> None:
+        trainer = TrainerSettings(
+            folder=settings.snapshot_folder.parent,
+            schema=settings.schema,
+            model_options={
+                "ranker_options": {"hidden": [8]},
+                "retriever_options": {"hidden": [8], "dim": 8},
+                **(options if options is not None else {}),
+            },
+        )
         joiner = Joiner(settings.schema, log, tmp_path / "join", JoinConfig(window="1s"))
         threads.append(threading.Thread(target=joiner.run, args=(stop,)))
         threads.append(threading.Thread(target=run_trainer, args=(trainer, log, stop)))
@@ -42,7 +49,7 @@ def learning(settings: Any, tmp_path: Any) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.e2e
 def test_a_click_comes_back_as_learned_parameters(
-    serve: Serve, learning: Callable[[], None], wait: Callable[..., Any]
+    serve: Serve, learning: Callable[..., None], wait: Callable[..., Any]
 ) -> None:
     served = serve(model_from_version=0)
     served.add_items(range(50))
@@ -65,6 +72,34 @@ def test_a_click_comes_back_as_learned_parameters(
     assert all(stage["alive"] for stage in status["stages"].values())
     assert status["now"]["table_rows"] > 0
     assert status["now"]["examples_total"] >= 10
+
+
+@pytest.mark.e2e
+def test_a_model_of_somebody_elses_file_learns_from_the_stream_and_ranks(
+    serve: Serve,
+    learning: Callable[..., None],
+    wait: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "write-a-model.md").read_text()
+    (source,) = re.findall(r"```python file=taste.py\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "taste.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    (toml,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    served = serve(model_from_version=0)
+    served.add_items(range(50))
+    learning(tomllib.loads(toml)["model"]["options"])
+    wait(lambda: served.get("/readyz").json()["version"] == 0)
+    for number in range(10):
+        slate = served.recommend(number, 5)
+        served.click(number, slate["items"][0]["item"], request_id=slate["request_id"])
+
+    def is_learned() -> bool:
+        slate = served.recommend("observer", 1)
+        return slate["ranked_by"] == "model" and slate["parameters"]["version"] > 0
+
+    wait(is_learned)
 
 
 def _with_stages(served: Any) -> Any:

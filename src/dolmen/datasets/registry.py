@@ -6,10 +6,19 @@ from typing import Final
 
 from dolmen.datasets import (
     amazon_hin,
+    amazon_m2,
     amazon_sequences,
+    avazu,
+    book_crossing,
+    citeulike,
+    criteo,
     movielens_1m,
     movielens_100k,
+    open_bandit,
+    retailrocket,
+    s3rec,
     simulated,
+    steam_200k,
 )
 from dolmen.datasets.dataset import Dataset, DatasetInfo
 from dolmen.datasets.entry import Entry
@@ -25,6 +34,15 @@ _ENTRIES: Final[dict[str, Entry]] = {
         movielens_1m.ENTRY,
         amazon_hin.ENTRY,
         *amazon_sequences.ENTRIES,
+        *s3rec.ENTRIES,
+        amazon_m2.ENTRY,
+        citeulike.ENTRY,
+        steam_200k.ENTRY,
+        book_crossing.ENTRY,
+        retailrocket.ENTRY,
+        criteo.ENTRY,
+        avazu.ENTRY,
+        open_bandit.ENTRY,
         *simulated.ENTRIES,
     )
 }

@@ -122,7 +122,7 @@ class Embed:
         columns = [batch.slot(name) for name in slots]
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
-        if all(_is_single(column) for column in columns):
+        if all(column.is_single for column in columns):
             return merged.view(len(slots), batch.size, dim).transpose(0, 1)
         lengths = torch.cat([column.lengths for column in columns])
         bags = torch.repeat_interleave(lengths)
@@ -233,8 +233,3 @@ class Embed:
             return self._tape._read(slots, columns)
         values = columns[0].values if len(columns) == 1 else torch.cat([column.values for column in columns])
         return [self.embeddings.lookup(slots[0], values)]
-
-
-def _is_single(column: Jagged) -> bool:
-    """Whether every row has exactly one value."""
-    return len(column.values) == column.size and bool((column.lengths == 1).all())

@@ -1,16 +1,22 @@
 """Every model by its name: what it does, who wrote it up, and how to make one.
 
-A new model is one file and one line here.
+A new model of ours is one file and one line here. A user's own needs no line: where a name stands, ``module:Class``
+names it, and Python imports it (the folder in which dolmen was started counts, too).
 """
 
 from __future__ import annotations
 
+import importlib
+import re
+import sys
+import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
 from typing import Any, Final, final
 
 import torch
+from torch import nn
 
 from dolmen.embedding import Embed
 from dolmen.errors import ConfigError
@@ -52,6 +58,8 @@ class Entry:
         model: its class.
         config: the class of its options.
         make: from options and look-up to a model.
+        reads: what its examples must hold, for people.
+        measured: a figure and the report that it stands in; empty where there is none.
     """
 
     name: str
@@ -61,6 +69,8 @@ class Entry:
     model: type[Any]
     config: type[Any]
     make: Callable[[Any, Embed], Model]
+    reads: str = "any slots"
+    measured: str = ""
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -75,11 +85,13 @@ def names() -> list[str]:
 
 
 def entry(name: str) -> Entry:
-    """The model called ``name``.
+    """The model called ``name``: one of ours, or ``module:Class``, which is imported.
 
     Raises:
-        ConfigError: there is none; the message offers the nearest.
+        ConfigError: there is none; the message offers the nearest, or says what the class lacks.
     """
+    if ":" in name:
+        return _own(name)
     if name not in _MODELS:
         raise ConfigError(f"model.name: there is no model {name!r}{suggestion(name, _MODELS)}")
     return _MODELS[name]
@@ -106,7 +118,76 @@ def describe(model: Model) -> dict[str, Any]:
     for name, one in _MODELS.items():
         if type(model) is one.model:
             return {"name": name, "options": write_settings(model.config)}
-    raise ConfigError(f"{type(model).__name__} is not in the registry; its snapshot could not be loaded again")
+    kind = type(model)
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    if kind.__module__ == "__main__" or "<locals>" in name:
+        raise ConfigError(
+            f"{kind.__name__} cannot be imported by name, so its snapshot could not be loaded again; move it to the "
+            "top level of a module of its own"
+        )
+    if entry(name).model is not kind:
+        raise ConfigError(f"{name} names another class now than this model's; load the module once only")
+    return {"name": name, "options": write_settings(model.config)}
+
+
+def _own(name: str) -> Entry:
+    """A user's model, with what its class and docstring say of it."""
+    module_name, _, class_name = name.partition(":")
+    kind: Any = _imported(name, module_name)
+    for part in class_name.split("."):
+        if not hasattr(kind, part):
+            raise ConfigError(f"model.name {name!r}: {module_name} has no {class_name!r}{suggestion(part, vars(kind))}")
+        kind = getattr(kind, part)
+    if not (
+        isinstance(kind, type) and issubclass(kind, nn.Module) and isinstance(getattr(kind, "abilities", 0), frozenset)
+    ):
+        raise ConfigError(
+            f"model.name {name!r}: a model is a torch.nn.Module that declares its abilities (a frozenset)"
+        )
+    try:
+        config = typing.get_type_hints(kind.__init__).get("config")
+    except NameError as problem:
+        raise ConfigError(
+            f"model.name {name!r}: an annotation of {class_name}.__init__ is unknown: {problem}"
+        ) from None
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise ConfigError(
+            f"model.name {name!r}: {class_name}.__init__ must take `config`, annotated with the dataclass of its "
+            "options"
+        )
+    told = f"{kind.__doc__ or ''}\n{sys.modules[kind.__module__].__doc__ or ''}"
+    source = re.search(r"Source:\s*(.+)", told)
+    title = next((line.strip() for line in told.splitlines() if line.strip()), class_name)
+    made: Any = kind  # What is asked of its instances, `check_model` asks.
+    return Entry(
+        name=name,
+        job=_job_of(made.abilities),
+        title=title,
+        source=source.group(1) if source is not None else "",
+        model=made,
+        config=config,
+        make=made,
+    )
+
+
+def _imported(name: str, module_name: str) -> Any:
+    if "" not in sys.path:
+        # As `python -m` has it; a script that pip installed starts without the folder that it is run in.
+        sys.path.append("")
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as problem:
+        if problem.name is None or not f"{module_name}.".startswith(f"{problem.name}."):
+            raise  # it is there, and what it imports is not
+        raise ConfigError(
+            f"model.name {name!r}: there is no module {module_name!r}; start dolmen in its folder, or install it"
+        ) from None
+
+
+def _job_of(abilities: frozenset[Ability]) -> Job:
+    if {Ability.SCORES, Ability.RETRIEVES} <= abilities:
+        return Job.JOINT
+    return Job.RETRIEVAL if Ability.RETRIEVES in abilities else Job.RANKING
 
 
 def _make_joint(config: JointConfig, embed: Embed) -> Model:
@@ -120,6 +201,10 @@ def _make_joint(config: JointConfig, embed: Embed) -> Model:
     return Joint(config, scorer(parts["ranker"]), retriever(parts["retriever"]))
 
 
+_BEHAVIOURS: Final = (
+    "a history (an ordered slot with the rows of the item's), the candidate, other slots, dense features"
+)
+
 _MODELS: Final = {
     one.name: one
     for one in (
@@ -131,6 +216,7 @@ _MODELS: Final = {
             model=DeepFM,
             config=DeepFMConfig,
             make=DeepFM,
+            reads="slots of one dim, dense features",
         ),
         Entry(
             name="logistic_regression",
@@ -140,6 +226,7 @@ _MODELS: Final = {
             model=LogisticRegression,
             config=LogisticRegressionConfig,
             make=LogisticRegression,
+            reads="any slots, dense features",
         ),
         Entry(
             name="wide_deep",
@@ -149,6 +236,7 @@ _MODELS: Final = {
             model=WideDeep,
             config=WideDeepConfig,
             make=WideDeep,
+            reads="any slots, dense features",
         ),
         Entry(
             name="pnn",
@@ -158,6 +246,7 @@ _MODELS: Final = {
             model=PNN,
             config=PNNConfig,
             make=PNN,
+            reads="slots of one dim, dense features",
         ),
         Entry(
             name="average_pooling",
@@ -167,6 +256,7 @@ _MODELS: Final = {
             model=AveragePooling,
             config=AveragePoolingConfig,
             make=AveragePooling,
+            reads=_BEHAVIOURS,
         ),
         Entry(
             name="din",
@@ -176,6 +266,7 @@ _MODELS: Final = {
             model=DIN,
             config=DINConfig,
             make=DIN,
+            reads=_BEHAVIOURS,
         ),
         Entry(
             name="sdim",
@@ -185,6 +276,7 @@ _MODELS: Final = {
             model=SDIM,
             config=SDIMConfig,
             make=SDIM,
+            reads=_BEHAVIOURS,
         ),
         Entry(
             name="tin",
@@ -194,6 +286,7 @@ _MODELS: Final = {
             model=TIN,
             config=TINConfig,
             make=TIN,
+            reads=f"{_BEHAVIOURS}; ages of the history, if there are",
         ),
         Entry(
             name="two_tower",
@@ -203,6 +296,7 @@ _MODELS: Final = {
             model=TwoTower,
             config=TwoTowerConfig,
             make=TwoTower,
+            reads="slots of the person and of the item, dense features",
         ),
         Entry(
             name="joint",
@@ -212,6 +306,7 @@ _MODELS: Final = {
             model=Joint,
             config=JointConfig,
             make=_make_joint,
+            reads="what its parts read",
         ),
     )
 }

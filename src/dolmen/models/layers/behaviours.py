@@ -32,8 +32,8 @@ class TowerConfig:
 
     Args:
         history: the ordered slots that tell the past; each shares the rows of the candidate's slot beside it. Several
-            must go together value by value: the n-th of each is of the n-th behaviour. ``None``: the schema's ordered
-            slots that hold items.
+            must go together value by value, so that the n-th of each is of the n-th behaviour. ``None``: the schema's
+            ordered slots that hold items.
         others: further slots, pooled; ``None``: all that are left.
         dense: which dense features to read; ``None``: all of the schema.
         label: what to predict; ``None``: the schema's first label.
