@@ -177,9 +177,9 @@ void test_readers_beside_a_writer(double seconds) {
 
 // Two writers and two readers on few FIDs; what each call saw is held against the order of the writes.
 //
-// Each FID belongs to one writer. Its n-th write puts n into all columns, or, if n is divisible by 5, erases it. Ticks of
-// one clock bracket every call. A read of write n is right if that write had begun when the read ended, and the next one
-// had not ended before the read began; and no read may see an older write than one that ended before it began.
+// Each FID belongs to one writer. Its n-th write puts n into all columns, or, if n is divisible by 5, erases it. Ticks
+// of one clock bracket every call. A read of write n is right if that write had begun when the read ended, and the next
+// one had not ended before the read began; and no read may see an older write than one that ended before it began.
 class History {
  public:
   static constexpr std::size_t kFids = 24;  // They share buckets with FIDs that come and go.
@@ -243,8 +243,8 @@ class History {
       std::sort(reads.begin(), reads.end(), [](const Read& a, const Read& b) { return a.span.begin < b.span.begin; });
       std::vector<std::pair<std::uint64_t, std::uint32_t>> ended;  // By when it ended: the write that a read proves.
       for (const Read& read : reads) {
-        const std::uint32_t oldest = oldest_seen(fid, read);
-        for (const auto& [end, n] : ended) REQUIRE(end >= read.span.begin || n <= newest_seen(fid, read));
+        const auto [oldest, newest] = seen_writes(fid, read);
+        for (const auto& [end, n] : ended) REQUIRE(end >= read.span.begin || n <= newest);
         ended.push_back({read.span.end, oldest});
         if (ended.size() > 64) ended.erase(ended.begin());
       }
@@ -252,23 +252,20 @@ class History {
   }
 
  private:
-  // Whether the FID may have been as write n left it at some instant of the read. n = 0: before the first.
-  bool fits(std::size_t fid, const Read& read, std::uint32_t n) const {
+  // The oldest and the newest write that left what was read, and may have been the last at some instant of the read: it
+  // had begun before the read ended, and the next had not ended before the read began. 0: before the first.
+  std::pair<std::uint32_t, std::uint32_t> seen_writes(std::size_t fid, const Read& read) const {
     const auto& writes = writes_[fid];
-    const bool had_begun = n == 0 || writes[n - 1].begin < read.span.end;
-    return had_begun && (n >= writes.size() || writes[n].end > read.span.begin);
-  }
-  bool shows(const Read& read, std::uint32_t n) const { return is_erasure(n) ? read.seen == 0 : read.seen == n; }
-  std::uint32_t oldest_seen(std::size_t fid, const Read& read) const {
-    for (std::uint32_t n = 0; n <= writes_[fid].size(); ++n)
-      if (shows(read, n) && fits(fid, read, n)) return n;
-    std::fprintf(stderr, "FID %zu: nothing that was written can have been read as %u\n", fid, read.seen);
-    std::exit(1);
-  }
-  std::uint32_t newest_seen(std::size_t fid, const Read& read) const {
-    for (auto n = static_cast<std::uint32_t>(writes_[fid].size()); n > 0; --n)
-      if (shows(read, n) && fits(fid, read, n)) return n;
-    return 0;
+    const auto position = [&](auto is_before) {
+      return static_cast<std::uint32_t>(std::partition_point(writes.begin(), writes.end(), is_before) - writes.begin());
+    };
+    std::uint32_t oldest = position([&](const Span& write) { return write.end <= read.span.begin; });
+    std::uint32_t newest = position([&](const Span& write) { return write.begin < read.span.end; });
+    const auto shows = [&](std::uint32_t n) { return is_erasure(n) ? read.seen == 0 : read.seen == n; };
+    while (oldest <= newest && !shows(oldest)) ++oldest;
+    while (newest > oldest && !shows(newest)) --newest;
+    REQUIRE(oldest <= newest);
+    return {oldest, newest};
   }
 
   std::atomic<std::uint64_t> clock_{1};
