@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 NATIVE := $(wildcard src/dolmen/_core/*.cpp src/dolmen/_core/*.hpp) CMakeLists.txt src/dolmen/_core/CMakeLists.txt
 PIP    := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-studies check lint format types imports docs native-check benchmark screenshot clean
+.PHONY: help demo test test-studies test-native check lint format types imports docs native-check benchmark screenshot clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,8 +45,13 @@ native-check: $(VENV)/.developer ## Test the C++ core under address, undefined-b
 	tests/native/run.sh address,undefined
 	tests/native/run.sh thread
 
-benchmark: $(VENV)/.developer ## Measure the table against the physical bound, and write docs/results/table.json
-	$(BIN)/python benchmarks/table/run.py --out docs/results/table.json
+test-native: $(VENV)/.developer ## The same for longer: a stress run of readers and writers, with AVX2 and without
+	tests/native/run.sh address,undefined 60
+	tests/native/run.sh address,undefined 60 portable
+	tests/native/run.sh thread 120
+
+benchmark: $(VENV)/.developer ## Measure the table against the physical bound, and write docs/results/table.json and .svg
+	$(BIN)/python benchmarks/table/run.py --out docs/results
 
 screenshot: $(VENV)/.developer ## Make the pictures in the README anew
 	$(BIN)/python tools/screenshot.py

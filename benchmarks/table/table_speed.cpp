@@ -1,6 +1,7 @@
 // How near the table comes to the physical bound of a keyed read: one random index line, then the row.
 //
-// Usage: table_speed ROWS DIM BATCH REPEATS uniform|zipf THREADS; prints one JSON object with every repeat's keys/s.
+// Usage: table_speed speed ROWS DIM BATCH REPEATS   one JSON line each for uniform and Zipf ids, 1 and 2 threads
+//        table_speed growth ROWS DIM STATE BATCH    grows from empty: pauses, memory; STATE: adagrad | rowwise_adagrad
 // All contenders run interleaved, on the same ids, in the same page mode; checksums show that the work was done.
 #include <sys/mman.h>
 
@@ -92,129 +93,219 @@ std::uint32_t zipf_rank(double uniform, double count) {
   return static_cast<std::uint32_t>(std::min(rank, count) - 1.0);
 }
 
+std::int64_t fid_of(std::uint64_t i) {
+  return static_cast<std::int64_t>(dolmen::mix64(i) >> 11);
+}
+
+// The row numbers that a batch asks for: one draw of ids, the same for every contender and every peer.
+class Draws {
+ public:
+  Draws(std::size_t row_count, bool is_zipf, std::uint64_t seed) : random_(seed), is_zipf_(is_zipf), count_(row_count) {
+    if (!is_zipf_) return;
+    rank_to_row_.resize(row_count);
+    std::iota(rank_to_row_.begin(), rank_to_row_.end(), 0U);
+    std::shuffle(rank_to_row_.begin(), rank_to_row_.end(), random_);
+  }
+  std::uint32_t next() {
+    if (!is_zipf_) return static_cast<std::uint32_t>(random_() % count_);
+    const double uniform = static_cast<double>(random_() >> 11) * 0x1p-53;
+    return rank_to_row_[zipf_rank(uniform, static_cast<double>(count_))];
+  }
+
+ private:
+  std::mt19937_64 random_;
+  bool is_zipf_;
+  std::size_t count_;
+  std::vector<std::uint32_t> rank_to_row_;
+};
+
+std::size_t resident_size() {
+  std::size_t total_pages = 0;
+  std::size_t resident_pages = 0;
+  if (std::FILE* file = std::fopen("/proc/self/statm", "r")) {
+    if (std::fscanf(file, "%zu %zu", &total_pages, &resident_pages) != 2) resident_pages = 0;
+    std::fclose(file);
+  }
+  return resident_pages * 4096;
+}
+
+dolmen::Optimizer optimizer_of(bool is_rowwise) {
+  if (is_rowwise) return dolmen::RowwiseAdaGrad{0.05F, 0.1F, 1e-8F, 0.0F};
+  return dolmen::AdaGrad{0.05F, 0.1F, 1e-8F, 0.0F};
+}
+
+// One set of batches for each thread; every contender reads them in the same order.
+struct Work {
+  std::vector<std::uint32_t> row_numbers, line_numbers;
+  std::vector<std::int64_t> fids;
+  std::vector<float> out, gradients;
+};
+
+void measure_speed(std::size_t row_count, std::uint32_t dim, std::size_t batch, std::size_t repeat_count) {
+  dolmen::Table table({dim, 1, 2, 0.01F}, optimizer_of(false));
+  {
+    constexpr std::size_t kBuildBatch = 65'536;
+    std::vector<float> out(kBuildBatch * dim);
+    std::vector<std::int64_t> fids(kBuildBatch);
+    for (std::size_t begin = 0; begin < row_count; begin += kBuildBatch) {
+      const std::size_t count = std::min(kBuildBatch, row_count - begin);
+      for (std::size_t i = 0; i < count; ++i) fids[i] = fid_of(begin + i);
+      table.lookup_or_insert(std::span(fids).first(count), 1, std::span(out).first(count * dim));
+    }
+  }
+  const std::size_t line_count = static_cast<std::size_t>(static_cast<double>(row_count) / 5.0 / kIndexLoad);
+  const HugeArray<Line> lines(line_count);
+  const HugeArray<float> rows(row_count * dim * 2);  // Row and state; a look-up's rows stand in the first half.
+
+  for (const bool is_zipf : {false, true}) {
+    for (const std::size_t thread_count : {std::size_t{1}, std::size_t{2}}) {
+      Draws draws(row_count, is_zipf, 1);
+      constexpr std::size_t kBatchCount = 4;
+      std::vector<std::vector<Work>> work(thread_count, std::vector<Work>(kBatchCount));
+      for (auto& of_thread : work) {
+        for (Work& each : of_thread) {
+          for (std::size_t i = 0; i < batch; ++i) {
+            const std::uint32_t row = draws.next();
+            each.row_numbers.push_back(row);
+            each.line_numbers.push_back(static_cast<std::uint32_t>(dolmen::mix64(row) % line_count));
+            each.fids.push_back(fid_of(row));
+          }
+          each.out.resize(batch * dim);
+          each.gradients.assign(batch * dim, 0.001F);
+        }
+      }
+      std::map<std::string, std::function<void(Work&)>> contenders;
+      contenders["bound_lookup"] = [&](Work& w) {
+        bound_loop(w.line_numbers, w.row_numbers, lines.data(), rows.data(), dim, [&](std::size_t i, std::size_t row) {
+          std::memcpy(&w.out[i * dim], rows.data() + row * dim, dim * sizeof(float));
+        });
+      };
+      contenders["gather"] = [&](Work& w) {
+        const auto at = [&](std::size_t i) { return rows.data() + w.row_numbers[i] * std::size_t{dim}; };
+        for (std::size_t i = 0; i < batch; ++i) {
+          if (i + kAhead < batch) prefetch(at(i + kAhead), dim * sizeof(float));
+          std::memcpy(&w.out[i * dim], at(i), dim * sizeof(float));
+        }
+      };
+      contenders["table_lookup"] = [&](Work& w) { table.lookup(w.fids, w.out); };
+      if (thread_count == 1) {
+        contenders["bound_update"] = [&](Work& w) {
+          float* all = rows.data();
+          const std::size_t width = std::size_t{dim} * 2;
+          bound_loop(w.line_numbers, w.row_numbers, lines.data(), all, width, [&](std::size_t i, std::size_t row) {
+            float* at = all + row * width;
+            const float* gradient = &w.gradients[i * dim];
+            for (std::size_t j = 0; j < dim; ++j) {
+              at[j] += gradient[j];
+              at[dim + j] += gradient[j];
+            }
+          });
+        };
+        contenders["table_update"] = [&](Work& w) { table.apply_gradients(w.fids, w.gradients, 1.0F); };
+        contenders["table_lookup_or_insert"] = [&](Work& w) { table.lookup_or_insert(w.fids, 2, w.out); };
+      }
+      std::map<std::string, std::vector<double>> rates;
+      double checksum = 0.0;
+      for (std::size_t repeat = 0; repeat <= repeat_count; ++repeat) {  // The first warms up.
+        for (const auto& [name, run] : contenders) {
+          std::vector<double> seconds(thread_count);
+          std::vector<std::thread> threads;
+          for (std::size_t t = 0; t < thread_count; ++t) {
+            threads.emplace_back([&, t, &run = run] {
+              seconds[t] = thread_seconds_of([&] {
+                for (Work& each : work[t]) run(each);
+              });
+            });
+          }
+          for (std::thread& thread : threads) thread.join();
+          for (const auto& of_thread : work) checksum += of_thread[0].out[0] + of_thread.back().out.back();
+          if (repeat > 0)
+            rates[name].push_back(static_cast<double>(thread_count * kBatchCount * batch) /
+                                  *std::max_element(seconds.begin(), seconds.end()));
+        }
+      }
+      const dolmen::MemorySizes memory = table.memory();
+      std::printf("{\"rows\": %zu, \"dim\": %u, \"batch\": %zu, \"ids\": \"%s\", \"threads\": %zu, ", row_count, dim,
+                  batch, is_zipf ? "zipf" : "uniform", thread_count);
+      std::printf("\"index_bytes_per_row\": %.2f, \"row_bytes_per_row\": %.2f, ",
+                  static_cast<double>(memory.index) / static_cast<double>(row_count),
+                  static_cast<double>(memory.rows) / static_cast<double>(row_count));
+      std::printf("\"checksum\": %.6f, \"keys_per_second\": {", checksum);
+      const char* separator = "";
+      for (const auto& [name, values] : rates) {
+        std::printf("%s\"%s\": [", separator, name.c_str());
+        for (std::size_t i = 0; i < values.size(); ++i) std::printf("%s%.0f", i == 0 ? "" : ", ", values[i]);
+        std::printf("]");
+        separator = ", ";
+      }
+      std::puts("}}");
+      std::fflush(stdout);
+    }
+  }
+}
+
+// Every call is timed, on the wall (which other programs disturb) and by its thread's processor time.
+void measure_growth(std::size_t row_count, std::uint32_t dim, bool is_rowwise, std::size_t batch) {
+  const std::size_t resident_before = resident_size();
+  dolmen::Table table({dim, 1, 2, 0.01F}, optimizer_of(is_rowwise));
+  std::vector<std::int64_t> fids(batch);
+  std::vector<float> out(batch * dim);
+  std::vector<double> wall, processor;
+  wall.reserve(row_count / batch + 1);
+  processor.reserve(row_count / batch + 1);
+  for (std::size_t begin = 0; begin < row_count; begin += batch) {
+    const std::size_t count = std::min(batch, row_count - begin);
+    for (std::size_t i = 0; i < count; ++i) fids[i] = fid_of(begin + i);
+    double of_thread = 0.0;
+    wall.push_back(seconds_of([&] {
+      of_thread = thread_seconds_of(
+          [&] { table.lookup_or_insert(std::span(fids).first(count), 1, std::span(out).first(count * dim)); });
+    }));
+    processor.push_back(of_thread);
+  }
+  const std::size_t resident_after = resident_size() - 2 * wall.capacity() * sizeof(double);
+  const double build_seconds = std::accumulate(processor.begin(), processor.end(), 0.0);
+  const dolmen::MemorySizes memory = table.memory();
+  std::mt19937_64 random(1);
+  std::vector<std::int64_t> some(65'536);
+  for (std::int64_t& fid : some) fid = fid_of(random() % row_count);
+  std::vector<float> rows(some.size() * dim, 0.001F);
+  const double update_seconds = thread_seconds_of([&] { table.apply_gradients(some, rows, 1.0F); });
+  const double lookup_seconds = thread_seconds_of([&] { table.lookup(some, rows); });
+  const auto share_of = [](std::vector<double>& times, double share) {
+    const auto at = static_cast<std::ptrdiff_t>(share * static_cast<double>(times.size() - 1));
+    std::nth_element(times.begin(), times.begin() + at, times.end());
+    return times[static_cast<std::size_t>(at)] * 1e3;
+  };
+  const std::size_t state_dim = is_rowwise ? 1 : dim;
+  std::printf("{\"rows\": %zu, \"dim\": %u, \"optimizer\": \"%s\", \"batch\": %zu, ", row_count, dim,
+              is_rowwise ? "rowwise_adagrad" : "adagrad", batch);
+  std::printf("\"inserts_per_second\": %.0f, ", static_cast<double>(row_count) / build_seconds);
+  for (auto& [name, times] : {std::pair{"wall", std::ref(wall)}, std::pair{"processor", std::ref(processor)}}) {
+    std::printf("\"%s_ms\": {\"p50\": %.4f, \"p99.9\": %.4f, \"longest\": %.4f}, ", name, share_of(times.get(), 0.5),
+                share_of(times.get(), 0.999), share_of(times.get(), 1.0));
+  }
+  const auto per_row = [&](std::size_t size) { return static_cast<double>(size) / static_cast<double>(row_count); };
+  std::printf("\"resident_bytes_per_row\": %.2f, \"index_bytes_per_row\": %.2f, \"row_bytes_per_row\": %.2f, ",
+              per_row(resident_after - resident_before), per_row(memory.index), per_row(memory.rows));
+  std::printf("\"payload_bytes_per_row\": %zu, \"resident_bytes\": %zu, ",
+              sizeof(std::int64_t) + (dim + state_dim) * sizeof(float), resident_after);
+  std::printf("\"updates_per_second\": %.0f, \"lookups_per_second\": %.0f, \"checksum\": %.6f}\n",
+              static_cast<double>(some.size()) / update_seconds, static_cast<double>(some.size()) / lookup_seconds,
+              static_cast<double>(rows[0] + rows.back()));
+}
+
 }  // namespace
 
 int main(int argument_count, char** arguments) {
-  if (argument_count != 7) return 2;
-  const std::size_t row_count = std::strtoull(arguments[1], nullptr, 10);
-  const auto dim = static_cast<std::uint32_t>(std::strtoul(arguments[2], nullptr, 10));
-  const std::size_t batch = std::strtoull(arguments[3], nullptr, 10);
-  const std::size_t repeat_count = std::strtoull(arguments[4], nullptr, 10);
-  const bool is_zipf = std::string(arguments[5]) == "zipf";
-  const std::size_t thread_count = std::strtoull(arguments[6], nullptr, 10);
-
-  std::mt19937_64 random(1);
-  dolmen::Table table({dim, 1, 2, 0.01F}, dolmen::AdaGrad{0.05F, 0.1F, 1e-8F, 0.0F});
-  std::vector<std::int64_t> all_fids(row_count);
-  for (std::size_t i = 0; i < row_count; ++i) {
-    all_fids[i] = static_cast<std::int64_t>(dolmen::mix64(i) >> 11);
+  if (argument_count != 6) return 2;
+  const std::string what = arguments[1];
+  const std::size_t row_count = std::strtoull(arguments[2], nullptr, 10);
+  const auto dim = static_cast<std::uint32_t>(std::strtoul(arguments[3], nullptr, 10));
+  const std::size_t last = std::strtoull(arguments[5], nullptr, 10);
+  if (what == "speed") {
+    measure_speed(row_count, dim, std::strtoull(arguments[4], nullptr, 10), last);
+  } else {
+    measure_growth(row_count, dim, std::string(arguments[4]) == "rowwise_adagrad", last);
   }
-  const double build_seconds = seconds_of([&] {
-    constexpr std::size_t kBuildBatch = 65'536;
-    std::vector<float> out(kBuildBatch * dim);
-    for (std::size_t begin = 0; begin < row_count; begin += kBuildBatch) {
-      const std::size_t count = std::min(kBuildBatch, row_count - begin);
-      table.lookup_or_insert(std::span(all_fids).subspan(begin, count), 1, std::span(out).first(count * dim));
-    }
-  });
-
-  const std::size_t line_count = static_cast<std::size_t>(static_cast<double>(row_count) / 5.0 / kIndexLoad);
-  const HugeArray<Line> lines(line_count);
-  const HugeArray<float> rows(row_count * dim);
-  const HugeArray<float> rows_and_states(row_count * dim * 2);
-
-  // One set of batches for each thread; every contender reads them in the same order.
-  struct Work {
-    std::vector<std::uint32_t> row_numbers, line_numbers;
-    std::vector<std::int64_t> fids;
-    std::vector<float> out, gradients;
-  };
-  std::vector<std::uint32_t> rank_to_row(row_count);
-  std::iota(rank_to_row.begin(), rank_to_row.end(), 0U);
-  std::shuffle(rank_to_row.begin(), rank_to_row.end(), random);
-  constexpr std::size_t kBatchCount = 4;
-  std::vector<std::vector<Work>> work(thread_count, std::vector<Work>(kBatchCount));
-  for (auto& of_thread : work) {
-    for (Work& each : of_thread) {
-      for (std::size_t i = 0; i < batch; ++i) {
-        const std::size_t rank =
-            is_zipf ? zipf_rank(std::uniform_real_distribution<>()(random), static_cast<double>(row_count))
-                    : random() % row_count;
-        const std::uint32_t row = rank_to_row[rank];
-        each.row_numbers.push_back(row);
-        each.line_numbers.push_back(static_cast<std::uint32_t>(dolmen::mix64(row) % line_count));
-        each.fids.push_back(all_fids[row]);
-      }
-      each.out.resize(batch * dim);
-      each.gradients.assign(batch * dim, 0.001F);
-    }
-  }
-
-  std::map<std::string, std::function<void(Work&)>> contenders;
-  contenders["bound_lookup"] = [&](Work& w) {
-    bound_loop(w.line_numbers, w.row_numbers, lines.data(), rows.data(), dim, [&](std::size_t i, std::size_t row) {
-      std::memcpy(&w.out[i * dim], rows.data() + row * dim, dim * sizeof(float));
-    });
-  };
-  contenders["gather"] = [&](Work& w) {
-    for (std::size_t i = 0; i < batch; ++i) {
-      if (i + kAhead < batch) prefetch(rows.data() + w.row_numbers[i + kAhead] * std::size_t{dim}, dim * sizeof(float));
-      std::memcpy(&w.out[i * dim], rows.data() + w.row_numbers[i] * std::size_t{dim}, dim * sizeof(float));
-    }
-  };
-  contenders["table_lookup"] = [&](Work& w) { table.lookup(w.fids, w.out); };
-  if (thread_count == 1) {
-    contenders["bound_update"] = [&](Work& w) {
-      float* all = rows_and_states.data();
-      const std::size_t width = std::size_t{dim} * 2;
-      bound_loop(w.line_numbers, w.row_numbers, lines.data(), all, width, [&](std::size_t i, std::size_t row) {
-        float* at = all + row * width;
-        const float* gradient = &w.gradients[i * dim];
-        for (std::size_t j = 0; j < dim; ++j) {
-          at[j] += gradient[j];
-          at[dim + j] += gradient[j];
-        }
-      });
-    };
-    contenders["table_update"] = [&](Work& w) { table.apply_gradients(w.fids, w.gradients, 1.0F); };
-    contenders["table_lookup_or_insert"] = [&](Work& w) { table.lookup_or_insert(w.fids, 2, w.out); };
-  }
-
-  std::map<std::string, std::vector<double>> rates;
-  double checksum = 0.0;
-  for (std::size_t repeat = 0; repeat <= repeat_count; ++repeat) {  // The first warms up.
-    for (const auto& [name, run] : contenders) {
-      std::vector<double> seconds(thread_count);
-      std::vector<std::thread> threads;
-      for (std::size_t t = 0; t < thread_count; ++t) {
-        threads.emplace_back([&, t, &run = run] {
-          seconds[t] = thread_seconds_of([&] {
-            for (Work& each : work[t]) run(each);
-          });
-        });
-      }
-      for (std::thread& thread : threads) thread.join();
-      for (const auto& of_thread : work) checksum += of_thread[0].out[0] + of_thread.back().out.back();
-      if (repeat > 0)
-        rates[name].push_back(static_cast<double>(thread_count * kBatchCount * batch) /
-                              *std::max_element(seconds.begin(), seconds.end()));
-    }
-  }
-
-  const dolmen::MemorySizes memory = table.memory();
-  std::printf("{\"rows\": %zu, \"dim\": %u, \"batch\": %zu, \"ids\": \"%s\", \"threads\": %zu, ", row_count, dim, batch,
-              arguments[5], thread_count);
-  std::printf("\"build_keys_per_second\": %.0f, \"index_bytes_per_row\": %.2f, \"row_bytes_per_row\": %.2f, ",
-              static_cast<double>(row_count) / build_seconds,
-              static_cast<double>(memory.index) / static_cast<double>(row_count),
-              static_cast<double>(memory.rows) / static_cast<double>(row_count));
-  std::printf("\"checksum\": %.6f, \"keys_per_second\": {", checksum);
-  const char* separator = "";
-  for (const auto& [name, values] : rates) {
-    std::printf("%s\"%s\": [", separator, name.c_str());
-    for (std::size_t i = 0; i < values.size(); ++i) std::printf("%s%.0f", i == 0 ? "" : ", ", values[i]);
-    std::printf("]");
-    separator = ", ";
-  }
-  std::puts("}}");
 }

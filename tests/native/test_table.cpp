@@ -1,5 +1,7 @@
 // The native table without Python, for the sanitizers: random operations against std::map, and readers beside a writer.
 // Usage: test_table [seconds of the thread test]
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -62,6 +64,18 @@ void test_against_map(std::uint64_t seed) {
     const auto found = expected.find(fids[i]);
     for (std::size_t j = 0; j < kDim; ++j)
       REQUIRE(out[i * kDim + j] == (found == expected.end() ? 0.0F : found->second));
+  }
+}
+
+// One segment: until it splits, it is left for a larger one only once it is nine tenths full.
+void test_load_before_growth() {
+  dolmen::CuckooIndex index(11);
+  for (std::int64_t fid = 0; fid < 7168 * 4; ++fid) {
+    const std::size_t bucket_count = index.bucket_count();
+    const std::size_t size = index.size();
+    index.insert(fid, static_cast<std::uint32_t>(fid));
+    index.readers().collect();
+    if (index.bucket_count() != bucket_count && bucket_count >= 64) REQUIRE(size * 10 >= bucket_count * 5 * 9);
   }
 }
 
@@ -164,12 +178,142 @@ void test_readers_beside_a_writer(double seconds) {
   REQUIRE(read_count > 0);
 }
 
+// Two writers and two readers on few FIDs; what each call saw is held against the order of the writes.
+//
+// Each FID belongs to one writer. Its n-th write puts n into all columns, or, if n is divisible by 5, erases it. Ticks
+// of one clock bracket every call. A read of write n is right if that write had begun when the read ended, and the next
+// one had not ended before the read began; and no read may see an older write than one that ended before it began.
+class History {
+ public:
+  static constexpr std::size_t kFids = 24;  // They share buckets with FIDs that come and go.
+  static bool is_erasure(std::uint32_t n) { return n % 5 == 0; }
+
+  struct Span {
+    std::uint64_t begin, end;
+  };
+  struct Read {
+    std::size_t fid;
+    Span span;
+    std::uint32_t seen;  // 0: absent.
+  };
+
+  std::uint64_t tick() { return clock_.fetch_add(1); }
+
+  void write(Table& table, std::size_t writer, std::mt19937_64& random) {
+    std::vector<std::int64_t> assigned, erased;
+    std::vector<float> rows;
+    std::vector<std::size_t> written;
+    for (std::size_t fid = writer; fid < kFids; fid += 2) {
+      if (random() % 2 == 0) continue;
+      const auto n = static_cast<std::uint32_t>(writes_[fid].size() + 1);
+      written.push_back(fid);
+      if (is_erasure(n)) {
+        erased.push_back(static_cast<std::int64_t>(fid));
+      } else {
+        assigned.push_back(static_cast<std::int64_t>(fid));
+        rows.insert(rows.end(), kDim, static_cast<float>(n));
+      }
+    }
+    const std::uint64_t begin = tick();
+    table.assign(assigned, rows);
+    table.erase(erased);
+    const std::uint64_t end = tick();
+    for (const std::size_t fid : written) writes_[fid].push_back({begin, end});
+  }
+
+  void read(const Table& table, std::size_t reader, std::mt19937_64& random) {
+    std::array<std::int64_t, 48> fids;
+    for (std::int64_t& fid : fids) fid = static_cast<std::int64_t>(random() % kFids);
+    std::vector<float> out(fids.size() * kDim);
+    const std::uint64_t begin = tick();
+    table.lookup(fids, out);
+    const std::uint64_t end = tick();
+    for (std::size_t i = 0; i < fids.size(); ++i) {
+      const float seen = out[i * kDim];
+      for (std::size_t j = 1; j < kDim; ++j) REQUIRE(out[i * kDim + j] == seen);
+      reads_[reader].push_back({static_cast<std::size_t>(fids[i]), {begin, end}, static_cast<std::uint32_t>(seen)});
+    }
+  }
+
+  std::size_t read_count() const { return reads_[0].size() + reads_[1].size(); }
+
+  void check() const {
+    std::array<std::vector<Read>, kFids> by_fid;
+    for (const auto& of_reader : reads_)
+      for (const Read& read : of_reader) by_fid[read.fid].push_back(read);
+    for (std::size_t fid = 0; fid < kFids; ++fid) {
+      std::vector<Read>& reads = by_fid[fid];
+      std::sort(reads.begin(), reads.end(), [](const Read& a, const Read& b) { return a.span.begin < b.span.begin; });
+      std::vector<std::pair<std::uint64_t, std::uint32_t>> ended;  // By when it ended: the write that a read proves.
+      for (const Read& read : reads) {
+        const auto [oldest, newest] = seen_writes(fid, read);
+        for (const auto& [end, n] : ended) REQUIRE(end >= read.span.begin || n <= newest);
+        ended.push_back({read.span.end, oldest});
+        if (ended.size() > 64) ended.erase(ended.begin());
+      }
+    }
+  }
+
+ private:
+  // The oldest and the newest write that left what was read, and may have been the last at some instant of the read: it
+  // had begun before the read ended, and the next had not ended before the read began. 0: before the first.
+  std::pair<std::uint32_t, std::uint32_t> seen_writes(std::size_t fid, const Read& read) const {
+    const auto& writes = writes_[fid];
+    const auto position = [&](auto is_before) {
+      return static_cast<std::uint32_t>(std::partition_point(writes.begin(), writes.end(), is_before) - writes.begin());
+    };
+    std::uint32_t oldest = position([&](const Span& write) { return write.end <= read.span.begin; });
+    std::uint32_t newest = position([&](const Span& write) { return write.begin < read.span.end; });
+    const auto shows = [&](std::uint32_t n) { return is_erasure(n) ? read.seen == 0 : read.seen == n; };
+    while (oldest <= newest && !shows(oldest)) ++oldest;
+    while (newest > oldest && !shows(newest)) --newest;
+    REQUIRE(oldest <= newest);
+    return {oldest, newest};
+  }
+
+  std::atomic<std::uint64_t> clock_{1};
+  std::array<std::vector<Span>, kFids> writes_;
+  std::array<std::vector<Read>, 2> reads_;
+};
+
+void test_histories_are_linearizable(std::uint64_t seed, double seconds) {
+  Table table = make_table(seed);
+  History history;
+  std::atomic<bool> is_over{false};
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < 2; ++t) {
+    threads.emplace_back([&, t] {
+      std::mt19937_64 random(seed * 4 + t);
+      for (int step = 0; step < 1000 && !is_over; ++step) history.write(table, t, random);
+    });
+    threads.emplace_back([&, t] {
+      std::mt19937_64 random(seed * 4 + 2 + t);
+      for (int step = 0; step < 1000 && !is_over; ++step) history.read(table, t, random);
+    });
+  }
+  // Others come and go meanwhile, so that the watched FIDs move between buckets and segments.
+  std::vector<std::int64_t> churned;
+  for (std::int64_t i = 0; i < 4000; ++i) churned.push_back(1000 + i);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  while (std::chrono::steady_clock::now() < end) {
+    table.assign(churned, rows_of(churned));
+    table.erase(churned);
+    table.forget_epochs(table.advance_epoch());
+  }
+  is_over = true;
+  for (std::thread& thread : threads) thread.join();
+  REQUIRE(history.read_count() > 0);
+  history.check();
+}
+
 }  // namespace
 
 int main(int argument_count, char** arguments) {
   const double seconds = argument_count > 1 ? std::atof(arguments[1]) : 5.0;
   for (std::uint64_t seed = 0; seed < 6; ++seed) test_against_map(seed);
+  test_load_before_growth();
   test_expire_and_restore();
   test_readers_beside_a_writer(seconds);
+  for (std::uint64_t seed = 0; seed < 5; ++seed) test_histories_are_linearizable(seed, seconds / 5.0);
   std::puts("native tests: ok");
 }

@@ -7,7 +7,7 @@ namespace dolmen {
 namespace {
 
 // Beyond this load the search for room gets long; below it, it hardly ever fails.
-constexpr double kLoadMax = 0.95;
+constexpr double kLoadMax = 0.93;
 constexpr std::size_t kSearchMax = 512;
 
 std::size_t lanes_max(std::uint32_t bucket_count) noexcept {

@@ -10,8 +10,10 @@
 // One writer calls what is not const, `place_of` and `for_each`; any thread calls `Reader` in a visit of `readers()`.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -19,6 +21,7 @@
 
 #include "hash.hpp"
 #include "mapping.hpp"
+#include "processor.hpp"
 #include "shared_memory.hpp"
 
 namespace dolmen {
@@ -42,6 +45,23 @@ struct alignas(64) Bucket {
   std::uint32_t row(unsigned lane) const noexcept { return rows[lane].load(std::memory_order_relaxed); }
 };
 static_assert(sizeof(Bucket) == 64);
+
+// As Bucket::lane_of, for loops over many FIDs.
+DOLMEN_INLINE unsigned lane_of(Portable, const Bucket& bucket, std::int64_t fid) noexcept {
+  return bucket.lane_of(fid);
+}
+#ifdef DOLMEN_HAS_AVX2
+DOLMEN_AVX2 inline unsigned lane_of(Avx2, const Bucket& bucket, std::int64_t fid) noexcept {
+  // The FIDs are the words 3 to 7 of the line.
+  const auto* halves = reinterpret_cast<const __m256i*>(&bucket);
+  const __m256i wanted = _mm256_set1_epi64x(fid);
+  const __m256i low = _mm256_cmpeq_epi64(_mm256_load_si256(halves), wanted);
+  const __m256i high = _mm256_cmpeq_epi64(_mm256_load_si256(halves + 1), wanted);
+  const auto equal = static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(low)) >> 3 |
+                                           _mm256_movemask_pd(_mm256_castsi256_pd(high)) << 1);
+  return static_cast<unsigned>(std::countr_zero(equal | 1U << Bucket::kLanes));
+}
+#endif
 
 struct GiveBack {
   PieceArena* arena = nullptr;  // From where the memory came, or null for the heap.
@@ -90,55 +110,61 @@ class CuckooIndex {
     Bucket* bucket;
     std::uint32_t version;
     std::uint32_t row;
+    std::byte* memory;  // What `fetch` gave for the row.
   };
 
-  // Looks for many FIDs at once: while one waits for memory, others are on their way. Calls `fetch(row)` as soon as a
-  // row is known, to call its memory in, and some time later `use(i, finding)`, for each i in order.
-  // A finding may be out of date by then; `is_current` tells a reader, after it has copied, whether it was good.
-  template <typename Fetch, typename Use>
-  void find_each(std::span<const std::int64_t> fids, const Fetch& fetch, const Use& use) const noexcept {
-    constexpr std::size_t kAhead = 16;
-    constexpr std::size_t kRing = 64;
-    static_assert(3 * kAhead < kRing);
-    struct Pending {
-      Bucket* second;
-      Finding found;
-    };
-    std::array<Pending, kRing> ring;
+  // Looks for many FIDs at once: while some wait for memory, others are on their way. Calls `fetch(row)` as soon as a
+  // row is known, to call its memory in and say where it is; some time later `use(i, finding)`, for each i in order.
+  // `lag`, a multiple of kStep and at most kLagMax, is by how many FIDs one stage of the road follows the other. A
+  // finding may be out of date by then; `is_current` tells a reader, after it has copied, whether it was good.
+  template <typename Processor, typename Fetch, typename Use>
+  DOLMEN_INLINE void find_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
+                               const Fetch& fetch, const Use& use) const noexcept {
+    constexpr std::size_t kRing = 128;
+    static_assert(3 * kLagMax + kStep <= kRing);
+    std::array<Finding, kRing> ring;
+    std::array<std::size_t, kRing> missing;  // Positions of FIDs that were not in their first bucket.
+    std::size_t missing_begin = 0;
+    std::size_t missing_end = 0;
     // A directory that is replaced meanwhile leads to segments that are marked as out of date.
     const Directory directory = *directory_.load(std::memory_order_acquire);
     const std::size_t count = fids.size();
-    for (std::size_t i = 0; i < count + 3 * kAhead; ++i) {
-      if (i < count) {
-        Pending& pending = ring[i % kRing];
-        const Choice buckets = choice(fids[i], directory);
-        pending.found.bucket = buckets.first;
-        pending.second = buckets.second;
-        __builtin_prefetch(buckets.first);
+    for (std::size_t begin = 0; begin < count + 3 * lag; begin += kStep) {
+      for (std::size_t i = begin; i < std::min(begin + kStep, count); ++i) {
+        Bucket* bucket = choice(fids[i], directory).first;
+        ring[i % kRing].bucket = bucket;
+        __builtin_prefetch(bucket);
       }
-      if (const std::size_t at = i - kAhead; at < count) {  // Wraps round below kAhead.
-        Pending& pending = ring[at % kRing];
-        if (look(pending.found, fids[at])) {
-          pending.second = nullptr;
-          fetch(pending.found.row);
+      if (begin < lag) continue;
+      for (std::size_t i = begin - lag; i < std::min(begin - lag + kStep, count); ++i) {
+        Finding& found = ring[i % kRing];
+        if (look(processor, found, fids[i])) [[likely]] {
+          found.memory = fetch(found.row);
         } else {
-          __builtin_prefetch(pending.second);
+          found.bucket = choice(fids[i], directory).second;
+          __builtin_prefetch(found.bucket);
+          missing[missing_end++ % kRing] = i;
         }
       }
-      if (const std::size_t at = i - 2 * kAhead; at < count) {
-        Pending& pending = ring[at % kRing];
-        if (pending.second != nullptr) {
-          pending.found.bucket = pending.second;
-          if (look(pending.found, fids[at])) {
-            fetch(pending.found.row);
-          } else {
-            pending.found.bucket = nullptr;
-          }
+      if (begin < 2 * lag) continue;
+      for (; missing_begin != missing_end; ++missing_begin) {
+        const std::size_t i = missing[missing_begin % kRing];
+        if (i >= begin - 2 * lag + kStep) break;
+        Finding& found = ring[i % kRing];
+        if (look(processor, found, fids[i])) {
+          found.memory = fetch(found.row);
+        } else {
+          found.bucket = nullptr;
         }
       }
-      if (const std::size_t at = i - 3 * kAhead; at < count) use(at, ring[at % kRing].found);
+      if (begin < 3 * lag) continue;
+      for (std::size_t i = begin - 3 * lag; i < std::min(begin - 3 * lag + kStep, count); ++i) {
+        use(i, ring[i % kRing]);
+      }
     }
   }
+  static constexpr std::size_t kStep = 8;  // So many FIDs at each stage by turns.
+  static constexpr std::size_t kLagMax = 24;
 
   static bool is_current(const Finding& found) noexcept {
     fence_acquire();
@@ -220,9 +246,10 @@ class CuckooIndex {
     return {buckets + first_of(hash, count), buckets + second_of(hash, count)};
   }
 
-  static bool look(Finding& found, std::int64_t fid) noexcept {
+  template <typename Processor>
+  DOLMEN_INLINE static bool look(Processor processor, Finding& found, std::int64_t fid) noexcept {
     found.version = found.bucket->version.load(std::memory_order_acquire);
-    const unsigned lane = found.bucket->lane_of(fid);
+    const unsigned lane = dolmen::lane_of(processor, *found.bucket, fid);
     if (lane == Bucket::kLanes) return false;
     found.row = found.bucket->row(lane);
     return true;

@@ -4,81 +4,101 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "hash.hpp"
+#include "processor.hpp"
 
 namespace dolmen {
 
 // Keeps its memory from batch to batch. One thread at a time.
 class GradientSums {
  public:
-  // Both spans must stay as they are while the sums are used.
-  void sum(std::span<const std::int64_t> fids, std::span<const float> gradients, std::size_t dim) {
-    constexpr std::size_t kAhead = 8;
-    gradients_ = gradients;
-    dim_ = dim;
-    heads_.assign(std::bit_ceil(2 * fids.size() + 1), 0);
-    fids_.clear();
-    sources_.clear();
-    sums_.clear();
+  // `seed` is secret, so that nobody can choose FIDs that meet in one place.
+  explicit GradientSums(std::uint64_t seed) noexcept : factor_(mix64(seed) | 1) {}
+
+  // Both spans must stay as they are while the sums are used. `dim` may be a constant of the type.
+  template <typename Dim>
+  DOLMEN_INLINE void sum(std::span<const std::int64_t> fids, std::span<const float> gradients, Dim dim) {
+    make_room(fids.size(), dim);
+    const unsigned shift = 64 - static_cast<unsigned>(std::countr_zero(heads_.size()));
+    const std::size_t mask = heads_.size() - 1;
+    // A head is 1 + the position in fids_, under as many bits of the hash as there is room for; 0: none.
+    const unsigned position_bits = static_cast<unsigned>(std::bit_width(fids.size()));
+    const auto position_mask = static_cast<std::uint32_t>((std::uint64_t{1} << position_bits) - 1);
+    std::uint32_t* heads = heads_.data();
+    std::int64_t* unique = fids_.data();
+    const float** sources = sources_.data();
+    float* sums = sums_.get();
+    float* sums_end = sums;
+    std::size_t unique_count = 0;
     for (std::size_t i = 0; i < fids.size(); ++i) {
-      if (i + kAhead < fids.size()) __builtin_prefetch(&heads_[hash_of(fids[i + kAhead]) & (heads_.size() - 1)], 1);
-      std::uint64_t& head = head_of(fids[i]);
-      if (head == 0) {
-        fids_.push_back(fids[i]);
-        sources_.push_back({static_cast<std::uint32_t>(i), false});
-        head = (hash_of(fids[i]) & kTagMask) | fids_.size();
-      } else {
-        add(sources_[(head & ~kTagMask) - 1], i);
+      if (i + kAhead < fids.size()) __builtin_prefetch(heads + (hash_of(fids[i + kAhead]) >> shift), 1);
+      const std::int64_t fid = fids[i];
+      const std::uint64_t hash = hash_of(fid);
+      const std::uint32_t tag = static_cast<std::uint32_t>(hash >> 8) & ~position_mask;
+      std::size_t at = hash >> shift;
+      const float* more = gradients.data() + i * dim;
+      for (;; at = (at + 1) & mask) {
+        const std::uint32_t head = heads[at];
+        if (head == 0) {
+          heads[at] = tag | static_cast<std::uint32_t>(unique_count + 1);
+          unique[unique_count] = fid;
+          sources[unique_count] = more;
+          unique_count += 1;
+          break;
+        }
+        const std::size_t position = (head & position_mask) - 1;
+        if ((head & ~position_mask) != tag || unique[position] != fid) continue;
+        const float* source = sources[position];
+        float* sum = sums_end;
+        if (const std::size_t begin = at_in_sums(source); begin < sums_size_) {
+          sum = sums + begin;
+          for (std::size_t j = 0; j < dim; ++j) sum[j] += more[j];
+        } else {
+          sums_end += dim;
+          for (std::size_t j = 0; j < dim; ++j) sum[j] = source[j] + more[j];
+          sources[position] = sum;
+        }
+        break;
       }
     }
+    count_ = unique_count;
   }
 
-  std::span<const std::int64_t> fids() const noexcept { return fids_; }  // Each once, in the order of their first.
-  const float* sum(std::size_t i) const noexcept {
-    return sources_[i].is_summed ? &sums_[sources_[i].at * dim_] : &gradients_[sources_[i].at * dim_];
-  }
+  std::span<const std::int64_t> fids() const noexcept { return {fids_.data(), count_}; }  // Each once, by their first.
+  const float* sum(std::size_t i) const noexcept { return sources_[i]; }
 
  private:
-  static constexpr std::uint64_t kTagMask = 0xFFFFFFFF00000000U;
+  static constexpr std::size_t kAhead = 12;
 
-  struct Source {
-    std::uint32_t at;  // Row of the gradients, or of the sums.
-    bool is_summed;
-  };
-
-  static std::uint64_t hash_of(std::int64_t fid) noexcept { return mix64(static_cast<std::uint64_t>(fid)); }
-
-  std::uint64_t& head_of(std::int64_t fid) noexcept {
-    const std::uint64_t hash = hash_of(fid);
-    const std::size_t mask = heads_.size() - 1;
-    std::size_t at = hash & mask;
-    for (; heads_[at] != 0; at = (at + 1) & mask) {
-      const bool is_alike = ((heads_[at] ^ hash) & kTagMask) == 0;
-      if (is_alike && fids_[(heads_[at] & ~kTagMask) - 1] == fid) break;
+  void make_room(std::size_t fid_count, std::size_t dim) {
+    heads_.assign(std::bit_ceil(std::max<std::size_t>(2 * fid_count, 2)), 0);
+    if (fids_.size() < fid_count) {
+      fids_.resize(fid_count);
+      sources_.resize(fid_count);
     }
-    return heads_[at];
+    if (const std::size_t needed = fid_count / 2 * dim; sums_size_ < needed) {
+      sums_ = std::make_unique_for_overwrite<float[]>(needed);
+      sums_size_ = needed;
+    }
   }
 
-  void add(Source& source, std::size_t i) {
-    const auto more = gradients_.subspan(i * dim_, dim_);
-    if (!source.is_summed) {
-      const auto first = gradients_.subspan(source.at * dim_, dim_);
-      source = {static_cast<std::uint32_t>(sums_.size() / dim_), true};
-      sums_.insert(sums_.end(), first.begin(), first.end());
-    }
-    float* sum = &sums_[source.at * dim_];
-    for (std::size_t j = 0; j < dim_; ++j) sum[j] += more[j];
+  // Where in the sums a source begins; past their end if it stands elsewhere.
+  std::size_t at_in_sums(const float* source) const noexcept {
+    return (reinterpret_cast<std::uintptr_t>(source) - reinterpret_cast<std::uintptr_t>(sums_.get())) / sizeof(float);
   }
+  std::uint64_t hash_of(std::int64_t fid) const noexcept { return static_cast<std::uint64_t>(fid) * factor_; }
 
-  std::span<const float> gradients_;
-  std::size_t dim_ = 0;
-  std::vector<std::uint64_t> heads_;  // Open addressing: 1 + position in fids_ under half of the hash, or 0.
+  std::uint64_t factor_;
+  std::vector<std::uint32_t> heads_;  // Open addressing, at most half full.
   std::vector<std::int64_t> fids_;
-  std::vector<Source> sources_;
-  std::vector<float> sums_;
+  std::vector<const float*> sources_;  // Of each of them: its only gradient, or its sum.
+  std::unique_ptr<float[]> sums_;
+  std::size_t sums_size_ = 0;
+  std::size_t count_ = 0;
 };
 
 }  // namespace dolmen

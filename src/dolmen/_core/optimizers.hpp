@@ -17,9 +17,8 @@
 #include <variant>
 #include <vector>
 
+#include "processor.hpp"
 #include "shared_memory.hpp"
-
-#define DOLMEN_INLINE [[gnu::always_inline]] inline
 
 namespace dolmen {
 

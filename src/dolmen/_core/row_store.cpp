@@ -9,6 +9,7 @@ namespace dolmen {
 namespace {
 
 constexpr std::size_t kChunkSize = std::size_t{8} << 20;  // Of the wider arena; a few huge pages.
+constexpr std::size_t kHalfLine = 32;
 constexpr unsigned kChunkShiftMin = 10;
 constexpr unsigned kChunkShiftMax = 18;
 constexpr unsigned kRowBits = 32;
@@ -22,8 +23,10 @@ std::size_t rounded_up(std::size_t size, std::size_t step) noexcept {
 RowStore::RowStore(std::uint32_t dim, std::uint32_t state_dim)
     : dim_(dim),
       state_dim_(state_dim),
-      vector_stride_(std::size_t{dim} * sizeof(float)),
-      side_stride_(rounded_up(sizeof(RowFacts) + std::size_t{state_dim} * sizeof(float), alignof(RowFacts))) {
+      is_state_beside_vector_((dim + std::size_t{state_dim}) * sizeof(float) % kHalfLine == 0),
+      vector_stride_((dim + (is_state_beside_vector_ ? std::size_t{state_dim} : 0)) * sizeof(float)),
+      side_stride_(rounded_up(sizeof(RowFacts) + (is_state_beside_vector_ ? 0 : std::size_t{state_dim} * sizeof(float)),
+                              alignof(RowFacts))) {
   const std::size_t fitting = kChunkSize / std::max(vector_stride_, side_stride_);
   chunk_shift_ = std::clamp(static_cast<unsigned>(std::bit_width(fitting)), kChunkShiftMin + 1, kChunkShiftMax + 1) - 1;
   chunk_addresses_ = Mapping((std::size_t{1} << (kRowBits - chunk_shift_)) * sizeof(Chunk), false);

@@ -1,9 +1,11 @@
 // Where rows live: arenas in large chunks whose addresses never change.
 //
-// A row is in two places: its vector in one arena, so that a look-up reads nothing else, and what training keeps beside
-// it (FID, age, count, epoch, optimiser state) in another. The free row with the lowest number is used first, so after
-// an expiry the highest chunks empty, and an empty chunk's memory goes back to the system. The numbering follows from
-// the set of live rows alone, which lets a loaded table go on exactly as the saved one would have.
+// A row is in two places: its vector in one arena, and its facts (FID, age, count, epoch) in another, since a look-up
+// reads only the first. The optimiser's state stands behind the vector where both together fill cache lines well, since
+// a step then touches the fewest lines; an odd state (one float a row) stands behind the facts, so that it does not
+// push the vectors across line ends. The free row with the lowest number is used first, so after an expiry the highest
+// chunks empty, and an empty chunk's memory goes back to the system. The numbering follows from the set of live rows
+// alone, which lets a loaded table go on exactly as the saved one would have.
 //
 // One writer calls all; any thread may read a row's vector and `RowFacts` under the version stamp of its index bucket
 // (a chunk stays mapped while the store lives, so a stale row number reads nonsense, never a fault).
@@ -31,13 +33,18 @@ struct RowFacts {
 static_assert(sizeof(RowFacts) == 32);
 
 class RowStore {
+  struct Chunk {
+    std::atomic<std::byte*> vectors, sides;
+  };
+
  public:
   RowStore(std::uint32_t dim, std::uint32_t state_dim);
 
   std::uint32_t dim() const noexcept { return dim_; }
   std::uint32_t state_dim() const noexcept { return state_dim_; }
   std::size_t live_count() const noexcept { return live_count_; }
-  std::uint32_t row_end() const noexcept { return row_end_; }  // Above the highest live row.
+  std::uint32_t row_end() const noexcept { return row_end_; }         // Above the highest live row.
+  std::size_t row_max() const noexcept { return live_.size() * 64; }  // Above any row number given out so far.
   std::size_t memory_size() const noexcept;
 
   // The lowest free row, or `row` itself, which must be free. Its contents are undefined. May throw std::bad_alloc.
@@ -54,18 +61,33 @@ class RowStore {
   float* vector(std::uint32_t row) const noexcept {
     return reinterpret_cast<float*>(chunk(row).vectors.load(std::memory_order_relaxed) + offset(row) * vector_stride_);
   }
+  // Where vectors are, as a copy that a loop can keep in registers.
+  class Vectors {
+   public:
+    explicit Vectors(const RowStore& rows) noexcept
+        : chunks_(rows.chunks_), stride_(rows.vector_stride_), shift_(rows.chunk_shift_), mask_((1U << shift_) - 1) {}
+    std::byte* operator[](std::uint32_t row) const noexcept {
+      return chunks_[row >> shift_].vectors.load(std::memory_order_relaxed) + (row & mask_) * stride_;
+    }
+
+   private:
+    const Chunk* chunks_;
+    std::size_t stride_;
+    unsigned shift_;
+    std::uint32_t mask_;
+  };
+  Vectors vectors() const noexcept { return Vectors(*this); }
+  // The bytes from `vector` on that an optimiser's step touches.
+  std::size_t vector_stride() const noexcept { return vector_stride_; }
   RowFacts& facts(std::uint32_t row) const noexcept {
     return *reinterpret_cast<RowFacts*>(chunk(row).sides.load(std::memory_order_relaxed) + offset(row) * side_stride_);
   }
   float* state(std::uint32_t row) const noexcept {
-    return reinterpret_cast<float*>(chunk(row).sides.load(std::memory_order_relaxed) + offset(row) * side_stride_ +
-                                    sizeof(RowFacts));
+    return is_state_beside_vector_ ? vector(row) + dim_ : reinterpret_cast<float*>(&facts(row) + 1);
   }
+  bool is_state_beside_vector() const noexcept { return is_state_beside_vector_; }
 
  private:
-  struct Chunk {
-    std::atomic<std::byte*> vectors, sides;
-  };
   struct Owned {
     Mapping vectors, sides;
     std::uint32_t live_count = 0;
@@ -78,6 +100,7 @@ class RowStore {
   void mark_live(std::uint32_t row) noexcept;
 
   std::uint32_t dim_, state_dim_;
+  bool is_state_beside_vector_;
   std::size_t vector_stride_, side_stride_;
   unsigned chunk_shift_;
   Mapping chunk_addresses_;  // Reserved for all the chunks there can be, so that readers see it never move.

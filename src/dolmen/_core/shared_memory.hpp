@@ -42,10 +42,15 @@ inline void fence_release() noexcept {
 inline void store_shared(float* to, float value) noexcept {
   *to = value;
 }
-inline void copy_from_shared(float* to, const float* from, std::size_t count) noexcept {
-  constexpr std::size_t kStep = 16;  // Of a size known beforehand, a copy needs no call.
-  for (; count >= kStep; count -= kStep, to += kStep, from += kStep) std::memcpy(to, from, kStep * sizeof(float));
-  if (count > 0) std::memcpy(to, from, count * sizeof(float));
+// Of one piece with the loop around it, and in the widest pieces that the processor it is compiled for has.
+[[gnu::always_inline]] inline void copy_from_shared(float* to, const float* from, std::size_t count) noexcept {
+  using Piece = float __attribute__((vector_size(32), aligned(alignof(float)), may_alias));
+  constexpr std::size_t kPiece = sizeof(Piece) / sizeof(float);
+  std::size_t i = 0;
+  for (; i + kPiece <= count; i += kPiece) {
+    *reinterpret_cast<Piece*>(to + i) = *reinterpret_cast<const Piece*>(from + i);
+  }
+  for (; i < count; ++i) to[i] = from[i];
 }
 #endif
 

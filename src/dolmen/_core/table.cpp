@@ -10,9 +10,36 @@ constexpr std::size_t kAhead = 24;  // So many FIDs are on their way from memory
 constexpr std::size_t kStretch = 1024;
 constexpr std::size_t kLine = 64;
 
-void prefetch_lines(const void* begin, std::size_t size) noexcept {
-  const char* at = static_cast<const char*>(begin);
-  for (std::size_t offset = 0; offset < size; offset += kLine) __builtin_prefetch(at + offset);
+DOLMEN_INLINE std::byte* prefetched(std::byte* begin, std::size_t size) noexcept {
+  for (std::size_t offset = 0; offset < size; offset += kLine) __builtin_prefetch(begin + offset);
+  return begin;
+}
+
+// Calls `work(dim)` with the usual widths as constants of the type, so that loops over a row need no counting.
+template <typename Work>
+DOLMEN_INLINE void with_dim(std::uint32_t dim, const Work& work) {
+#ifndef DOLMEN_SANITIZED  // Sanitizers make these slow to build, and check the same lines in the last.
+  switch (dim) {
+    case 8:
+      return work(std::integral_constant<std::size_t, 8>());
+    case 16:
+      return work(std::integral_constant<std::size_t, 16>());
+    case 32:
+      return work(std::integral_constant<std::size_t, 32>());
+    case 64:
+      return work(std::integral_constant<std::size_t, 64>());
+    case 128:
+      return work(std::integral_constant<std::size_t, 128>());
+    default:
+      break;
+  }
+#endif
+  work(std::size_t{dim});
+}
+
+// Wide rows that come too early push each other out of the nearest cache.
+constexpr std::size_t lag_of(std::size_t row_size) noexcept {
+  return row_size > 4 * kLine ? CuckooIndex::kStep : CuckooIndex::kLagMax;
 }
 
 }  // namespace
@@ -22,7 +49,7 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
       rows_(options.dim, std::visit([&](const auto& o) { return o.state_dim(options.dim); }, optimizer)),
       optimizer_(std::move(optimizer)),
       clip_(options.clip),
-      clipped_(options.dim),
+      sums_(options.hash_seed),
       seed_(options.seed),
       hash_seed_(options.hash_seed),
       start_values_(options.seed, options.initial_range),
@@ -30,29 +57,39 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
 
 // ---------------------------------------------------------------------------------------------------------- reading
 
-// Calls `copy(i, row)` for each FID that is present (again if the row changed meanwhile) and `absent(i)` for the
-// others, with the buckets and vectors on their way from memory before they are used.
-template <typename Fetch, typename Copy, typename Absent>
-void Table::read_each(std::span<const std::int64_t> fids, const Fetch& fetch, const Copy& copy,
-                      const Absent& absent) const noexcept {
+// Calls `copy(i, memory)` with what `fetch(row)` gave, for each FID that is present (again if the row changed
+// meanwhile), and `absent(i)` for the others, with buckets and rows on their way from memory before they are used.
+template <typename Processor, typename Fetch, typename Copy, typename Absent>
+DOLMEN_INLINE void Table::read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
+                                    const Fetch& fetch, const Copy& copy, const Absent& absent) const noexcept {
   const Readers<CuckooIndex::Memory>::Visit visit(index_.readers());
-  index_.find_each(
-      fids, [&](std::uint32_t row) { fetch(row); },
-      [&](std::size_t i, const CuckooIndex::Finding& found) {
-        if (found.bucket != nullptr) {
-          copy(i, found.row);
-          if (CuckooIndex::is_current(found)) return;
-        }
-        if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, row); })) absent(i);
-      });
+  index_.find_each(processor, fids, lag, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+    if (found.bucket != nullptr) [[likely]] {
+      copy(i, found.memory);
+      if (CuckooIndex::is_current(found)) [[likely]]
+        return;
+    }
+    if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, fetch(row)); })) absent(i);
+  });
+}
+
+template <typename Processor>
+DOLMEN_INLINE void Table::lookup_by(Processor processor, std::span<const std::int64_t> fids,
+                                    std::span<float> out) const noexcept {
+  with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
+    const RowStore::Vectors vectors = rows_.vectors();
+    float* const begin = out.data();
+    read_each(
+        processor, fids, lag_of(dim * sizeof(float)),
+        [vectors, dim](std::uint32_t row) DOLMEN_INLINED { return prefetched(vectors[row], dim * sizeof(float)); },
+        [begin, dim](std::size_t i, const std::byte* memory)
+            DOLMEN_INLINED { copy_from_shared(begin + i * dim, reinterpret_cast<const float*>(memory), dim); },
+        [&](std::size_t i) { read_absent(fids[i], out.subspan(i * dim, dim)); });
+  });
 }
 
 void Table::lookup(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
-  const std::size_t dim = rows_.dim();
-  read_each(
-      fids, [&](std::uint32_t row) { prefetch_vector(row); },
-      [&](std::size_t i, std::uint32_t row) { copy_from_shared(&out[i * dim], rows_.vector(row), dim); },
-      [&](std::size_t i) { read_absent(fids[i], out.subspan(i * dim, dim)); });
+  with_processor([&](auto processor) DOLMEN_INLINED { lookup_by(processor, fids, out); });
 }
 
 void Table::read_absent(std::int64_t fid, std::span<float> out) const noexcept {
@@ -65,22 +102,27 @@ void Table::read_absent(std::int64_t fid, std::span<float> out) const noexcept {
 
 void Table::contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept {
   read_each(
-      fids, [](std::uint32_t) {}, [&](std::size_t i, std::uint32_t) { out[i] = true; },
-      [&](std::size_t i) { out[i] = false; });
+      Portable(), fids, CuckooIndex::kLagMax, [](std::uint32_t) -> std::byte* { return nullptr; },
+      [&](std::size_t i, const std::byte*) { out[i] = true; }, [&](std::size_t i) { out[i] = false; });
 }
 
 void Table::counts(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
-  read_each(
-      fids, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
-      [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).count.load(std::memory_order_relaxed); },
-      [&](std::size_t i) { out[i] = 0; });
+  read_facts(fids, out, &RowFacts::count, 0);
 }
 
 void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t> out) const noexcept {
+  read_facts(fids, out, &RowFacts::last_seen_us, kNeverSeen);
+}
+
+void Table::read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
+                       std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept {
   read_each(
-      fids, [&](std::uint32_t row) { __builtin_prefetch(&rows_.facts(row)); },
-      [&](std::size_t i, std::uint32_t row) { out[i] = rows_.facts(row).last_seen_us.load(std::memory_order_relaxed); },
-      [&](std::size_t i) { out[i] = kNeverSeen; });
+      Portable(), fids, CuckooIndex::kLagMax,
+      [&](std::uint32_t row) { return prefetched(reinterpret_cast<std::byte*>(&rows_.facts(row)), sizeof(RowFacts)); },
+      [&](std::size_t i, const std::byte* memory) {
+        out[i] = (reinterpret_cast<const RowFacts*>(memory)->*fact).load(std::memory_order_relaxed);
+      },
+      [&](std::size_t i) { out[i] = absent; });
 }
 
 // ---------------------------------------------------------------------------------------------------------- writing
@@ -97,13 +139,17 @@ void Table::lookup_or_insert(std::span<const std::int64_t> fids, std::int64_t no
   }
 }
 
-void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
+template <typename Processor>
+DOLMEN_INLINE void Table::see_by(Processor processor, std::span<const std::int64_t> fids, std::int64_t now_us,
+                                 std::span<float> out) {
   const std::size_t dim = rows_.dim();
-  const auto fetch = [&](std::uint32_t row) {
-    prefetch_vector(row);
+  const RowStore::Vectors vectors = rows_.vectors();
+  const std::size_t vector_size = dim * sizeof(float);
+  const auto fetch = [&, vectors](std::uint32_t row) DOLMEN_INLINED {
     __builtin_prefetch(&rows_.facts(row), 1);
+    return prefetched(vectors[row], vector_size);
   };
-  index_.find_each(fids, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) {
+  const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     const std::int64_t fid = fids[i];
     Sights sights{1, now_us};
     // A row that was found keeps its number, whatever else this batch moves.
@@ -128,7 +174,12 @@ void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::sp
                              std::memory_order_relaxed);
     totals_[slot_of(fid)].sights += sights.count;
     copy_from_shared(&out[i * dim], rows_.vector(row), dim);
-  });
+  };
+  index_.find_each(processor, fids, lag_of(vector_size), fetch, use);
+}
+
+void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
+  with_processor([&](auto processor) DOLMEN_INLINED { see_by(processor, fids, now_us, out); });
 }
 
 // Counts one sight of an absent FID. Returns all its sights if it has now earned a row, else none.
@@ -154,32 +205,74 @@ void Table::forget_pending(std::int64_t fid) noexcept {
   if (ExactCounts* counts = exact_counts(slot_of(fid))) counts->erase(fid);
 }
 
+// A row that is about to be stepped, its memory on its way.
+struct Table::PendingStep {
+  float* vector;
+  float* state;
+  const float* gradient;
+  std::atomic<std::uint32_t>* version;
+  float scale;
+};
+
+template <typename Processor>
+DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const std::int64_t> fids,
+                                          std::span<const float> gradients, float scale) {
+  with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED { sums_.sum(fids, gradients, dim); });
+  constexpr std::size_t kBlock = 16;  // So many rows a choice of optimiser.
+  std::array<PendingStep, kBlock> block;
+  std::size_t pending_count = 0;
+  std::size_t updated_count = 0;
+  const std::uint64_t step_count = clocks_.step_count;
+  if (clip_.is_on()) clipped_.resize(kBlock * rows_.dim());
+  const auto step_block = [&] {
+    std::visit(
+        [&](const auto& optimizer) {
+          Processor::run([&](Processor) DOLMEN_INLINED {
+            with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
+              for (std::size_t i = 0; i < pending_count; ++i) {
+                const PendingStep& each = block[i];
+                const Change change(*each.version);
+                optimizer.step(
+                    {each.vector, each.state, each.gradient, static_cast<std::uint32_t>(dim), each.scale, step_count});
+              }
+            });
+          });
+        },
+        optimizer_);
+    updated_count += pending_count;
+    pending_count = 0;
+  };
+  const std::size_t vector_size = rows_.vector_stride();
+  const std::size_t side_size = sizeof(RowFacts) + (rows_.is_state_beside_vector() ? 0 : state_dim() * sizeof(float));
+  const RowStore::Vectors vectors = rows_.vectors();
+  const auto fetch = [&, vectors](std::uint32_t row) DOLMEN_INLINED {
+    if (side_size > sizeof(RowFacts) || !is_touched(row)) {
+      prefetched(reinterpret_cast<std::byte*>(&rows_.facts(row)), side_size);
+    }
+    return prefetched(vectors[row], vector_size);
+  };
+  const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+    if (found.bucket == nullptr) return;
+    const float slot_scale = scale * rules_[slot_of(sums_.fids()[i])].learning_rate_scale;
+    if (slot_scale == 0.0F) return;  // Some steps divide by the rate.
+    about_to_change(found.row);
+    touch(found.row);
+    const float* gradient = sums_.sum(i);
+    if (clip_.is_on()) gradient = clip_.apply(gradient, rows_.dim(), &clipped_[pending_count * rows_.dim()]);
+    auto* vector = reinterpret_cast<float*>(found.memory);
+    float* state = rows_.is_state_beside_vector() ? vector + rows_.dim() : rows_.state(found.row);
+    block[pending_count++] = {vector, state, gradient, &found.bucket->version, slot_scale};
+    if (pending_count == kBlock) step_block();
+  };
+  index_.find_each(processor, sums_.fids(), lag_of(vector_size), fetch, use);
+  step_block();
+  return updated_count;
+}
+
 std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale) {
   const std::lock_guard lock(writing_);
   clocks_.step_count += 1;
-  sums_.sum(fids, gradients, rows_.dim());
-  std::size_t updated_count = 0;
-  const auto fetch = [&](std::uint32_t row) {
-    prefetch_vector(row);
-    prefetch_lines(&rows_.facts(row), sizeof(RowFacts) + rows_.state_dim() * sizeof(float));
-  };
-  std::visit(
-      [&](const auto& optimizer) {
-        index_.find_each(sums_.fids(), fetch, [&](std::size_t i, const CuckooIndex::Finding& found) {
-          if (found.bucket == nullptr) return;
-          const float slot_scale = scale * rules_[slot_of(sums_.fids()[i])].learning_rate_scale;
-          if (slot_scale == 0.0F) return;  // Some steps divide by the rate.
-          about_to_change(found.row);
-          touch(found.row);
-          const float* gradient = clip_.apply(sums_.sum(i), rows_.dim(), clipped_.data());
-          const Change change(found.bucket->version);
-          optimizer.step(
-              {rows_.vector(found.row), rows_.state(found.row), gradient, rows_.dim(), slot_scale, clocks_.step_count});
-          updated_count += 1;
-        });
-      },
-      optimizer_);
-  return updated_count;
+  return with_processor([&](auto processor) DOLMEN_INLINED { return apply_by(processor, fids, gradients, scale); });
 }
 
 void Table::assign(std::span<const std::int64_t> fids, std::span<const float> vectors) {
@@ -324,15 +417,12 @@ void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) co
   if (i + kAhead < fids.size()) __builtin_prefetch(index_.choice(fids[i + kAhead]).first);
 }
 
-void Table::prefetch_vector(std::uint32_t row) const noexcept {
-  prefetch_lines(rows_.vector(row), rows_.dim() * sizeof(float));
-}
-
 // A row with the given vector, or start values where that is null; not yet counted as seen, in no epoch. It is whole
 // before any reader can find it.
 CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector) {
   const std::uint32_t row = rows_.allocate();
   try {
+    touched_.resize(rows_.row_max() / 64);
     if (vector == nullptr) {
       start_values_.fill(fid, start_);
       vector = start_.data();
@@ -379,10 +469,10 @@ void Table::count_row(std::int64_t fid, std::uint32_t row) noexcept {
 }
 
 void Table::touch(std::uint32_t row) {
-  RowFacts& facts = rows_.facts(row);
-  if (facts.epoch.load(std::memory_order_relaxed) == current_epoch()) return;
+  if (is_touched(row)) return;
   changes_.back().rows.push_back(row);
-  facts.epoch.store(current_epoch(), std::memory_order_relaxed);
+  touched_[row / 64] |= std::uint64_t{1} << (row % 64);
+  rows_.facts(row).epoch.store(current_epoch(), std::memory_order_relaxed);
 }
 
 void Table::remove(CuckooIndex::Place place) noexcept {
@@ -396,6 +486,7 @@ void Table::remove(CuckooIndex::Place place) noexcept {
   total.sights -= facts.count.load(std::memory_order_relaxed);
   index_.erase(place);
   rows_.release(row);
+  touched_[row / 64] &= ~(std::uint64_t{1} << (row % 64));
 }
 
 // ---------------------------------------------------------------------------------------------------------- changes
@@ -413,6 +504,7 @@ std::uint32_t Table::oldest_epoch() const {
 std::uint32_t Table::advance_epoch() {
   const std::lock_guard lock(writing_);
   changes_.emplace_back();
+  std::ranges::fill(touched_, 0);
   return current_epoch();
 }
 
@@ -511,6 +603,7 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
     facts.last_seen_us.store(columns.last_seen_us[i], std::memory_order_relaxed);
     facts.count.store(columns.counts[i], std::memory_order_relaxed);
     facts.epoch.store(kNoEpoch, std::memory_order_relaxed);
+    touched_.resize(rows_.row_max() / 64);
     if (columns.epochs.empty()) {
       touch(row);
     } else {
@@ -584,6 +677,7 @@ std::vector<Removal> Table::removals() const {
 void Table::restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals) {
   const std::lock_guard lock(writing_);
   changes_ = std::deque<EpochChanges>(current - oldest + 1);
+  std::ranges::fill(touched_, 0);
   oldest_epoch_ = oldest;
   for (const Removal& removal : removals) changes_[removal.epoch - oldest].removed.push_back(removal.fid);
 }
@@ -595,7 +689,7 @@ std::vector<SlotTotal> Table::slot_totals() const {
 
 MemorySizes Table::memory() const {
   const std::lock_guard lock(writing_);
-  MemorySizes sizes{index_.memory_size(), rows_.memory_size(), 0, 0};
+  MemorySizes sizes{index_.memory_size(), rows_.memory_size(), 0, touched_.capacity() * sizeof(std::uint64_t)};
   for (const auto& admission : admissions_) {
     if (admission) sizes.pending += std::visit([](const auto& kind) { return kind.memory_size(); }, *admission);
   }

@@ -185,10 +185,20 @@ class Table {
   void remove(CuckooIndex::Place place) noexcept;
   void restore_epoch(std::uint32_t row, std::uint32_t epoch);
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
-  void prefetch_vector(std::uint32_t row) const noexcept;
-  template <typename Fetch, typename Copy, typename Absent>
-  void read_each(std::span<const std::int64_t> fids, const Fetch& fetch, const Copy& copy,
-                 const Absent& absent) const noexcept;
+  void read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
+                  std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept;
+  template <typename Processor, typename Fetch, typename Copy, typename Absent>
+  void read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch,
+                 const Copy& copy, const Absent& absent) const noexcept;
+  template <typename Processor>
+  void lookup_by(Processor processor, std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
+  template <typename Processor>
+  void see_by(Processor processor, std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
+  struct PendingStep;
+  template <typename Processor>
+  std::size_t apply_by(Processor processor, std::span<const std::int64_t> fids, std::span<const float> gradients,
+                       float scale);
+  bool is_touched(std::uint32_t row) const noexcept { return (touched_[row / 64] >> (row % 64) & 1) != 0; }
 
   mutable std::mutex writing_;
   std::vector<Instant*> instants_;  // That somebody reads.
@@ -209,6 +219,7 @@ class Table {
   std::int64_t time_seen_max_us_ = 0;
   Clocks clocks_;
   std::uint32_t oldest_epoch_ = 0;
+  std::vector<std::uint64_t> touched_;   // One bit a row: it is in the current epoch's list.
   std::deque<EpochChanges> changes_{1};  // Of oldest_epoch_ and on; the last is of the current epoch.
 };
 
