@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 NATIVE := $(wildcard src/dolmen/_core/*.cpp src/dolmen/_core/*.hpp) CMakeLists.txt src/dolmen/_core/CMakeLists.txt
 PIP    := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check lint format types imports docs native-check benchmark screenshot clean
+.PHONY: help demo test test-studies check lint format types imports docs native-check benchmark screenshot clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ demo: $(VENV)/.user ## Install, then run the whole loop on real events and open 
 test: $(VENV)/.developer ## Install, then run the whole test suite
 	@tools/install-browser
 	$(BIN)/python -m pytest $(ARGS)
+
+test-studies: $(VENV)/.developer ## Run the quick form of every study (ARGS="--touched HEAD^": of those that a change touches)
+	$(BIN)/dolmen reproduce --quick $(ARGS)
 
 check: lint types imports docs test native-check ## Everything the gate asks: style, types, import rules, docs, tests
 

@@ -202,6 +202,44 @@ def models() -> None:
     _out.print(table)
 
 
+@app.command(rich_help_panel="Look")
+def reproduce(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which studies; with --quick none means all.", show_default=False)
+    ] = None,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="List the studies and what became of them; run none.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The form of a minute that guards against faults.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each arm, instead of the study's own.")] = None,
+    device: Annotated[str, typer.Option(help="Where the models run, as torch calls it.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="The folder of reports.")] = Path("docs/results/studies"),
+    stored: Annotated[bool, typer.Option("--stored", help="Run nothing: report the cells that are finished.")] = False,
+    touched: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="Only studies that stand on code changed since this commit.")
+    ] = None,
+) -> None:
+    """Put papers to the test: run a study's arms on its data, judge its claims, write the report.
+
+    Finished cells are kept: a run that was cut off goes on where it was.
+    """
+    from dolmen import studies
+
+    if list_all:
+        _out.print(studies.list_studies(out))
+        return
+    options = studies.Options(
+        studies=tuple(names or ()),
+        quick=quick,
+        seed_count=seeds,
+        device=device,
+        out=out,
+        only_stored=stored,
+        touched_since=touched,
+    )
+    raise typer.Exit(studies.reproduce(options, _out))
+
+
 @data_app.command("list")
 def data_list() -> None:
     """List the data sets, and say which are on this machine."""

@@ -1,23 +1,26 @@
-"""MovieLens 1M: 1,000,209 ratings of 3,883 films by 6,040 people, 2000 to 2003.
+"""MovieLens 1M: 1,000,209 ratings of 3,883 films by 6,040 people, 2000 to 2003; and a sample of a tenth of the ratings.
 
-Only its publisher has all of it, so there is one layout and one way to get it. Ages are groups, named by their first
-year: 1 stands for under 18, then 18, 25, 35, 45, 50 and 56.
+Only its publisher has all of it, so there is one layout and one way to get it. The sample, 100,000 of the ratings, goes
+around with all films and people as Parquet; on its reconstructed pages, nine films of ten are missing. Ages are groups,
+named by their first year: 1 stands for under 18, then 18, 25, 35, 45, 50 and 56.
 """
 
 from __future__ import annotations
 
 import io
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
 from dolmen.datasets.dataset import DatasetInfo
 from dolmen.datasets.entry import StoredEntry, Tables
 from dolmen.datasets.movielens import CITATION, TERMS, USERS, build, items_table, ratings_table, split_title
 from dolmen.datasets.sources import Archive, Layout, Place
 
-__all__ = ["ENTRY", "INFO", "OFFICIAL"]
+__all__ = ["ENTRY", "INFO", "OFFICIAL", "SAMPLE_ENTRY", "SAMPLE_INFO", "SAMPLE_PARQUET"]
 
 _OCCUPATIONS: Final = (
     "other",
@@ -54,23 +57,61 @@ INFO: Final = DatasetInfo(
     statistics={"users": 6040, "items": 3883, "interactions": 1_000_209, "clicks": 575_281},
 )
 
+SAMPLE_INFO: Final = DatasetInfo(
+    name="movielens-1m-sample",
+    title="MovieLens 1M, a sample",
+    summary="100,000 ratings drawn from MovieLens 1M, with all its films and people",
+    source_url="https://github.com/massquantity/LibRecommender/tree/master/examples/sample_data",
+    citation=CITATION,
+    terms=TERMS,
+    terms_url="https://files.grouplens.org/datasets/movielens/ml-1m-README.txt",
+    statistics={"users": 6040, "items": 3883, "interactions": 100_000},
+    content_sha256="afa0298c91a025ee7f210f9d82a01cf3a89564709a322988c04ab0f26f904668",
+)
+
 OFFICIAL: Final = Layout(
     "the official files",
     ("movielens-1m/ml-1m.zip/ml-1m", "ml-1m.zip/ml-1m", "movielens-1m/ml-1m", "movielens-1m", "ml-1m"),
     ("movies.dat", "users.dat", "ratings.dat"),
 )
 
+SAMPLE_PARQUET: Final = Layout(
+    "Parquet tables of the sample",
+    ("movielens-1m", "movielens-1m-sample"),
+    ("movies.parquet", "users.parquet", "ratings_sample_100k.parquet"),
+)
+
 
 def _read_official(place: Place) -> Tables:
-    films = _lines(place, "movies.dat")
-    parted = [split_title(film[1]) for film in films]
-    people = _lines(place, "users.dat")
+    films, people = _lines(place, "movies.dat"), _lines(place, "users.dat")
     with (place / "ratings.dat").open("rb") as file:
         ratings = pacsv.read_csv(
             io.BytesIO(file.read().replace(b"::", b"\t")),
             read_options=pacsv.ReadOptions(column_names=["user", "item", "rating", "time"]),
             parse_options=pacsv.ParseOptions(delimiter="\t", quote_char=False),
         )
+    return {**_films_and_people(films, people), "ratings": ratings_table(*ratings.columns)}
+
+
+def _read_sample(place: Place) -> Tables:
+    films, people, ratings = (_parquet(place, name) for name in SAMPLE_PARQUET.files)
+    return {
+        **_films_and_people(
+            list(zip(*(films[name].to_pylist() for name in ("movie_id", "title", "genres")), strict=True)),
+            list(
+                zip(
+                    *(people[name].to_pylist() for name in ("user_id", "gender", "age", "occupation", "zip_code")),
+                    strict=True,
+                )
+            ),
+        ),
+        "ratings": ratings_table(*(ratings[name] for name in ("user_id", "movie_id", "rating", "timestamp"))),
+    }
+
+
+def _films_and_people(films: Sequence[Sequence[Any]], people: Sequence[Sequence[Any]]) -> dict[str, pa.Table]:
+    """From rows of (id, title and year, genres) and of (id, gender, age, occupation, zip code)."""
+    parted = [split_title(film[1]) for film in films]
     return {
         "items": items_table(
             [int(film[0]) for film in films],
@@ -88,8 +129,12 @@ def _read_official(place: Place) -> Tables:
             ],
             schema=USERS,
         ),
-        "ratings": ratings_table(*ratings.columns),
     }
+
+
+def _parquet(place: Place, name: str) -> pa.Table:
+    with (place / name).open("rb") as file:
+        return pq.read_table(pa.BufferReader(file.read()))
 
 
 def _lines(place: Place, name: str) -> list[list[str]]:
@@ -108,3 +153,4 @@ ENTRY: Final = StoredEntry(
     ),
     build=build,
 )
+SAMPLE_ENTRY: Final = StoredEntry(info=SAMPLE_INFO, readers={SAMPLE_PARQUET: _read_sample}, downloads=(), build=build)

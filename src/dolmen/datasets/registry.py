@@ -7,9 +7,11 @@ from typing import Final
 from dolmen.datasets import (
     amazon_hin,
     amazon_sequences,
+    gowalla,
     movielens_1m,
     movielens_100k,
     simulated,
+    ta_feng,
 )
 from dolmen.datasets.dataset import Dataset, DatasetInfo
 from dolmen.datasets.entry import Entry
@@ -23,6 +25,9 @@ _ENTRIES: Final[dict[str, Entry]] = {
     for entry in (
         movielens_100k.ENTRY,
         movielens_1m.ENTRY,
+        movielens_1m.SAMPLE_ENTRY,
+        ta_feng.ENTRY,
+        gowalla.ENTRY,
         amazon_hin.ENTRY,
         *amazon_sequences.ENTRIES,
         *simulated.ENTRIES,

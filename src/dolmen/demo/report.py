@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final, final
 
-import torch
 from rich.table import Table as TextTable
 
-from dolmen import __version__
 from dolmen.datasets import Dataset
 from dolmen.demo.freshness import PROBES_PER_SECOND, Freshness, Percentiles, Prober
 from dolmen.demo.replay import ReplayFigures
 from dolmen.demo.setup import DemoOptions
+from dolmen.provenance import machine, program
 
-__all__ = ["DemoReport", "Measured", "machine", "make_report"]
+__all__ = ["DemoReport", "Measured", "make_report"]
 
 _COURSES: Final = {"served": "served_since", "online": "online_since", "frozen": "frozen"}
 """Our names for the trainer's courses. All are judged on the same examples: those after the freeze, the second half."""
@@ -59,7 +54,7 @@ class DemoReport:
 
     def to_json(self) -> str:
         """The report as JSON, with the program, commit and machine beside it."""
-        return json.dumps({"program": _program(), "machine": machine(), **asdict(self)}, indent=2) + "\n"
+        return json.dumps({"program": program(), "machine": machine(), **asdict(self)}, indent=2) + "\n"
 
     def table(self) -> TextTable:
         """The report for people."""
@@ -178,41 +173,6 @@ def _accounts_close(events: Mapping[str, int], join: Mapping[str, Any]) -> bool:
         and events["actions_joined"] >= events["actions_acknowledged"]
         and counts.get("items_shown") == sum(counts.get(name, 0) for name in became)
         and events["trained"] == events["examples"]
-    )
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _program() -> dict[str, Any]:
-    root = Path(__file__).resolve().parents[3]
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {"dolmen": __version__, "commit": commit}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
 
 

@@ -2,12 +2,13 @@
 
 A model is handed an ``Embed`` and asks it for slots. Outside ``recording`` that is a plain read: nothing is inserted,
 nothing has a gradient. Inside, ids that are new get rows, what was read is kept, and ``Tape.apply`` sends the gradients
-home. Training and serving thus share extraction, look-up and pooling, and cannot drift apart.
+home. Training and serving thus share extraction, look-up and pooling, and cannot drift apart. Where a slot has a policy
+(``policies``), its ids are read and learned through the rows that the policy names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, final
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dolmen.embedding.policies import RowPolicy, policies_of
 from dolmen.embedding.store import Embeddings
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Jagged, Schema
@@ -28,19 +30,24 @@ Pooling = Literal["mean", "sum"]
 
 @dataclass(frozen=True)
 class _Read:
-    """Rows of one slot of one batch: ``rows`` (total, dim) is a leaf of the graph, one row for each FID."""
+    """Rows of one slot of one batch: ``rows`` (total, dim) is a leaf of the graph, one row for each of ``fids``.
+
+    ``merged``: a vector for each FID of the batch, which is ``rows`` itself unless the slot has a policy.
+    """
 
     slot: str
     jagged: Jagged  # held, so that its identity names this read for as long as the tape lives
+    fids: Tensor
     rows: Tensor
+    merged: Tensor
 
 
 @final
 class Tape:
     """What a training step read. Made by ``Embed.recording``; ``apply`` is called once, after ``loss.backward()``."""
 
-    def __init__(self, embeddings: Embeddings, now_us: int) -> None:
-        self._embeddings, self._now_us = embeddings, now_us
+    def __init__(self, embeddings: Embeddings, policies: Mapping[str, RowPolicy], now_us: int) -> None:
+        self._embeddings, self._policies, self._now_us = embeddings, policies, now_us
         self._reads: dict[tuple[int, str], _Read] = {}
         self._is_applied = False
 
@@ -61,7 +68,7 @@ class Tape:
         by_dim: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for read in self._reads.values():
             if read.rows.grad is not None and len(read.rows) > 0:
-                by_dim.setdefault(read.rows.shape[1], []).append((read.jagged.values, read.rows.grad))
+                by_dim.setdefault(read.rows.shape[1], []).append((read.fids, read.rows.grad))
         self._reads.clear()
         count = 0
         for dim, parts in by_dim.items():
@@ -73,11 +80,14 @@ class Tape:
         return count
 
     def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """For each slot that got gradients: its FIDs (total,) and their gradients (total, dim), duplicates unsummed."""
+        """For each slot that got gradients: its FIDs (total,) and their gradients (total, dim), duplicates unsummed.
+
+        Of a slot with a policy: the policy's keys.
+        """
         parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for read in self._reads.values():
             if read.rows.grad is not None:
-                parts.setdefault(read.slot, []).append((read.jagged.values, read.rows.grad))
+                parts.setdefault(read.slot, []).append((read.fids, read.rows.grad))
         return {
             slot: (torch.cat([fids for fids, _ in some]), torch.cat([grads for _, grads in some]))
             for slot, some in parts.items()
@@ -87,11 +97,12 @@ class Tape:
         """The leaves of these slots; those not read before come from the table in one call."""
         new = [(n, c) for n, c in zip(names, columns, strict=True) if (id(c), n) not in self._reads]
         if new:
-            values = torch.cat([column.values for _, column in new])
-            rows = self._embeddings.lookup_or_insert(new[0][0], values, self._now_us)
-            for (name, column), part in zip(new, torch.split(rows, [len(c.values) for _, c in new]), strict=True):
-                self._reads[id(column), name] = _Read(name, column, part.detach().requires_grad_())
-        return [self._reads[id(column), name].rows for name, column in zip(names, columns, strict=True)]
+            fids = [_keys(self._policies, name, column.values) for name, column in new]
+            rows = self._embeddings.lookup_or_insert(new[0][0], torch.cat(fids), self._now_us)
+            for (name, column), keys, part in zip(new, fids, torch.split(rows, list(map(len, fids))), strict=True):
+                leaf = part.detach().requires_grad_()
+                self._reads[id(column), name] = _Read(name, column, keys, leaf, _merge(self._policies, name, leaf))
+        return [self._reads[id(column), name].merged for name, column in zip(names, columns, strict=True)]
 
 
 @final
@@ -103,6 +114,7 @@ class Embed:
 
     def __init__(self, embeddings: Embeddings) -> None:
         self.embeddings = embeddings
+        self._policies = policies_of(embeddings.schema)
         self._tape: Tape | None = None
 
     @property
@@ -175,7 +187,8 @@ class Embed:
     def frequencies(self, batch: Batch, slot: str) -> Tensor:
         """How common each example's id is: its share of all sights of its slot's rows, shape (batch,).
 
-        0 where the id has no row or the slot is empty. Slots that share rows share their counts.
+        0 where the id has no row or the slot is empty. Slots that share rows share their counts, and so do ids whose
+        slot has a policy: of several rows, the rarest tells.
 
         Raises:
             SchemaError: the slot takes many values.
@@ -186,7 +199,9 @@ class Embed:
         table = self.embeddings.table_of(slot)
         total = max(1, table.total_count(self.schema.slot_number(slot)))
         shares = torch.zeros(batch.size)
-        shares[column.lengths > 0] = torch.from_numpy(table.counts(column.values)).to(torch.float32) / total
+        counts = torch.from_numpy(table.counts(_keys(self._policies, slot, column.values)))
+        rarest = counts.view(len(column.values), -1).amin(dim=1) if len(counts) else counts
+        shares[column.lengths > 0] = rarest.to(torch.float32) / total
         return shares
 
     def dim(self, slots: Sequence[str]) -> int:
@@ -222,7 +237,7 @@ class Embed:
             raise RuntimeError("this Embed is recording already; a step ends before the next begins")
         if self.embeddings.is_for_serving:
             raise RuntimeError("these embeddings are for serving and never learn; train on Embeddings(schema)")
-        self._tape = Tape(self.embeddings, now_us)
+        self._tape = Tape(self.embeddings, self._policies, now_us)
         try:
             yield self._tape
         finally:
@@ -231,8 +246,26 @@ class Embed:
     def _rows(self, slots: Sequence[str], columns: Sequence[Jagged]) -> list[Tensor]:
         if self._tape is not None:
             return self._tape._read(slots, columns)
-        values = columns[0].values if len(columns) == 1 else torch.cat([column.values for column in columns])
-        return [self.embeddings.lookup(slots[0], values)]
+        fids = [_keys(self._policies, name, column.values) for name, column in zip(slots, columns, strict=True)]
+        rows = self.embeddings.lookup(slots[0], fids[0] if len(fids) == 1 else torch.cat(fids))
+        if not self._policies:
+            return [rows]
+        parts = torch.split(rows, list(map(len, fids)))
+        return [_merge(self._policies, name, part) for name, part in zip(slots, parts, strict=True)]
+
+
+def _keys(policies: Mapping[str, RowPolicy], slot: str, fids: Tensor) -> Tensor:
+    """The FIDs whose rows make up the vectors of ``fids``: themselves, unless the slot has a policy."""
+    policy = policies.get(slot)
+    return fids if policy is None else policy.keys(fids)
+
+
+def _merge(policies: Mapping[str, RowPolicy], slot: str, rows: Tensor) -> Tensor:
+    """One vector for each FID, from the rows of its keys."""
+    policy = policies.get(slot)
+    if policy is None or policy.width == 1:
+        return rows
+    return rows.view(-1, policy.width, rows.shape[1]).sum(dim=1)
 
 
 def _is_single(column: Jagged) -> bool:

@@ -3,13 +3,14 @@
 from dolmen.features.batch import Batch, Jagged, examples_schema
 from dolmen.features.extract import extract_rows, extract_table
 from dolmen.features.fids import RawId, encode_array, encode_values, pack_fids, slot_numbers, values_of
-from dolmen.features.schema import Dense, Label, Schema, Side, Slot
+from dolmen.features.schema import Dense, Label, Policy, Schema, Side, Slot
 
 __all__ = [
     "Batch",
     "Dense",
     "Jagged",
     "Label",
+    "Policy",
     "RawId",
     "Schema",
     "Side",

@@ -20,7 +20,7 @@ from dolmen.errors import SchemaError
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.settings import suggestion
 
-__all__ = ["Dense", "Label", "Schema", "Side", "Slot"]
+__all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
 _RESERVED_NAMES: Final = frozenset({"weight", "sampling_rate", "served_probability", "event_time", "request_id"})
 _DIM_MAX: Final = 4096  # a row of 16 KiB; more is a mistake in every system we know
@@ -32,6 +32,14 @@ class Side(StrEnum):
     USER = "user"  # the person: profile attributes, and what they did before
     ITEM = "item"  # the item: catalogue attributes
     REQUEST = "request"  # the moment: sent with the request
+
+
+class Policy(StrEnum):
+    """Which rows make up the vector of a feature."""
+
+    COLLISIONLESS = "collisionless"  # its own row
+    HASHED = "hashed"  # one of a fixed number of rows, by a hash: ids share rows
+    QUOTIENT_REMAINDER = "quotient_remainder"  # the sum of two such rows: ids rarely share both
 
 
 @final
@@ -50,6 +58,9 @@ class Slot:
         learning_rate_scale: factor on the optimiser's learning rate for these rows; 0 leaves them as they begin.
         expire_after: a row not seen for this long, in the data's time, leaves (``"30d"``); ``None`` keeps it.
         of: whose feature it is. ``None``: the slots ``user`` and ``item`` belong to themselves, others to the request.
+        policy: which rows make up an id's vector. Anything but ``collisionless`` trades exactness for memory.
+        policy_rows: how many rows all ids share; needs such a policy. ``quotient_remainder`` halves them: at least 2.
+        policy_seed: decides which ids share a row.
     """
 
     name: str
@@ -62,6 +73,9 @@ class Slot:
     admit_after: int = 1
     expire_after: str | None = None
     of: Side | None = None
+    policy: Policy = Policy.COLLISIONLESS
+    policy_rows: int | None = None
+    policy_seed: int = 0
 
     def __post_init__(self) -> None:
         _check_name("Slot", self.name)
@@ -84,6 +98,32 @@ class Slot:
                 raise SchemaError(f"Slot {self.name!r}: expire_after: {problem}") from None
         if self.of is not None and not isinstance(self.of, Side):
             object.__setattr__(self, "of", _side(self.name, self.of))
+        self._check_policy()
+
+    def _check_policy(self) -> None:
+        try:
+            object.__setattr__(self, "policy", Policy(self.policy))
+        except ValueError:
+            raise SchemaError(
+                f"Slot {self.name!r}: policy must be one of {', '.join(Policy)}, got {self.policy!r}"
+            ) from None
+        if self.policy is Policy.COLLISIONLESS:
+            if self.policy_rows is not None or self.policy_seed != 0:
+                raise SchemaError(
+                    f"Slot {self.name!r}: policy_rows and policy_seed need a policy that shares rows, such as"
+                    f" policy={str(Policy.HASHED)!r}"
+                )
+            return
+        least = 2 if self.policy is Policy.QUOTIENT_REMAINDER else 1
+        if self.policy_rows is None or self.policy_rows < least:
+            raise SchemaError(
+                f"Slot {self.name!r}: policy {str(self.policy)!r} needs policy_rows of at least {least},"
+                f" got {self.policy_rows}"
+            )
+        if not 0 <= self.policy_seed < 1 << 63:
+            raise SchemaError(
+                f"Slot {self.name!r}: policy_seed must be between 0 and 2**63 - 1, got {self.policy_seed}"
+            )
 
     @property
     def side(self) -> Side:
@@ -195,6 +235,11 @@ class Schema:
             raise SchemaError(
                 f"Slot {slot.name!r} shares the rows of {owner.name!r}, which alone says when they come and go and how "
                 f"they learn; move {' and '.join(told)} to {owner.name!r}"
+            )
+        if slot.policy is not Policy.COLLISIONLESS:
+            raise SchemaError(
+                f"Slot {slot.name!r} shares the rows of {owner.name!r}, which alone says whose they are; "
+                f"move policy to {owner.name!r}"
             )
         if owner.dim != slot.dim:
             raise SchemaError(
@@ -341,4 +386,4 @@ def _written(one: Slot | Dense | Label) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Side) else value
+    return str(value) if isinstance(value, StrEnum) else value

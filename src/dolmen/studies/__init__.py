@@ -1,0 +1,43 @@
+"""Papers put to the test: each study runs a paper's claims against its baselines, and a rule written before judges."""
+
+from dolmen.studies.cells import CellStore
+from dolmen.studies.command import Options, list_studies, reproduce
+from dolmen.studies.registry import names, study
+from dolmen.studies.report import Judged, Report, judge, make_report, write_report
+from dolmen.studies.results import Cell, Finished, Mean, Results
+from dolmen.studies.rules import Above, Finding, Ordered, Rule, Verdict, Within, verdict_of
+from dolmen.studies.runner import Outcome, run_study
+from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
+
+__all__ = [
+    "Above",
+    "Cell",
+    "CellStore",
+    "Chart",
+    "Claim",
+    "Finding",
+    "Finished",
+    "Judged",
+    "Mean",
+    "Options",
+    "Ordered",
+    "Outcome",
+    "Part",
+    "Plan",
+    "Report",
+    "Results",
+    "Rule",
+    "Setting",
+    "Study",
+    "Verdict",
+    "Within",
+    "judge",
+    "list_studies",
+    "make_report",
+    "names",
+    "reproduce",
+    "run_study",
+    "study",
+    "verdict_of",
+    "write_report",
+]

@@ -1,0 +1,149 @@
+"""Where finished cells are kept, so that a run that was cut off goes on, and a cell of other code is not believed.
+
+A cell's file names its *fingerprint*: a checksum of the code that the study stands on, the plan's settings and what was
+prepared. Comments, docstrings and the declaration ``STUDY = ...`` do not count: words about a run do not change it. A
+file with another fingerprint, or one that cannot be read, is as good as none.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, final
+
+from dolmen.errors import DataError
+from dolmen.studies.results import Cell, Finished
+
+__all__ = ["CellStore", "code_fingerprint", "fingerprint", "source_files"]
+
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+_SOURCES: Final = frozenset({".py", ".cpp", ".hpp"})
+_LIBRARIES: Final = ("numpy", "torch")  # another version may give other figures
+
+
+@final
+class CellStore:
+    """One file a cell below ``folder``. Files appear whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, cell: Cell, fingerprint: str) -> Finished | None:
+        """What ``put`` kept under this fingerprint."""
+        try:
+            kept = json.loads(self._path(cell).read_text(encoding="utf-8"))
+            if kept["fingerprint"] != fingerprint:
+                return None
+            figures = {str(name): _from_json(value) for name, value in kept["figures"].items()}
+            return Finished(figures=figures, seconds=float(kept["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def put(self, cell: Cell, fingerprint: str, finished: Finished) -> None:
+        """Keep a finished cell.
+
+        Raises:
+            DataError: it could not be written; what was there before still is.
+        """
+        path = self._path(cell)
+        kept = {
+            "fingerprint": fingerprint,
+            "figures": {name: _to_json(value) for name, value in finished.figures.items()},
+            "seconds": finished.seconds,
+        }
+        beside = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            beside.replace(path)
+        except OSError as problem:
+            raise DataError(f"{path}: {problem}; finished cells are kept there, name another folder") from problem
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / cell.case / f"{cell.arm}-{cell.seed}.json"
+
+
+def fingerprint(code: str, cell: Cell, settings: Mapping[str, Any], device: str, prepared: Mapping[str, float]) -> str:
+    """What decides a cell's figures, as 16 hex digits."""
+    told = [code, cell.case, cell.arm, cell.seed, dict(settings), device, dict(prepared)]
+    return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def code_fingerprint(modules: tuple[str, ...]) -> str:
+    """The code of ``modules`` (see ``source_files``) and the libraries' versions, as 16 hex digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in _LIBRARIES:
+        digest.update(f"{name} {version(name)}\n".encode())
+    for path in source_files(modules):
+        text = path.read_text(encoding="utf-8")
+        digest.update(f"{path.name}\n{_without_comments(text) if path.suffix == '.py' else text}\n".encode())
+    return digest.hexdigest()
+
+
+def source_files(modules: Iterable[str]) -> list[Path]:
+    """The source files of modules and folders by their dotted names, such as ``dolmen.embedding``; a folder means all.
+
+    A module outside dolmen (a study of your own) is looked up as Python would import it.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    found: set[Path] = set()
+    for name in modules:
+        place = _place_of(name)
+        if place.is_dir():
+            found.update(path for path in place.rglob("*") if path.suffix in _SOURCES)
+        else:
+            found.add(place)
+    return sorted(found)
+
+
+def _place_of(name: str) -> Path:
+    root, *rest = name.split(".")
+    if root == _PACKAGE.name:
+        place = _PACKAGE.joinpath(*rest)
+        if place.is_dir():
+            return place
+        if place.with_suffix(".py").is_file():
+            return place.with_suffix(".py")
+    else:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None:
+            return Path(file)
+    raise ValueError(f"a study stands on {name!r}, and there is no such module; name modules or folders of dolmen")
+
+
+def _without_comments(source: str) -> str:
+    """The code alone, in a form that layout, comments and docstrings do not change."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [one for one in node.body if not _is_text(one)]
+    tree.body = [one for one in tree.body if not _is_declaration(one)]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_declaration(node: ast.stmt) -> bool:
+    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "STUDY"
+
+
+def _to_json(value: float) -> float | None:
+    """JSON has no NaN or infinity: a figure that is no number is ``null``."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _from_json(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,137 @@
+"""``dolmen reproduce``: choose studies, run them, write what came out."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from rich.console import Console
+from rich.table import Table as TextTable
+
+from dolmen.datasets.sources import cache_folder
+from dolmen.errors import ConfigError
+from dolmen.provenance import machine, program
+from dolmen.studies.cells import CellStore
+from dolmen.studies.registry import names, study
+from dolmen.studies.report import Report, make_report, write_report
+from dolmen.studies.rules import Verdict
+from dolmen.studies.runner import run_study
+from dolmen.studies.study import Study
+from dolmen.studies.touched import changed_files, touched
+
+__all__ = ["Options", "list_studies", "reproduce"]
+
+_ROOT: Final = Path(__file__).resolve().parents[3]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What ``dolmen reproduce`` was told.
+
+    Args:
+        studies: their names; in the quick form none means all.
+        quick: the form that guards against regressions; its cells are always run anew, and nothing is written.
+        seed_count: instead of the plan's.
+        device: what torch calls it.
+        out: where reports go.
+        only_stored: run nothing, report what is stored.
+        touched_since: a commit: only studies that stand on a file changed since; all, where git cannot tell.
+    """
+
+    studies: tuple[str, ...] = ()
+    quick: bool = False
+    seed_count: int | None = None
+    device: str = "cpu"
+    out: Path = Path("docs/results/studies")
+    only_stored: bool = False
+    touched_since: str | None = None
+
+
+def reproduce(options: Options, console: Console) -> int:
+    """Run what is asked for. Returns the exit status: 1 where a guard of a quick form did not hold, else 0.
+
+    That a paper's claim does not hold is a result, not a failure.
+    """
+    broken = 0
+    for one in _chosen(options, console):
+        report = _run(one, options)
+        console.print(_summary(report))
+        if options.quick:
+            # A guard whose data is not here guards nothing; that is no failure, and the table says so.
+            broken += sum(judged.verdict not in (Verdict.HOLDS, Verdict.OPEN) for judged in report.judged)
+        else:
+            for path in write_report(report, options.out):
+                console.print(f"written: {path}", soft_wrap=True)
+    return 1 if broken else 0
+
+
+def list_studies(out: Path) -> TextTable:
+    """Every study, what it costs, and what became of it in the report in ``out``."""
+    table = TextTable("name", "paper", "data", "cells", "minutes", "claims", title="studies")
+    for one in map(study, names()):
+        cells = sum(1 for _ in one.full.cells())
+        table.add_row(one.name, one.paper, ", ".join(one.data), str(cells), f"{one.full.minutes:g}", _known(one, out))
+    return table
+
+
+def _chosen(options: Options, console: Console) -> Sequence[Study]:
+    if not options.studies and not options.quick:
+        raise ConfigError(f"name a study: {', '.join(names())}; or --list them, or guard over all with --quick")
+    chosen = [study(name) for name in options.studies or names()]
+    if options.touched_since is None:
+        return chosen
+    changed = changed_files(_ROOT, options.touched_since)
+    if changed is None:
+        console.print(f"git cannot tell what changed since {options.touched_since}: running all", soft_wrap=True)
+        return chosen
+    asked = touched(chosen, changed)
+    console.print(f"studies touched since {options.touched_since}: {', '.join(one.name for one in asked) or 'none'}")
+    return asked
+
+
+def _run(one: Study, options: Options) -> Report:
+    plan = one.quick if options.quick else one.full
+    told = f"dolmen reproduce {one.name}{' --quick' if options.quick else ''}"
+    if options.seed_count is not None:
+        told += f" --seeds {options.seed_count}"
+    made_by = {
+        "command": told,
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "program": program(),
+        "machine": machine(),
+    }
+    with tempfile.TemporaryDirectory() as nowhere:
+        store = CellStore(Path(nowhere) if options.quick else cache_folder() / "studies" / one.name)
+        outcome = run_study(
+            one,
+            plan,
+            store,
+            seed_count=options.seed_count,
+            device=options.device,
+            only_stored=options.only_stored,
+        )
+    return make_report(one, plan, outcome, made_by)
+
+
+def _summary(report: Report) -> TextTable:
+    table = TextTable("claim", "the paper", "here", title=report.study.name)
+    for one in report.judged:
+        held = sum(bool(finding.holds) for finding in one.findings)
+        table.add_row(one.claim.statement, one.claim.paper, f"{one.verdict} ({held} of {len(one.findings)})")
+    for case, why in report.outcome.missing.items():
+        table.add_row(case, "", f"not run: {why.splitlines()[0]}")
+    return table
+
+
+def _known(one: Study, out: Path) -> str:
+    try:
+        claims = json.loads((out / f"{one.name}.json").read_text(encoding="utf-8"))["claims"]
+        return ", ".join(f"{claim['name']}: {claim['verdict']}" for claim in claims)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "not run yet"

@@ -1,0 +1,221 @@
+"""What is written of a study: JSON with every cell, Markdown for people, and a picture. Code judges; nobody edits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from dolmen.studies.chart import draw
+from dolmen.studies.results import Mean, Results
+from dolmen.studies.rules import Finding, Verdict, verdict_of
+from dolmen.studies.runner import Outcome
+from dolmen.studies.study import Claim, Plan, Study
+
+__all__ = ["Judged", "Report", "judge", "make_report", "write_report"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A claim, what was found, and what follows."""
+
+    claim: Claim
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A study and its outcome; ``made_by`` is program, machine, date and command."""
+
+    study: Study
+    plan: Plan
+    outcome: Outcome
+    judged: tuple[Judged, ...]
+    made_by: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """All of it, cells included."""
+        return json.dumps(_plain(self._values()), indent=1) + "\n"
+
+    def to_markdown(self, picture: str | None) -> str:
+        """For people; ``picture`` is the file to show."""
+        study, results = self.study, self.outcome.results
+        lines = [f"# {study.title}", "", f"{study.paper}", ""]
+        lines += ["| claim | the paper | here |", "| --- | --- | --- |"]
+        lines += [f"| {one.claim.statement} | {one.claim.paper} | {_told(one)} |" for one in self.judged]
+        if picture is not None:
+            lines += ["", f"![{study.figures[study.chart.figure]}, by case and arm]({picture})"]
+        lines += ["", "## What was measured", "", "Mean over seeds ± standard deviation of one seed.", ""]
+        for case in results.cases:
+            lines += [f"**{case}**" + _prepared(self.outcome.prepared.get(case, {})), ""]
+            lines += [*self._table(results, case), ""]
+        for case, why in self.outcome.missing.items():
+            lines += [f"**{case}** was not run: {why.splitlines()[0]}.", ""]
+        if self.outcome.open_count:
+            lines += [f"{self.outcome.open_count} cells of the plan were not run.", ""]
+        lines += ["| arm | what it is |", "| --- | --- |"]
+        lines += [f"| {arm} | {what} |" for arm, what in study.arms.items() if self._was_run(arm)]
+        lines += ["", "| figure | what it is |", "| --- | --- |"]
+        lines += [f"| {figure} | {what} |" for figure, what in study.figures.items()]
+        lines += ["", "## How it was judged", ""]
+        lines += [
+            "A claim holds if every comparison of its rule does, partly if at least half do; the rules were written"
+            " before the run. Intervals are of 95 %, over seeds.",
+            "",
+        ]
+        for one in self.judged:
+            lines += [f"**{one.claim.name}: {one.verdict}.** {_sentence(one.claim.rule.describe())}", ""]
+            lines += ["| case | comparison | needed | measured | |", "| --- | --- | --- | --- | --- |"]
+            lines += [_finding_row(finding) for finding in one.findings]
+            lines += [""]
+        lines += ["## Protocol", "", *(f"- {sentence}" for sentence in study.protocol), ""]
+        lines += ["## Made by", "", *(f"- {name}: {told}" for name, told in self._facts().items())]
+        return "\n".join(lines) + "\n"
+
+    def _values(self) -> dict[str, Any]:
+        study = self.study
+        return {
+            "study": study.name,
+            "title": study.title,
+            "paper": study.paper,
+            **self.made_by,
+            "device": self.outcome.device,
+            "data": list(study.data),
+            "settings": dict(self.plan.settings),
+            "protocol": list(study.protocol),
+            "arms": dict(study.arms),
+            "figures": dict(study.figures),
+            "claims": [
+                {
+                    "name": one.claim.name,
+                    "statement": one.claim.statement,
+                    "paper": one.claim.paper,
+                    "rule": one.claim.rule.describe(),
+                    "verdict": str(one.verdict),
+                    "findings": [asdict(finding) for finding in one.findings],
+                }
+                for one in self.judged
+            ],
+            "prepared": {case: dict(figures) for case, figures in self.outcome.prepared.items()},
+            "missing": dict(self.outcome.missing),
+            "open_count": self.outcome.open_count,
+            "cells": [{**asdict(cell), **asdict(done)} for cell, done in self.outcome.results.finished.items()],
+        }
+
+    def _table(self, results: Results, case: str) -> list[str]:
+        figures = [
+            name for name in self.study.figures if any(results.by_seed(case, arm, name) for arm in results.arms(case))
+        ]
+        lines = [f"| arm | {' | '.join(figures)} | seeds |", f"| --- |{' --- |' * (len(figures) + 1)}"]
+        for arm in results.arms(case):
+            means = [results.mean(case, arm, figure) for figure in figures]
+            count = max((mean.count for mean in means if mean is not None), default=0)
+            lines.append(f"| {arm} | {' | '.join(_mean(mean) for mean in means)} | {count} |")
+        return lines
+
+    def _was_run(self, arm: str) -> bool:
+        return any(cell.arm == arm for cell in self.outcome.results.finished)
+
+    def _facts(self) -> dict[str, str]:
+        cells = self.outcome.results.finished
+        seconds = sum(done.seconds for done in cells.values())
+        machine = self.made_by["machine"]
+        return {
+            "command": f"`{self.made_by['command']}`",
+            "commit": str(self.made_by["program"]["commit"]),
+            "data": ", ".join(self.study.data),
+            "seeds": ", ".join(str(seed) for seed in sorted({cell.seed for cell in cells})),
+            "machine": f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {self.outcome.device}",
+            "cells": f"{len(cells)}, {seconds / 60:.1f} minutes of one thread in all",
+            "date": str(self.made_by["date"]),
+        }
+
+
+def judge(claims: Sequence[Claim], results: Results, cases: Sequence[str]) -> tuple[Judged, ...]:
+    """Apply each claim's rule to what was measured on ``cases``."""
+    judged = []
+    for claim in claims:
+        findings = tuple(claim.rule.findings(results, cases))
+        judged.append(Judged(claim=claim, findings=findings, verdict=verdict_of(findings)))
+    return tuple(judged)
+
+
+def make_report(study: Study, plan: Plan, outcome: Outcome, made_by: Mapping[str, Any]) -> Report:
+    """The report of a run; the full form is judged by the study's claims, the quick form by its guards."""
+    claims = study.guards if plan is study.quick else study.claims
+    judged = judge(claims, outcome.results, plan.cases)
+    return Report(study=study, plan=plan, outcome=outcome, judged=judged, made_by=dict(made_by))
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write ``<name>.json``, ``<name>.md`` and, where matplotlib is installed, ``<name>.svg``. Returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = report.study.name
+    picture = folder / f"{name}.svg"
+    drawn = draw(report.study, report.outcome.results, picture)
+    written = {
+        folder / f"{name}.json": report.to_json(),
+        folder / f"{name}.md": report.to_markdown(picture.name if drawn else None),
+    }
+    for path, text in written.items():
+        path.write_text(text, encoding="utf-8")
+    return [*written, *([picture] if drawn else [])]
+
+
+def _told(one: Judged) -> str:
+    judged = [finding for finding in one.findings if finding.holds is not None]
+    if not judged:
+        return f"**{one.verdict}**"
+    return f"**{one.verdict}** ({sum(bool(finding.holds) for finding in judged)} of {len(judged)} comparisons)"
+
+
+def _finding_row(finding: Finding) -> str:
+    mark = {None: "not judged", True: "holds", False: "does not hold"}[finding.holds]
+    measured = "" if finding.holds is None else _number(finding.value)
+    if math.isfinite(finding.low) and math.isfinite(finding.high):
+        measured += f" ({_number(finding.low)} to {_number(finding.high)})"
+    return f"| {finding.case} | {finding.what} | {finding.needed} | {measured} | {mark} |"
+
+
+def _mean(mean: Mean | None) -> str:
+    if mean is None:
+        return ""
+    return _number(mean.value) + (f" ± {mean.deviation:.2g}" if mean.count > 1 and mean.deviation > 0 else "")
+
+
+def _number(value: float) -> str:
+    """Whole numbers whole, others by size: a difference of metrics needs its small digits.
+
+    >>> _number(1234.0), _number(0.75123), _number(-0.000123)
+    ('1,234', '0.7512', '-0.00012')
+    """
+    if math.isfinite(value) and (value == round(value) or abs(value) >= 1000):
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.2g}"
+
+
+def _prepared(figures: Mapping[str, float]) -> str:
+    return f" ({', '.join(f'{name} {value:.5g}' for name, value in figures.items())})" if figures else ""
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _plain(value: Any) -> Any:
+    """Without NaN and infinity, which JSON does not have."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(name): _plain(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+        case _:
+            return value

@@ -1,0 +1,264 @@
+"""The rules by which a claim is judged. A rule is data, written with the study before any run; this code applies it.
+
+A rule makes *findings*: one comparison each, on one case. A claim **holds** if every finding does, **partly** if at
+least half of them do, and **does not hold** otherwise. What could not be run (a data set that is not here) is *not
+judged* and counts for nothing; where nothing was judged, neither is the claim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import Protocol, final
+
+from dolmen.studies.results import Mean, Results
+
+__all__ = ["Above", "Finding", "Ordered", "Rule", "Verdict", "Within", "verdict_of"]
+
+
+class Verdict(StrEnum):
+    """What became of a claim."""
+
+    HOLDS = "holds"
+    PARTLY = "partly"
+    FAILS = "does not hold"
+    OPEN = "not judged"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One comparison: ``value`` was measured (with its 95 % interval) and ``needed`` says what it had to be.
+
+    ``holds`` is ``None`` where a figure is missing.
+    """
+
+    case: str
+    what: str
+    needed: str
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    holds: bool | None = None
+
+
+class Rule(Protocol):
+    """What judges results."""
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of the figures that it reads."""
+        ...
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that it reads."""
+        ...
+
+    def describe(self) -> str:
+        """The rule in words."""
+        ...
+
+    def findings(self, results: Results, cases: Sequence[str]) -> list[Finding]:
+        """Its comparisons on ``cases``; the rule may ask for fewer."""
+        ...
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Above:
+    """``arm`` is above each of ``others`` by more than ``margin``, and the difference is outside the seeds' spread.
+
+    Differences are paired by seed. Outside the spread: the 95 % interval of the mean difference lies above 0, which
+    one seed alone can never show; ``sure=False`` asks for the mean only.
+    """
+
+    arm: str
+    others: tuple[str, ...]
+    figure: str
+    margin: float = 0.0
+    sure: bool = True
+    cases: tuple[str, ...] | None = None
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """One."""
+        return (self.figure,)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """``arm``, then ``others``."""
+        return (self.arm, *self.others)
+
+    def describe(self) -> str:
+        """The rule in words."""
+        margin = f" by more than {self.margin:g}" if self.margin else ""
+        sure = ", with the 95 % interval of the paired difference above 0" if self.sure else ""
+        return f"{self.figure} of {self.arm} above {_listed(self.others)}{margin}{sure}{_on(self.cases)}"
+
+    def findings(self, results: Results, cases: Sequence[str]) -> list[Finding]:
+        """One for each case and other arm."""
+        needed = f"> {self.margin:g}" + (", surely > 0" if self.sure else "")
+        return [
+            _finding(
+                case,
+                f"{self.figure}: {self.arm} - {other}",
+                needed,
+                results.difference(case, self.arm, other, self.figure),
+                self._holds,
+            )
+            for case in _asked(self.cases, cases)
+            for other in self.others
+        ]
+
+    def _holds(self, found: Mean) -> bool:
+        return found.value > self.margin and (not self.sure or found.low > 0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Within:
+    """The mean figure of ``arm`` lies from ``low`` to ``high``: itself, less that of ``minus``, or over ``over``."""
+
+    arm: str
+    figure: str
+    low: float = -math.inf
+    high: float = math.inf
+    minus: str | None = None
+    over: str | None = None
+    cases: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.minus is not None and self.over is not None:
+            raise ValueError(f"Within({self.arm!r}): name either minus or over, got both")
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """One."""
+        return (self.figure,)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """``arm``, then what it is compared with."""
+        return tuple(arm for arm in (self.arm, self.minus, self.over) if arm is not None)
+
+    def describe(self) -> str:
+        """The rule in words."""
+        return f"{self._what} {self._needed}{_on(self.cases)}"
+
+    def findings(self, results: Results, cases: Sequence[str]) -> list[Finding]:
+        """One for each case."""
+        return [
+            _finding(case, self._what, self._needed, self._measured(results, case), self._holds)
+            for case in _asked(self.cases, cases)
+        ]
+
+    @property
+    def _what(self) -> str:
+        if self.minus is not None:
+            return f"{self.figure}: {self.arm} - {self.minus}"
+        return f"{self.figure}: {self.arm}" + (f" / {self.over}" if self.over is not None else "")
+
+    @property
+    def _needed(self) -> str:
+        bounds = (("≥", self.low), ("≤", self.high))
+        return ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
+
+    def _measured(self, results: Results, case: str) -> Mean | None:
+        if self.minus is not None:
+            return results.difference(case, self.arm, self.minus, self.figure)
+        ours = results.mean(case, self.arm, self.figure)
+        if self.over is None or ours is None:
+            return ours
+        theirs = results.mean(case, self.over, self.figure)
+        if theirs is None or theirs.value == 0:
+            return None
+        # A ratio of means: its interval would need a model of the errors, so it is told without one.
+        return Mean(value=ours.value / theirs.value, deviation=math.nan, low=math.nan, high=math.nan, count=ours.count)
+
+    def _holds(self, found: Mean) -> bool:
+        return self.low <= found.value <= self.high
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ordered:
+    """The mean figure does not rise from one of ``order`` to the next by more than ``slack``."""
+
+    order: tuple[str, ...]
+    figure: str
+    slack: float = 0.0
+    cases: tuple[str, ...] | None = None
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """One."""
+        return (self.figure,)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All."""
+        return self.order
+
+    def describe(self) -> str:
+        """The rule in words."""
+        slack = f" (no rise above {self.slack:g})" if self.slack else ""
+        return f"{self.figure} falls along {' → '.join(self.order)}{slack}{_on(self.cases)}"
+
+    def findings(self, results: Results, cases: Sequence[str]) -> list[Finding]:
+        """One for each case and pair of neighbours."""
+        return [
+            _finding(
+                case,
+                f"{self.figure}: {after} - {before}",
+                f"≤ {self.slack:g}",
+                results.difference(case, after, before, self.figure),
+                self._holds,
+            )
+            for case in _asked(self.cases, cases)
+            for before, after in pairwise(self.order)
+        ]
+
+    def _holds(self, found: Mean) -> bool:
+        return found.value <= self.slack
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+    """All hold, at least half do, fewer do, or none was judged.
+
+    >>> verdict_of([Finding(case="films", what="auc", needed="> 0", holds=True)])
+    <Verdict.HOLDS: 'holds'>
+    """
+    judged = [finding.holds for finding in findings if finding.holds is not None]
+    if not judged:
+        return Verdict.OPEN
+    if all(judged):
+        return Verdict.HOLDS
+    return Verdict.PARTLY if 2 * sum(judged) >= len(judged) else Verdict.FAILS
+
+
+class _Test(Protocol):
+    def __call__(self, found: Mean, /) -> bool: ...
+
+
+def _finding(case: str, what: str, needed: str, found: Mean | None, test: _Test) -> Finding:
+    if found is None:
+        return Finding(case=case, what=what, needed=needed)
+    return Finding(
+        case=case, what=what, needed=needed, value=found.value, low=found.low, high=found.high, holds=test(found)
+    )
+
+
+def _asked(wanted: tuple[str, ...] | None, cases: Sequence[str]) -> Sequence[str]:
+    return cases if wanted is None else [case for case in wanted if case in cases]
+
+
+def _on(cases: tuple[str, ...] | None) -> str:
+    return f" (on {_listed(cases)})" if cases is not None else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,190 @@
+"""Runs a study's cells, one after the other, and keeps each as it finishes, so that a rerun goes on from there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dolmen.errors import ConfigError, DataError
+from dolmen.studies.cells import CellStore, code_fingerprint, fingerprint
+from dolmen.studies.results import Cell, Finished, Results
+from dolmen.studies.study import PREPARED, Plan, Setting, Study
+
+__all__ = ["Outcome", "run_study"]
+
+_THREADS: Final = 1  # the steps are small, and figures must not depend on how many cores there are
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run left.
+
+    Args:
+        results: the finished cells.
+        prepared: what was prepared, by case.
+        missing: cases that could not be run, and why.
+        open_count: cells that were not run, though they could be; above 0 only where nothing new was to be run.
+        device: what the cells ran on.
+    """
+
+    results: Results
+    prepared: Mapping[str, Mapping[str, float]]
+    missing: Mapping[str, str]
+    open_count: int
+    device: str
+
+
+def run_study(
+    study: Study,
+    plan: Plan,
+    store: CellStore,
+    *,
+    seed_count: int | None = None,
+    device: str = "cpu",
+    only_stored: bool = False,
+    console: Console | None = None,
+) -> Outcome:
+    """Run what is not in ``store`` yet, or is there of other code or settings.
+
+    Args:
+        study: what is run.
+        plan: ``study.full`` or ``study.quick``.
+        store: where finished cells are.
+        seed_count: how many seeds each arm is run from, instead of the plan's.
+        device: what ``run`` is told.
+        only_stored: run nothing, take what is there.
+        console: where progress goes; stderr if ``None``.
+
+    Raises:
+        ConfigError: ``device`` is not to be had.
+    """
+    _check_device(device)
+    runner = _Runner(study, plan, store, device, only_stored=only_stored)
+    cells = list(plan.cells(seed_count))
+    with _one_torch_thread(), _Shown(study.name, len(cells), console) as shown:
+        for cell in cells:
+            shown.begin(cell)
+            shown.end(cell, runner.finish(cell))
+    return Outcome(
+        results=Results(runner.finished),
+        prepared=runner.prepared,
+        missing=runner.missing,
+        open_count=runner.open_count,
+        device=device,
+    )
+
+
+@final
+class _Runner:
+    def __init__(self, study: Study, plan: Plan, store: CellStore, device: str, *, only_stored: bool) -> None:
+        self._study, self._plan, self._store, self._device = study, plan, store, device
+        self._only_stored = only_stored
+        self._code = code_fingerprint((study.module, *study.stands_on))
+        self.finished: dict[Cell, Finished] = {}
+        self.prepared: dict[str, Mapping[str, float]] = {}
+        self.missing: dict[str, str] = {}
+        self.open_count = 0
+
+    def finish(self, cell: Cell) -> Finished | None:
+        """From the store, or by running it; ``None`` where neither can be."""
+        if cell.case in self.missing:
+            return None
+        try:
+            prepared = self._prepare(cell.case)
+            done = self._done(cell, prepared) if prepared is not None else None
+        except DataError as problem:
+            self.missing[cell.case] = str(problem)
+            return None
+        if done is None:
+            self.open_count += 1
+        else:
+            self.finished[cell] = done
+        return done
+
+    def _prepare(self, case: str) -> Mapping[str, float] | None:
+        if self._study.prepare is None:
+            return {}
+        if case not in self.prepared:
+            done = self._done(Cell(case=case, arm=PREPARED, seed=0), {})
+            if done is None:
+                return None
+            self.prepared[case] = done.figures
+        return self.prepared[case]
+
+    def _done(self, cell: Cell, prepared: Mapping[str, float]) -> Finished | None:
+        mark = fingerprint(self._code, cell, self._plan.settings, self._device, prepared)
+        kept = self._store.get(cell, mark)
+        if kept is not None or self._only_stored:
+            return kept
+        setting = Setting(settings=self._plan.settings, device=self._device, prepared=prepared)
+        started = time.perf_counter()
+        if cell.arm == PREPARED:
+            assert self._study.prepare is not None
+            figures = self._study.prepare(cell.case, setting)
+        else:
+            figures = self._study.run(cell, setting)
+        done = Finished(figures=figures, seconds=round(time.perf_counter() - started, 3))
+        self._store.put(cell, mark, done)
+        # What was read back is what a rerun will see: both must give the same report.
+        return self._store.get(cell, mark)
+
+
+@final
+class _Shown:
+    """A bar over the cells on a terminal, else a line for each that was finished."""
+
+    def __init__(self, name: str, cell_count: int, console: Console | None) -> None:
+        self._console = console if console is not None else Console(stderr=True, highlight=False)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+        )
+        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task = self._bar.add_task(name, total=cell_count)
+        self._name = name
+
+    def __enter__(self) -> _Shown:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, cell: Cell) -> None:
+        self._bar.update(self._task, description=f"{self._name}: {cell.case} {cell.arm} seed {cell.seed}")
+
+    def end(self, cell: Cell, done: Finished | None) -> None:
+        self._bar.advance(self._task)
+        if done is not None and not self._console.is_terminal:
+            told = "  ".join(f"{name} {value:.5g}" for name, value in done.figures.items())
+            self._console.print(
+                f"{cell.case}  {cell.arm}  seed {cell.seed}  {done.seconds:.1f} s  {told}", soft_wrap=True
+            )
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        said = str(problem).splitlines()[0]
+        raise ConfigError(f"--device must be one that torch can use here, got {device!r}: {said}") from None

@@ -1,0 +1,188 @@
+"""The report holds what was measured and what follows, and nothing else."""
+
+import io
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from toy import claim, toy
+
+from dolmen import studies
+from dolmen.errors import ConfigError
+from dolmen.studies import (
+    Above,
+    Cell,
+    CellStore,
+    Chart,
+    Finished,
+    Outcome,
+    Part,
+    Plan,
+    Report,
+    Results,
+    Verdict,
+    command,
+    make_report,
+    registry,
+    run_study,
+    write_report,
+)
+from dolmen.studies.command import Options, list_studies, reproduce
+
+MADE_BY = {
+    "command": "dolmen reproduce toy",
+    "date": "2026-01-01",
+    "program": {"dolmen": "0", "commit": "abc"},
+    "machine": {"cpu": "a chip", "cores": 2, "torch": "2"},
+}
+
+
+def report_of(tmp_path: Path, **changed: object) -> Report:
+    study = toy(**changed)
+    outcome = run_study(study, study.full, CellStore(tmp_path / "cells"), console=Console(file=io.StringIO()))
+    return make_report(study, study.full, outcome, MADE_BY)
+
+
+def test_the_markdown_tells_claims_figures_and_how_they_were_made(tmp_path: Path) -> None:
+    text = report_of(tmp_path).to_markdown("toy.svg")
+    assert "| It is better. | 0.70 against 0.60 | **holds** (1 of 1 comparisons) |" in text
+    assert "![AUC, by case and arm](toy.svg)" in text
+    assert "| plain | 0.6010 ± 0.001 | 20 ± 10 | 0 | 3 |" in text
+    assert "| better | 0.7010 ± 0.001 | 20 ± 10 | 0 | 3 |" in text
+    assert "| films | auc: better - plain | > 0, surely > 0 | 0.1000 (0.1000 to 0.1000) | holds |" in text
+    for fact in ("`dolmen reproduce toy`", "abc", "a chip, 2 cores", "seeds: 0, 1, 2", "2026-01-01"):
+        assert fact in text
+
+
+def test_the_json_holds_every_cell_and_no_nan(tmp_path: Path) -> None:
+    report = report_of(tmp_path)
+    odd = {Cell(case="films", arm="plain", seed=9): Finished(figures={"auc": math.nan}, seconds=1.0)}
+    outcome = replace(report.outcome, results=Results({**report.outcome.results.finished, **odd}))
+    told = json.loads(make_report(report.study, report.plan, outcome, MADE_BY).to_json())
+    assert len(told["cells"]) == 7
+    assert told["cells"][0] == {
+        "case": "films",
+        "arm": "plain",
+        "seed": 0,
+        "figures": {"auc": 0.6, "rows": 10.0, "rate": 0.0},
+        "seconds": told["cells"][0]["seconds"],
+    }
+    assert told["cells"][-1]["figures"] == {"auc": None}
+    assert told["claims"][0]["verdict"] == "holds"
+    assert told["program"]["commit"] == "abc"
+
+
+def test_missing_cases_and_open_cells_are_told(tmp_path: Path) -> None:
+    parts = (Part(case="absent", arms=("plain",), seed_count=1), Part(case="films", arms=("plain",), seed_count=1))
+    report = report_of(tmp_path, full=Plan(parts=parts, minutes=1))
+    text = replace(report, outcome=replace(report.outcome, open_count=4)).to_markdown(None)
+    assert "**absent** was not run: absent is not on this machine." in text
+    assert "4 cells of the plan were not run." in text
+    assert report.judged[0].verdict is Verdict.OPEN
+    assert [finding.case for finding in report.judged[0].findings] == ["absent", "films"]
+
+
+def test_the_picture_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pictures = []
+    for folder, chart in (
+        ("one", Chart(figure="auc", lines={"plain": ("plain",), "both": ("plain", "better")}, across="rows")),
+        ("two", Chart(figure="auc", lines={"plain": ("plain",), "both": ("plain", "better")}, across="rows")),
+        ("three", Chart(figure="auc", lines={"both": ("plain", "better")})),
+    ):
+        write_report(report_of(tmp_path, chart=chart), tmp_path / folder)
+        pictures.append((tmp_path / folder / "toy.svg").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+    assert b"<svg" in pictures[0]
+
+
+def test_without_matplotlib_the_report_has_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dolmen.studies.chart.find_spec", lambda name: None)  # noqa: ARG005
+    written = write_report(report_of(tmp_path), tmp_path / "out")
+    assert [path.name for path in written] == ["toy.json", "toy.md"]
+    assert "![" not in written[1].read_text()
+
+
+def test_a_study_that_contradicts_itself_is_refused() -> None:
+    rule = Above(arm="best", others=("plain",), figure="auc")
+    with pytest.raises(ValueError, match="a rule names the arm 'best'; declare it in arms"):
+        toy(claims=(replace(claim(), rule=rule),))
+    with pytest.raises(ValueError, match="reads 'ndcg'; declare it in figures"):
+        toy(claims=(replace(claim(), rule=replace(rule, arm="better", figure="ndcg")),))
+    with pytest.raises(ValueError, match="the chart names the arm 'best'"):
+        toy(chart=Chart(figure="auc", lines={"all": ("best",)}))
+    with pytest.raises(ValueError, match="'Some Films' must be small letters"):
+        toy(full=Plan(parts=(Part(case="Some Films", arms=("plain",), seed_count=1),), minutes=1))
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Console:
+    """Where ``reproduce`` prints; the toy is the only study, and the cache is empty."""
+    monkeypatch.setattr(registry, "_STUDIES", {"toy": toy()})
+    monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "cache"))
+    return Console(file=io.StringIO(), width=200)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return re.sub(r"\s+", " ", console.file.getvalue())
+
+
+def test_reproduce_writes_the_report_and_the_list_knows_it(console: Console, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert reproduce(Options(studies=("toy",), out=out), console) == 0
+    assert (out / "toy.md").is_file()
+    assert "written:" in said(console)
+    console.print(list_studies(out))
+    assert "better: holds" in said(console)
+
+
+def test_a_claim_that_does_not_hold_is_a_result_but_a_broken_guard_is_a_failure(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = replace(claim(), rule=Above(arm="plain", others=("better",), figure="auc"))
+    monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(claims=(wrong,), guards=(wrong,))})
+    assert reproduce(Options(studies=("toy",), out=tmp_path / "out"), console) == 0
+    assert reproduce(Options(quick=True, out=tmp_path / "quick"), console) == 1
+    assert "does not hold" in said(console)
+    assert not (tmp_path / "quick").exists()
+
+
+def test_a_guard_whose_data_is_not_here_is_told_and_no_failure(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = Plan(parts=(Part(case="absent", arms=("plain", "better"), seed_count=1),), minutes=1)
+    monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(quick=quick)})
+    assert reproduce(Options(quick=True), console) == 0
+    assert "not run: absent is not on this machine" in said(console)
+
+
+def test_studies_are_asked_for_by_name(console: Console) -> None:
+    with pytest.raises(ConfigError, match="there is no study 'tory'; did you mean 'toy'"):
+        reproduce(Options(studies=("tory",)), console)
+    with pytest.raises(ConfigError, match="name a study: toy"):
+        reproduce(Options(), console)
+
+
+def test_only_touched_studies_run(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(studies.__file__).parent
+    for changed, ran in (
+        ([source.parent / "seeds.py"], True),
+        ([source / "study.py"], True),
+        ([source.parent / "clock.py", source.parents[2] / "README.md"], False),
+        (None, True),
+    ):
+        monkeypatch.setattr(command, "changed_files", lambda root, since, changed=changed: changed)  # noqa: ARG005
+        monkeypatch.setattr(console, "file", io.StringIO())
+        assert reproduce(Options(quick=True, touched_since="HEAD^"), console) == 0
+        assert ("It is better." in said(console)) is ran
+
+
+def test_outcome_of_nothing_is_a_report_too() -> None:
+    study = toy()
+    outcome = Outcome(results=Results({}), prepared={}, missing={}, open_count=6, device="cpu")
+    assert "6 cells of the plan were not run." in make_report(study, study.full, outcome, MADE_BY).to_markdown(None)

@@ -1,0 +1,133 @@
+"""Verdicts follow from figures by the rule alone."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from dolmen.studies import Above, Cell, Finding, Finished, Ordered, Results, Verdict, Within, verdict_of
+from dolmen.studies.results import mean_of
+
+
+def results_of(**arms: list[float]) -> Results:
+    """The figure ``auc`` of arms on the case ``films``, from seeds 0, 1, ..."""
+    return Results(
+        {
+            Cell(case="films", arm=arm, seed=seed): Finished(figures={"auc": value}, seconds=1.0)
+            for arm, values in arms.items()
+            for seed, value in enumerate(values)
+        }
+    )
+
+
+@pytest.mark.property
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=80))
+def test_the_interval_is_students(values: list[float]) -> None:
+    found = mean_of(values)
+    deviation = np.std(values, ddof=1)
+    assert found.value == pytest.approx(np.mean(values), abs=1e-9)
+    assert found.deviation == pytest.approx(deviation, abs=1e-9)
+    reach = stats.t.ppf(0.975, len(values) - 1) * deviation / math.sqrt(len(values))
+    # Never narrower than the true one, and at most 3 % wider: the table has steps.
+    assert reach * 0.9998 - 1e-9 <= found.high - found.value <= reach * 1.03 + 1e-9
+    assert found.high - found.value == pytest.approx(found.value - found.low, abs=1e-9)
+
+
+def test_of_one_seed_nothing_is_sure() -> None:
+    found = mean_of([0.7])
+    assert (found.value, found.count) == (0.7, 1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.deviation)
+    rule = Above(arm="better", others=("plain",), figure="auc")
+    assert verdict_of(rule.findings(results_of(better=[0.9], plain=[0.1]), ["films"])) is Verdict.FAILS
+
+
+def test_above_needs_the_margin_and_a_sure_difference() -> None:
+    steady = results_of(better=[0.70, 0.71, 0.72], plain=[0.60, 0.61, 0.62])
+    noisy = results_of(better=[0.70, 0.50, 0.72], plain=[0.60, 0.61, 0.62])
+
+    def holds(results: Results, **options: float | bool) -> bool | None:
+        rule = Above(arm="better", others=("plain",), figure="auc", **options)  # type: ignore[arg-type]
+        (finding,) = rule.findings(results, ["films"])
+        return finding.holds
+
+    assert holds(steady) is True
+    assert holds(steady, margin=0.09) is True
+    assert holds(steady, margin=0.11) is False
+    # On average 0.03 above, but one seed of three says the opposite.
+    assert holds(noisy) is False
+    assert holds(noisy, sure=False) is True
+
+
+def test_differences_are_paired_by_seed() -> None:
+    # Seeds differ by far more than arms do; only their differences tell.
+    results = results_of(better=[0.1002, 0.5002, 0.9003], plain=[0.1, 0.5, 0.9])
+    (finding,) = Above(arm="better", others=("plain",), figure="auc").findings(results, ["films"])
+    assert finding.value == pytest.approx((0.0002 + 0.0002 + 0.0003) / 3)
+    assert finding.holds is True
+
+
+def test_within_takes_the_figure_a_difference_or_a_ratio() -> None:
+    results = results_of(ours=[10.0, 14.0], theirs=[2.0, 4.0])
+    for options, value in (({}, 12.0), ({"minus": "theirs"}, 9.0), ({"over": "theirs"}, 4.0)):
+        for low, high, holds in ((value, value, True), (value + 0.1, math.inf, False), (-math.inf, value - 0.1, False)):
+            rule = Within(arm="ours", figure="auc", low=low, high=high, **options)
+            (finding,) = rule.findings(results, ["films"])
+            assert (finding.value, finding.holds) == (pytest.approx(value), holds)
+    with pytest.raises(ValueError, match="either minus or over"):
+        Within(arm="ours", figure="auc", minus="theirs", over="theirs")
+
+
+def test_ordered_looks_at_neighbours() -> None:
+    results = results_of(a=[0.9], b=[0.8], c=[0.805])
+    findings = Ordered(order=("a", "b", "c"), figure="auc").findings(results, ["films"])
+    assert [finding.holds for finding in findings] == [True, False]
+    assert all(
+        finding.holds
+        for finding in Ordered(order=("a", "b", "c"), figure="auc", slack=0.01).findings(results, ["films"])
+    )
+
+
+def test_what_is_missing_is_not_judged() -> None:
+    results = results_of(better=[0.7, 0.7])
+    for rule in (
+        Above(arm="better", others=("plain",), figure="auc"),
+        Within(arm="better", figure="auc", low=0, over="plain"),
+        Ordered(order=("better", "plain"), figure="auc"),
+    ):
+        findings = rule.findings(results, ["films", "books"])
+        assert [finding.holds for finding in findings] == [None, None]
+        assert verdict_of(findings) is Verdict.OPEN
+
+
+def test_a_figure_that_is_no_number_never_holds() -> None:
+    results = results_of(better=[math.nan, 0.7], plain=[0.6, 0.6])
+    for rule in (
+        Above(arm="better", others=("plain",), figure="auc", sure=False),
+        Within(arm="better", figure="auc", low=0),
+        Ordered(order=("better", "plain"), figure="auc", slack=1.0),
+    ):
+        assert [finding.holds for finding in rule.findings(results, ["films"])] == [False]
+
+
+def test_a_rule_may_ask_for_some_cases_only() -> None:
+    rule = Above(arm="better", others=("plain",), figure="auc", cases=("books",))
+    assert rule.findings(results_of(better=[1.0]), ["films"]) == []
+    assert "on books" in rule.describe()
+
+
+@pytest.mark.property
+@given(st.lists(st.sampled_from([True, False, None]), max_size=12))
+def test_the_verdict_counts_what_was_judged(marks: list[bool | None]) -> None:
+    verdict = verdict_of([Finding(case="films", what="auc", needed="> 0", holds=mark) for mark in marks])
+    good, bad = marks.count(True), marks.count(False)
+    expected = {
+        Verdict.OPEN: good + bad == 0,
+        Verdict.HOLDS: good > 0 and bad == 0,
+        Verdict.PARTLY: bad > 0 and good >= bad,
+        Verdict.FAILS: bad > good,
+    }
+    assert [one for one, is_it in expected.items() if is_it] == [verdict]

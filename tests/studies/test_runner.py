@@ -1,0 +1,120 @@
+"""Cells run once, go on where a run was cut off, and run again when what made them has changed."""
+
+import io
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from toy import figures_of, toy
+
+from dolmen.errors import ConfigError
+from dolmen.studies import Cell, CellStore, Outcome, Part, Plan, Study, make_report, run_study
+from dolmen.studies import runner as runner_module
+from dolmen.studies.study import PREPARED
+
+MADE_BY = {"command": "toy", "date": "2026-01-01", "program": {"commit": "none"}, "machine": {}}
+
+
+def run(study: Study, store: CellStore, **options: object) -> Outcome:
+    return run_study(study, study.full, store, console=Console(file=io.StringIO()), **options)  # type: ignore[arg-type]
+
+
+def counted(tmp_path: Path, **changed: object) -> tuple[Study, Path]:
+    runs = tmp_path / "runs"
+    study = toy()
+    return replace(study, full=replace(study.full, settings={"runs": str(runs)}), **changed), runs
+
+
+def test_every_arm_runs_from_every_seed_and_is_kept(tmp_path: Path) -> None:
+    study, runs = counted(tmp_path)
+    outcome = run(study, CellStore(tmp_path / "cells"))
+    expected = [Cell(case="films", arm=arm, seed=seed) for seed in range(3) for arm in ("plain", "better")]
+    assert list(outcome.results.finished) == expected
+    for cell, done in outcome.results.finished.items():
+        assert done.figures == {**figures_of(cell), "rate": 0.0}
+    again = run(study, CellStore(tmp_path / "cells"))
+    assert again.results.finished == outcome.results.finished
+    assert len(runs.read_text().splitlines()) == 6
+
+
+def test_only_what_has_changed_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, runs = counted(tmp_path)
+    store = CellStore(tmp_path / "cells")
+    run(study, store)
+    run(study, store, seed_count=5)
+    assert len(runs.read_text().splitlines()) == 10  # two more seeds of two arms
+    run(replace(study, full=replace(study.full, settings={**study.full.settings, "size": 2})), store)
+    assert len(runs.read_text().splitlines()) == 16
+    monkeypatch.setattr(runner_module, "code_fingerprint", lambda modules: f"changed {len(modules)}")
+    run(study, store)
+    assert len(runs.read_text().splitlines()) == 22
+
+
+def test_what_is_prepared_once_reaches_every_cell_and_decides_whether_it_is_stale(tmp_path: Path) -> None:
+    rates = iter([0.1, 0.2])
+    study, runs = counted(tmp_path, prepare=lambda case, setting: {"rate": next(rates)})  # noqa: ARG005
+    store = CellStore(tmp_path / "cells")
+    outcome = run(study, store)
+    assert outcome.prepared == {"films": {"rate": 0.1}}
+    assert {done.figures["rate"] for done in outcome.results.finished.values()} == {0.1}
+    run(study, store)
+    assert len(runs.read_text().splitlines()) == 6
+    (store.folder / "films" / f"{PREPARED}-0.json").unlink()
+    assert run(study, store).prepared == {"films": {"rate": 0.2}}
+    assert len(runs.read_text().splitlines()) == 12
+
+
+def test_data_that_is_not_here_is_told_and_passed_over(tmp_path: Path) -> None:
+    parts = (
+        Part(case="absent", arms=("plain", "better"), seed_count=2),
+        Part(case="films", arms=("plain",), seed_count=1),
+    )
+    outcome = run(toy(full=Plan(parts=parts, minutes=1)), CellStore(tmp_path))
+    assert outcome.missing == {"absent": "absent is not on this machine\nlooked in: nowhere"}
+    assert [cell.case for cell in outcome.results.finished] == ["films"]
+    assert outcome.open_count == 0
+
+
+def test_stored_runs_nothing_and_counts_what_is_open(tmp_path: Path) -> None:
+    study, runs = counted(tmp_path)
+    store = CellStore(tmp_path / "cells")
+    run(study, store, seed_count=1)
+    outcome = run(study, store, only_stored=True)
+    assert (len(outcome.results.finished), outcome.open_count) == (2, 4)
+    assert len(runs.read_text().splitlines()) == 2
+
+
+def test_a_device_that_is_not_here_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--device must be one that torch can use here, got 'abacus'"):
+        run(toy(), CellStore(tmp_path), device="abacus")
+
+
+@pytest.mark.fault
+def test_a_run_that_was_killed_goes_on_and_reports_the_same(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from toy import toy; from dolmen.studies import CellStore, run_study\n"
+        "study = toy(); run_study(study, study.full, CellStore(Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "BLOCK_AT": "better-1"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"reached\n"
+        process.kill()
+    kept = list((tmp_path / "killed").rglob("*.json"))
+    assert len(kept) == 3  # both arms of seed 0, one of seed 1
+
+    study = toy()
+    reports = []
+    for folder in ("killed", "whole"):
+        outcome = run(study, CellStore(tmp_path / folder))
+        timeless = {cell: replace(done, seconds=0.0) for cell, done in outcome.results.finished.items()}
+        outcome = replace(outcome, results=type(outcome.results)(timeless))
+        reports.append(make_report(study, study.full, outcome, MADE_BY).to_json())
+    assert reports[0] == reports[1]
