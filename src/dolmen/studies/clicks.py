@@ -109,7 +109,7 @@ def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
     for epoch in range(1, epochs + 1):
         order = torch.from_numpy(generator(cell.seed, "order", epoch).permutation(count))
         started = time.process_time()
-        for rows in order.split(_BATCH):
+        for rows in torch.split(order, _BATCH):
             trainer.step(examples.train.take(rows))
         seconds += time.process_time() - started
         found = _figures(trainer, examples.validation)["gauc"]
@@ -139,7 +139,7 @@ def _figures(trainer: Trainer, examples: Batch) -> dict[str, float]:
 
 
 def _parts(examples: Batch) -> Iterator[Batch]:
-    for rows in torch.arange(examples.size).split(_JUDGED_BATCH):
+    for rows in torch.split(torch.arange(examples.size), _JUDGED_BATCH):
         yield examples.take(rows)
 
 

@@ -70,7 +70,7 @@ def _cost(cell: Cell) -> Mapping[str, float]:
     def once() -> float:
         match how:
             case "attend":
-                outcomes = [pooled(past, attend(one, past, 0.5)) for one in candidates.split(1)]
+                outcomes = [pooled(past, attend(one, past, 0.5)) for one in torch.split(candidates, 1)]
                 return float(torch.cat(outcomes).sum())
             case "read":
                 return float(interest_of(hashing.read(sums, candidates)).sum())
