@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as TextTable
 
 from dolmen import __version__
@@ -57,6 +58,7 @@ def _root(
 
 @app.command(rich_help_panel="Run the loop")
 def demo(
+    context: typer.Context,
     data: Annotated[
         str, typer.Option(help="Which data set to replay: `dolmen data list` names them.")
     ] = "movielens-100k",
@@ -84,6 +86,8 @@ def demo(
     """
     from dolmen.demo import DemoOptions, run_demo
 
+    if headless and state is None:
+        _refuse(context, "a headless run without --state begins in a new folder; name one, or leave this out", "fresh")
     options = DemoOptions(
         data=data,
         event_count=events,
@@ -104,11 +108,12 @@ def up(config: ConfigPath = Path("dolmen.toml"), log_format: LogForm = LogFormat
     from dolmen.cluster import run_up
 
     set_up_logs("up", form=log_format)
-    run_up(config)
+    run_up(config, log_format=log_format)
 
 
 @app.command(rich_help_panel="Run one stage")
 def serve(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The configuration file.")] = None,
     snapshot: Annotated[Path | None, typer.Option(help="Serve this snapshot alone, with no stream behind it.")] = None,
     data: Annotated[str | None, typer.Option(help="With --snapshot: the data set whose items are served.")] = None,
@@ -121,6 +126,7 @@ def serve(
 
     set_up_logs("serve", form=log_format)
     if config is not None and snapshot is None:
+        _refuse(context, "belongs to --snapshot; with --config it stands in the file", "data", "port")
         stages.serve(Config.from_toml(config), extend=console.mount)
     elif snapshot is not None and config is None:
         stages.serve(snapshot_config(snapshot, data=data, port=port), extend=console.mount)
@@ -139,6 +145,7 @@ def join(config: ConfigPath = Path("dolmen.toml"), log_format: LogForm = LogForm
 
 @app.command(rich_help_panel="Run one stage")
 def train(
+    context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", help="Learn from the stream of --config until stopped.")] = False,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The configuration file.")] = None,
     data: Annotated[str | None, typer.Option(help="Learn from this data set instead, in batch.")] = None,
@@ -153,8 +160,8 @@ def train(
     from dolmen.cluster import Config, stages, train_in_batch
 
     if follow:
-        if data is not None:
-            raise ConfigError("--follow learns from the stream of --config; leave --data out")
+        in_batch = ("data", "model", "epochs", "batch_size", "seed", "out")
+        _refuse(context, "is for learning in batch; --follow learns as the file of --config says", *in_batch)
         set_up_logs("train", form=log_format)
         stages.train(Config.from_toml(config if config is not None else Path("dolmen.toml")))
         return
@@ -162,6 +169,7 @@ def train(
         raise ConfigError(
             "name a data set, such as --data movielens-100k, or follow a stream with --follow --config FILE"
         )
+    _refuse(context, "is for --follow; --data learns in batch", "config", "log_format")
     tested = train_in_batch(data, model=model, epochs=epochs, batch_size=batch_size, seed=seed, out=out)
     _out.print(
         f"test: AUC {tested.auc:.4f}, log loss {tested.log_loss:.4f} over {tested.example_count:,} later examples"
@@ -263,15 +271,25 @@ def data_show(name: Annotated[str, typer.Argument(help="A name from `dolmen data
     rows: dict[str, Any] = {
         "name": info.name,
         "summary": info.summary,
+        "notes": info.notes,
         "simulated": "yes: no real person or item is in it" if info.simulated else "no",
         "statistics": ", ".join(f"{count:,} {what}" for what, count in info.statistics.items()),
+        "used by": ", ".join(info.used_by),
         "source": info.source_url,
         "terms": f"{info.terms} ({info.terms_url})",
         "citation": info.citation,
         "on this machine": datasets.where(name) or "no; `dolmen data fetch` gets it",
     }
+    if datasets.where(name):
+        dataset = datasets.load(name, download=False)
+        rows |= {
+            "order of rows": f"{dataset.order}; {dataset.rule}",
+            "schema": ", ".join((*dataset.schema.slots, *dataset.schema.dense, *dataset.schema.labels)),
+            **dataset.columns(),
+        }
     for key, value in rows.items():
-        table.add_row(f"[bold]{key}[/bold]", str(value))
+        if value:
+            table.add_row(f"[bold]{key}[/bold]", escape(str(value)))
     _out.print(table)
 
 
@@ -283,11 +301,23 @@ def data_fetch(name: Annotated[str, typer.Argument(help="A name from `dolmen dat
     _out.print(repr(datasets.load(name)))
 
 
+def _refuse(context: typer.Context, why: str, *names: str) -> None:
+    """Refuse those of the options ``names`` that were given; beside the others they mean nothing."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise ConfigError(f"{' and '.join(given)}: {why}")
+
+
 def main() -> None:
-    """The command ``dolmen``. An error that we raise on purpose is one line, with exit status 1, and no traceback."""
+    """The command ``dolmen``. An error that we raise on purpose is one line and its exit status, with no traceback."""
     try:
         app()
     except DolmenError as problem:
         _errors.print("error:", style="bold red", end=" ")
         _errors.print(str(problem), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(problem.exit_status)

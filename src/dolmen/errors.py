@@ -18,7 +18,11 @@ the world (a disk, a peer, a bad event) is one of the others, and its ``retry`` 
 
 from __future__ import annotations
 
+import os
+from typing import Final
+
 __all__ = [
+    "CONFIG_STATUS",
     "BadEventError",
     "ConfigError",
     "DataError",
@@ -33,18 +37,30 @@ __all__ = [
 ]
 
 
+CONFIG_STATUS: Final = os.EX_CONFIG
+"""Exit status of a process whose configuration cannot be used: starting it again cannot help."""
+
+
 class DolmenError(Exception):
-    """Root of the tree. ``retry`` is true where the same call may succeed later."""
+    """Root of the tree. ``retry`` is true where the same call may succeed later.
+
+    ``exit_status``: of a command that ends with this error.
+    """
 
     retry: bool = False
+    exit_status: int = 1
 
 
 class SchemaError(DolmenError, ValueError):
     """A schema that contradicts itself, or data that does not fit its schema."""
 
+    exit_status = CONFIG_STATUS
+
 
 class ConfigError(DolmenError, ValueError):
     """A setting that cannot be used; the message names it, its value and the mend."""
+
+    exit_status = CONFIG_STATUS
 
 
 class BadEventError(DolmenError, ValueError):

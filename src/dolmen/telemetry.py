@@ -8,13 +8,17 @@ itself what is shown. Metrics are prometheus-client's, named ``dolmen_<part>_<no
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from enum import StrEnum
-from typing import Any, TextIO
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, TextIO, final
 
 import structlog
 
-__all__ = ["LogFormat", "logger", "set_up_logs"]
+__all__ = ["BoundedLines", "LogFormat", "logger", "set_up_logs"]
 
 
 class LogFormat(StrEnum):
@@ -61,6 +65,40 @@ def set_up_logs(
     root.setLevel(level.upper())
     for noisy in ("httpx", "httpcore", "urllib3", "uvicorn.access", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@final
+class BoundedLines(RotatingFileHandler):
+    """A file of lines, ``path``, that is bounded while it is written: when it is full it becomes ``<path>.1``.
+
+    Only its owner may read it. A line that cannot be written is lost and raises nothing: a full disk must not stop
+    whoever has something to say.
+
+    Args:
+        path: is appended to; its folder is made if missing.
+        bytes_max: of each of the two files.
+    """
+
+    def __init__(self, path: Path, *, bytes_max: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, maxBytes=bytes_max, backupCount=1, encoding="utf-8", errors="backslashreplace")
+
+    def write(self, line: str) -> None:
+        """Add one line, given without its end."""
+        self.handle(logging.makeLogRecord({"msg": line}))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """The line is lost."""
+
+    def __enter__(self) -> BoundedLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return TextIOWrapper(os.fdopen(descriptor, "ab"), encoding=self.encoding, errors=self.errors)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

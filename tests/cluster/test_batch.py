@@ -13,7 +13,7 @@ from dolmen.cluster import snapshot_config
 from dolmen.cluster.config import Config
 from dolmen.datasets import item_changes, latest, people
 from dolmen.errors import LogError
-from dolmen.events import Appended, CatalogueChange, EmbeddedLog, Topic, decode, encode
+from dolmen.events import DEFAULT_RETENTION, Appended, CatalogueChange, EmbeddedLog, Group, Topic, decode, encode
 from dolmen.training import new_trainer
 
 DATA = "world"
@@ -80,3 +80,10 @@ def test_what_is_null_is_no_attribute_and_when_an_item_was_on_offer_is_none_eith
     names = {name for change in changes for name in change.attributes}
     assert not {name for name in names if name.startswith("available_")}
     assert all(value is not None for change in changes for value in change.attributes.values())
+
+
+def test_what_a_server_alone_logs_waits_for_no_joiner(snapshot: Path) -> None:
+    retention = snapshot_config(snapshot, data=None, port=0).retention
+    for topic in (Topic.IMPRESSIONS, Topic.ACTIONS):
+        assert retention[topic].readers == (Group.SERVER,)
+        assert retention[topic].max_age == DEFAULT_RETENTION[topic].max_age

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from dolmen.cluster.lifetime import hold_folder
 from dolmen.cluster.supervisor import RestartPolicy, Stage, Supervisor
-from dolmen.errors import ConfigError
+from dolmen.errors import CONFIG_STATUS, ConfigError
 
 QUICK = RestartPolicy(wait_seconds_min=0.05, wait_seconds_max=0.4, settled_seconds=5.0, grace_seconds=5.0)
 
@@ -29,6 +30,20 @@ open(sys.argv[1], "a").write("down\\n")
 """
 
 
+PLAIN = """
+import os, sys, time
+open(sys.argv[1], "a").write("up\\n")
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
+open(sys.argv[1], "a").write("down\\n")
+"""
+"""Knows nothing of dolmen, and so starts at once; ends when a file is there, whatever happens to its supervisor."""
+
+
+def plain(name: str, notes: Path, may_end: Path) -> Stage:
+    return Stage(name=name, command=[sys.executable, "-c", PLAIN, str(notes), str(may_end)])
+
+
 def sleeper(name: str, notes: Path) -> Stage:
     return Stage(name=name, command=[sys.executable, "-c", SLEEPER, str(notes)])
 
@@ -37,7 +52,7 @@ def lines_of(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def await_lines(path: Path, count: int, seconds: float = 20.0) -> list[str]:
+def await_lines(path: Path, count: int, seconds: float = 60.0) -> list[str]:
     """Wait until ``path`` has ``count`` lines."""
     tick = threading.Event()
     for _ in range(int(seconds / 0.02)):
@@ -75,6 +90,76 @@ def test_the_wait_before_a_restart_doubles_while_a_stage_keeps_dying(tmp_path: P
     assert all(gap >= wait for gap, wait in zip(gaps, [0.05, 0.1, 0.2, 0.4], strict=True)), gaps
 
 
+def test_a_stage_that_cannot_use_its_configuration_is_not_started_again(tmp_path: Path) -> None:
+    """It would die of the same mistake for ever, and hide what it said behind its restarts."""
+    notes, beside = tmp_path / "notes", tmp_path / "beside"
+    program = (
+        f"import sys; open({str(notes)!r}, 'a').write('up\\n')\n"
+        "print('error: join.window must be above 0', file=sys.stderr)\n"
+        f"sys.exit({CONFIG_STATUS})"
+    )
+    failed = threading.Event()
+    stages = [Stage(name="join", command=[sys.executable, "-c", program]), plain("beside", beside, tmp_path / "never")]
+    with Supervisor(stages, policy=QUICK, log_folder=tmp_path / "logs", failed=failed.set) as supervisor:
+        assert failed.wait(60)
+        await_lines(beside, 1)
+        assert supervisor.restart_counts() == {"join": 0, "beside": 0}
+        assert "beside" in supervisor.process_ids()
+    assert str(supervisor.failure) == "join cannot run with this configuration: join.window must be above 0"
+    assert lines_of(notes) == ["up"]
+
+
+@pytest.mark.timeout(240)  # four processes start, each with torch
+def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> None:
+    """Nobody but the server knows that its port is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (tmp_path / "dolmen.toml").write_text(
+            f'[[schema.slot]]\nname = "item"\n[[schema.label]]\nname = "click"\n[serving]\nport = {port}\n'
+        )
+        command = [sys.executable, "-m", "dolmen", "up", "--config", str(tmp_path / "dolmen.toml")]
+        ended = subprocess.run(
+            [*command, "--log-format", "text"], capture_output=True, text=True, timeout=200, check=False
+        )
+    assert ended.returncode == CONFIG_STATUS
+    assert f"error: cannot listen on 127.0.0.1:{port}" in ended.stderr
+    assert "error: serve cannot run with this configuration" in ended.stderr
+    stages = [line for line in ended.stderr.splitlines() if "joiner" in line or "trainer ready" in line]
+    assert not any(line.startswith("{") for line in stages), "--log-format holds for the stages too"
+
+
+@pytest.mark.fault
+def test_the_folder_stays_held_while_stages_of_a_killed_supervisor_finish(tmp_path: Path) -> None:
+    """Else `demo --fresh` could delete the state under them."""
+    state, notes, may_end = tmp_path / "state", tmp_path / "notes", tmp_path / "may-end"
+    program = f"""
+import sys, threading
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_supervisor import plain
+from dolmen.cluster.lifetime import hold_folder
+from dolmen.cluster.supervisor import Supervisor
+with hold_folder(Path({str(state)!r})) as held:
+    supervisor = Supervisor([plain("slow", Path({str(notes)!r}), Path({str(may_end)!r}))], held=[held])
+    supervisor.start()
+    print(supervisor.process_ids()["slow"], flush=True)
+    threading.Event().wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        await_lines(notes, 1)
+        parent.kill()
+    with pytest.raises(ConfigError, match="in use by another dolmen"), hold_folder(state):
+        raise AssertionError("held twice")
+    may_end.touch()
+    psutil.wait_procs([child], timeout=30)
+    with hold_folder(state):
+        assert lines_of(notes) == ["up", "down"]
+
+
 @pytest.mark.fault
 def test_stages_stop_by_themselves_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
@@ -98,7 +183,7 @@ threading.Event().wait()
         parent.kill()
     await_lines(notes, 2)
     assert lines_of(notes) == ["up", "down"]
-    psutil.wait_procs([child], timeout=10)
+    psutil.wait_procs([child], timeout=30)
     assert not child.is_running()
 
 
@@ -119,6 +204,19 @@ def test_output_of_each_stage_goes_to_its_own_file(tmp_path: Path) -> None:
     with Supervisor([stage], policy=QUICK, log_folder=tmp_path / "logs"):
         await_lines(notes, 1)
     assert (tmp_path / "logs" / "talker.log").read_text() == "hello\n"
+
+
+def test_output_of_a_stage_is_bounded_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dolmen.cluster.supervisor._LOG_BYTES_MAX", 10_000)
+    notes, folder = tmp_path / "notes", tmp_path / "logs"
+    talk = "for number in range(2000): print(f'line {number:05d} 100 %d', flush=True)\n"
+    stage = Stage(name="talker", command=[sys.executable, "-c", talk + PLAIN, str(notes), str(tmp_path / "never")])
+    with Supervisor([stage], policy=QUICK, log_folder=folder) as supervisor:
+        await_lines(notes, 1)
+        assert supervisor.restart_counts() == {"talker": 0}
+    assert {path.name for path in folder.iterdir()} == {"talker.log", "talker.log.1"}
+    assert all(path.stat().st_size <= 10_000 and path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
+    assert (folder / "talker.log").read_text().splitlines()[-1] == "line 01999 100 %d"
 
 
 def test_a_state_folder_has_one_holder_and_no_lock_file(tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ def report_of(demo: subprocess.Popen[str], path: Path) -> dict[str, Any]:
 
 def assert_books_balance(report: dict[str, Any]) -> None:
     events = report["events"]
-    assert report["accounts_close"], events
-    assert events["waiting"] == events["unread"] == 0, events
+    assert report["accounts_close"], report["accounts"]
+    assert events["waiting"] == events["slates_unread"] == events["actions_unread"] == 0, events
     assert events["impressions_sent"] == events["impressions_acknowledged"], events
     assert events["actions_sent"] == events["actions_acknowledged"] == events["actions_joined"], events
     assert events["trained"] == events["positives"] + events["negatives_kept"], events
@@ -149,7 +149,7 @@ def test_killing_joiner_and_server_loses_nothing_that_was_acknowledged(tmp_path:
     # The replay asks again while the server is away, so it fails nothing; the visitors ask once, and may fail.
     assert report["failures"]["replay"] == 0
     events = report["events"]
-    assert report["accounts_close"], events
+    assert report["accounts_close"], report["accounts"]
     # A slate whose answer was lost with the server was shown by the books, though nobody saw it.
     assert events["impressions_joined"] >= events["impressions_acknowledged"]
     assert events["actions_joined"] >= events["actions_acknowledged"] == events["actions_sent"]
@@ -233,4 +233,4 @@ def slate_count_done(state: Path) -> int:
 def is_caught_up(client: Client) -> bool:
     figures = client.status()["stages"]
     join, train = figures["join"]["figures"], figures["train"]["figures"]
-    return bool(join["records_unread"] == 0 and join["examples"] == train["examples_total"])
+    return bool(join["slates_unread"] == join["actions_unread"] == 0 and join["examples"] == train["examples_total"])

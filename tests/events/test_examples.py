@@ -1,3 +1,8 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -41,6 +46,53 @@ def test_examples_of_another_schema_are_refused() -> None:
     other = Schema(Slot("user", dim=8), Slot("genres", many=True), Dense("hour"), Label("click"))
     with pytest.raises(SchemaError, match=f"examples of schema {SCHEMA.fingerprint}, expected {other.fingerprint}"):
         decode_examples(other, value)
+
+
+def test_offsets_that_point_outside_their_column_are_refused() -> None:
+    """Arrow reads them as they are; the look-up after them would read memory that is not the batch's."""
+    value = encode_examples(SCHEMA, batch(), {})
+    offsets = np.array([0, 2, 2, 3], dtype=np.int64).tobytes()  # of genres
+    assert value.count(offsets) == 1
+    for wrong in ([0, 2, 2, 1 << 40], [0, 2, 1, 3], [0, -5, 2, 3], [-(1 << 33), 2, 2, 3]):
+        with pytest.raises(SchemaError, match="is no batch of examples"):
+            decode_examples(SCHEMA, value.replace(offsets, np.array(wrong, dtype=np.int64).tobytes()))
+
+
+def test_nulls_are_refused() -> None:
+    rows = pa.ipc.open_stream(encode_examples(SCHEMA, batch(), {})).read_next_batch()
+    holed = rows.set_column(2, rows.schema.field(2), pa.array([0.0, None, 1.0], type=pa.float32()))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, holed.schema) as stream:
+        stream.write_batch(holed)
+    with pytest.raises(SchemaError, match="column 'hour' has nulls"):
+        decode_examples(SCHEMA, bytes(sink.getvalue()))
+
+
+@pytest.mark.fault
+def test_any_flipped_byte_is_refused_or_read_and_never_crashes() -> None:
+    """In a process of its own: what must not happen is an end that no `except` sees."""
+    program = """
+import random, sys
+sys.path.insert(0, sys.argv[1])
+from test_examples import SCHEMA, batch
+from dolmen.errors import SchemaError
+from dolmen.events import decode_examples, encode_examples
+value, odds, refused = encode_examples(SCHEMA, batch(), {"actions/0": 1}), random.Random(5), 0
+for _ in range(4000):
+    torn = bytearray(value)
+    for _ in range(odds.choice([1, 1, 4])):
+        torn[odds.randrange(len(torn))] = odds.randrange(256)
+    try:
+        for jagged in decode_examples(SCHEMA, bytes(torn)).batch.slots.values():
+            jagged.to_lists()
+    except SchemaError:
+        refused += 1
+print(refused)
+"""
+    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert int(ended.stdout) > 1000, "most of a record is its layout"
 
 
 def test_damaged_record_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The joiner against a naive twin, its rules one by one, and its accounts."""
 
+import json
 import tempfile
 import threading
 from collections import Counter
@@ -19,6 +20,7 @@ from dolmen.events import (
     EmbeddedLog,
     Examples,
     Features,
+    Group,
     Impression,
     JoinConfig,
     Joiner,
@@ -511,3 +513,27 @@ def test_run_joins_until_it_is_stopped_and_tells_its_figures(tmp_path: Path) -> 
 def test_setting_that_cannot_be_used_is_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"must be|duration"):
         JoinConfig(**setting)
+
+
+def test_stopped_joiner_joins_what_is_there_and_tells_it(
+    tmp_path: Path, log: EmbeddedLog, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who goes on from here reads how far it got from what it told last; and nothing is left half-way."""
+    log.append("impressions", [slate("r", clock.now_us())])
+    log.append("actions", [action("r", 1), action("r", 2)])
+    monkeypatch.setattr("dolmen.events.joiner._DRAIN_SECONDS", 60.0)  # a busy machine is no reason to fail
+    told_to_stop = threading.Event()
+    told_to_stop.set()
+    joiner = Joiner(SCHEMA, log, tmp_path / "join", JoinConfig(read_max=1), clock)
+    assert (joiner.figures()["slates_unread"], joiner.figures()["actions_unread"]) == (1, 2)
+    joiner.run(told_to_stop)
+    figures = joiner.figures()
+    joiner.close()
+    (record,) = log.read("status", 0, 0)
+    told = json.loads(record.value)
+    assert told["stage"] == "join"
+    assert {name: told["figures"][name] for name in figures if name != "memory_bytes"} == {
+        name: value for name, value in figures.items() if name != "memory_bytes"
+    }
+    assert (figures["actions_read"], figures["actions_unread"], figures["positives"]) == (2, 0, 2)
+    assert (log.committed(Group.JOINER, "impressions"), log.committed(Group.JOINER, "actions")) == (1, 2)

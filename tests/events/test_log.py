@@ -3,17 +3,18 @@
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from dolmen.clock import ManualClock
 from dolmen.errors import LogError, OffsetGoneError
-from dolmen.events import EmbeddedLog, Retention
+from dolmen.events import DEFAULT_RETENTION, EmbeddedLog, Retention, Topic
 
 
 def values_of(log: EmbeddedLog, topic: str, partition: int = 0) -> list[bytes]:
@@ -158,6 +159,98 @@ def test_retention_by_age_follows_the_clock(tmp_path: Path, clock: ManualClock) 
             log.append("t", [b"x"])
             clock.advance("1s")
         assert log.bounds("t") == (9, 20)  # at the last append the oldest kept was 10 s old
+
+
+@pytest.mark.parametrize("limit", [Retention(max_age="10s"), Retention(max_bytes=100)], ids=["age", "bytes"])
+def test_retention_waits_for_every_reader(tmp_path: Path, clock: ManualClock, limit: Retention) -> None:
+    """However old or many they are: a reader that was down for a week must find what it has not read."""
+    retention = {"t": replace(limit, readers=("slow", "quick"))}
+    with EmbeddedLog(tmp_path, clock=clock, retention=retention) as log:
+
+        def firsts() -> int:
+            clock.advance("1m")
+            log.append("t", [b"x" * 60])
+            return log.bounds("t")[0]
+
+        assert [firsts() for _ in range(8)] == [0] * 8, "nobody has said yet what it needs"
+        log.commit("quick", {("t", 0): 8})
+        assert firsts() == 0
+        log.commit("slow", {("t", 0): 3})
+        assert firsts() == 3
+        log.commit("other", {("t", 0): 0})
+        log.commit("slow", {("t", 0): 10})
+        assert firsts() == 8, "up to what the slowest has read"
+
+
+@pytest.mark.property
+@settings(max_examples=40, deadline=None)
+@given(
+    operations=st.lists(
+        st.one_of(
+            st.tuples(st.just("append"), st.integers(1, 4), st.integers(0, 30)),
+            st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 5), st.just(0)),
+        ),
+        max_size=40,
+    )
+)
+def test_retention_deletes_neither_more_nor_less_than_a_list_would(operations: list[tuple[str, int, int]]) -> None:
+    clock = ManualClock(now_us=1_000_000_000)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedLog(
+            folder, clock=clock, retention={"t": Retention(max_age="20s", readers=("a", "b"))}, map_size=1 << 16
+        ) as log,
+    ):
+        appends: list[tuple[int, int]] = []  # (end, time) of each
+        first = end = 0
+        committed = {"a": 0, "b": 0}
+        for what, count, seconds in operations:
+            if what == "append":
+                clock.advance(f"{seconds}s")
+                floor = min(committed.values())
+                for until, time_us in appends:  # oldest first; the first that must stay keeps all after it
+                    if until <= first:
+                        continue
+                    if time_us >= clock.now_us() - 20_000_000 or until > floor:
+                        break
+                    first = until
+                log.append("t", [b"x"] * count)
+                end += count
+                appends.append((end, clock.now_us()))
+            else:
+                committed[what] = min(committed[what] + count, end)
+                log.commit(what, {("t", 0): committed[what]})
+        assert log.bounds("t") == (first, end)
+
+
+def test_every_topic_that_grows_has_a_bound_unless_it_says_why_not() -> None:
+    unbounded = {Topic.CATALOGUE, Topic.PARAMETERS}  # see DEFAULT_RETENTION
+    for topic in Topic:
+        kept = DEFAULT_RETENTION.get(topic, Retention())
+        assert (kept.max_bytes is None and kept.max_age is None) == (topic in unbounded), topic
+
+
+def test_log_opened_to_be_read_only_changes_no_byte(tmp_path: Path) -> None:
+    with EmbeddedLog(tmp_path) as log:
+        log.append("t", [b"one", b"two"])
+        log.commit("g", {("t", 0): 1})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("data.mdb")}
+    with EmbeddedLog(tmp_path, read_only=True) as log:
+        assert values_of(log, "t") == [b"one", b"two"]
+        assert (log.bounds("t"), log.committed("g", "t"), log.bounds("missing")) == ((0, 2), 1, (0, 0))
+        for change in (
+            lambda: log.append("t", [b"three"]),
+            lambda: log.append("new", [b"x"]),
+            lambda: log.commit("g", {("t", 0): 2}),
+            lambda: log.truncate("t", 0, 1),
+        ):
+            with pytest.raises(LogError, match="to be read only"):
+                change()
+        with EmbeddedLog(tmp_path) as writer, pytest.raises(LogError, match="close that first"):
+            writer.append("t", [b"three"])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("data.mdb")} == before
+    with EmbeddedLog(tmp_path) as log:
+        assert log.append("t", [b"three"]).first_offset == 2
 
 
 def test_space_of_deleted_records_is_used_again(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from dolmen.errors import LogError
-from dolmen.events import Action, Appended, EmbeddedLog, Impression, Topic, decode
+from dolmen.events import Action, Appended, EmbeddedLog, Group, Impression, Topic, decode
 
 Serve = Callable[..., Any]
 pytestmark = pytest.mark.fault
@@ -219,6 +219,16 @@ def test_state_that_is_lost_is_made_again_from_the_log(serve: Serve, tmp_path: P
     again = serve(state_folder=tmp_path / "elsewhere")
     assert again.get("/v1/users/1").json() == before
     assert len(again.recommend(1, 10)["items"]) == 9
+
+
+def test_a_stopped_server_tells_the_log_what_it_has_on_disk(serve: Serve, log: EmbeddedLog) -> None:
+    """Else retention would keep, or delete, what it must not."""
+    served = serve()
+    served.add_items(range(5))
+    served.click(1, 3, request_id=served.recommend(1, 5)["request_id"])
+    served.end()
+    for topic in (Topic.IMPRESSIONS, Topic.ACTIONS):
+        assert log.committed(Group.SERVER, topic) == log.bounds(topic)[1] > 0
 
 
 def test_two_servers_on_one_log_know_of_each_other(serve: Serve, tmp_path: Path, wait: Callable[..., Any]) -> None:

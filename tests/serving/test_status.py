@@ -9,6 +9,8 @@ import pytest
 
 from dolmen.clock import ManualClock
 from dolmen.events import EmbeddedLog, Topic
+from dolmen.serving.metrics import Metrics
+from dolmen.serving.stage_metrics import MEANINGS, stage_readings
 from dolmen.serving.status import StageStatus, StatusBoard
 
 _START_US = 1_700_000_000_000_000
@@ -62,3 +64,21 @@ def test_a_stage_that_died_neither_makes_examples_nor_takes_memory(
     tell(log, clock, "train", examples_per_second=0.0, memory_bytes=3)
     now = now_of(board)
     assert (now["joined_per_second"], now["memory_bytes"]) == (0.0, 103)
+
+
+def test_figures_of_the_other_stages_are_metrics_with_the_time_since_they_were_told(
+    board: StatusBoard, log: EmbeddedLog, clock: ManualClock
+) -> None:
+    tell(log, clock, "join", actions_unread=7, positives=40, negative_rate=0.5)
+    clock.advance("9s")
+    board.tick()
+    told = {name: value for name, value in stage_readings(board).items() if value is not None}
+    assert told == {
+        "dolmen_joiner_actions_unread_count": 7,
+        "dolmen_joiner_positives_total": 40,
+        "dolmen_joiner_status_age_seconds": 9.0,
+    }
+    assert stage_readings(board).keys() == MEANINGS.keys()
+    text = Metrics(lambda: stage_readings(board)).text().decode()
+    assert "dolmen_joiner_positives_total 40.0" in text
+    assert "# HELP dolmen_joiner_actions_unread_count Actions that were acknowledged and not joined yet." in text

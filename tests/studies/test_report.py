@@ -103,7 +103,7 @@ def test_the_picture_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
 def test_without_matplotlib_the_report_has_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dolmen.studies.chart.find_spec", lambda name: None)  # noqa: ARG005
     written = write_report(report_of(tmp_path), tmp_path / "out")
-    assert [path.name for path in written] == ["toy.json", "toy.md"]
+    assert [path.name for path in written] == ["toy.json", "toy.md", "README.md"]
     assert "![" not in written[1].read_text()
 
 
@@ -136,6 +136,7 @@ def test_reproduce_writes_the_report_and_the_list_knows_it(console: Console, tmp
     out = tmp_path / "out"
     assert reproduce(Options(studies=("toy",), out=out), console) == 0
     assert (out / "toy.md").is_file()
+    assert "| [A toy](toy.md) | Nobody, 2026 | holds: 1 |" in (out / "README.md").read_text()
     assert "written:" in said(console)
     console.print(list_studies(out))
     assert "better: holds" in said(console)

@@ -162,6 +162,15 @@ def test_second_trainer_in_the_same_folder_is_refused(settings, log, running, ev
         pass
 
 
+def test_stopped_trainer_learns_what_the_joiner_wrote_last(settings, filled_log, monkeypatch) -> None:
+    monkeypatch.setattr("dolmen.training.stage._DRAIN_SECONDS", 60.0)  # a busy machine is no reason to fail
+    stop = _never()
+    stop.set()
+    run_trainer(settings, filled_log, stop)
+    assert _figures(filled_log)["backlog_records"] == 0
+    assert read_manifest(find_snapshot(settings.folder)).version == 60
+
+
 def _never():
     from threading import Event  # noqa: PLC0415
 
@@ -215,7 +224,7 @@ def test_model_that_the_snapshots_are_not_of_is_refused(learned, filled_log, wor
 
 def test_schema_that_the_snapshots_are_not_of_is_refused(learned, filled_log) -> None:
     other = Schema(Slot("user", dim=8), Slot("item", dim=8), Label("click"))
-    with pytest.raises(SnapshotError, match=r"is of schema \w+, asked for is \w+; a changed schema needs a new folder"):
+    with pytest.raises(ConfigError, match=r"is of schema \w+, asked for is \w+; a changed schema needs a new folder"):
         run_trainer(replace(learned, schema=other), filled_log, _never())
 
 

@@ -9,7 +9,7 @@ from typing import Final, final
 from dolmen import datasets
 from dolmen.cluster.config import Config
 from dolmen.datasets import Dataset, Split, item_changes, latest, people
-from dolmen.events import CatalogueChange, Log, Topic, encode
+from dolmen.events import CatalogueChange, Group, Log, Topic, encode
 from dolmen.telemetry import logger
 from dolmen.training import TrainConfig, find_snapshot, new_trainer, read_manifest, validate
 
@@ -71,6 +71,8 @@ def snapshot_config(snapshot: Path, *, data: str | None, port: int) -> Config:
             "schema": manifest.schema,
             "model": {"name": manifest.model, "options": manifest.model_options},
             "serving": {"port": port},
+            # There is no joiner that would have to read what is logged.
+            "log": {"retention": {topic: {"readers": [Group.SERVER]} for topic in (Topic.IMPRESSIONS, Topic.ACTIONS)}},
         },
         base=path.parent,
         snapshots=path.parent,

@@ -27,14 +27,14 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
 from dolmen.embedding import AdaGrad, Optimizer
 from dolmen.embedding.optimizers import optimizer_from_dict
 from dolmen.errors import ConfigError
-from dolmen.events import EmbeddedLog, JoinConfig, Retention
+from dolmen.events import DEFAULT_RETENTION, EmbeddedLog, JoinConfig, Retention, Topic
 from dolmen.features import Schema
 from dolmen.serving import ServeSettings
 from dolmen.settings import read_settings, suggestion
@@ -204,10 +204,22 @@ def _retention(values: Mapping[str, Any]) -> dict[str, Retention]:
     for name in values:
         if name != "retention":
             raise ConfigError(f"log: unknown setting {name!r}{suggestion(name, ['retention'])}")
-    return {
-        topic: read_settings(Retention, one, f"log.retention.{topic}")
-        for topic, one in values.get("retention", {}).items()
-    }
+    told = values.get("retention", {})
+    if not isinstance(told, Mapping):
+        raise ConfigError(f"log.retention must be a table, got {told!r}; write [log.retention.TOPIC]")
+    return {topic: _retention_of(topic, one) for topic, one in told.items()}
+
+
+def _retention_of(topic: str, values: Any) -> Retention:
+    """What is not named keeps its default: a shorter age does not forget who still has to read."""
+    where = f"log.retention.{topic}"
+    topics = [one.value for one in Topic]
+    if topic not in topics:
+        raise ConfigError(f"log.retention: there is no topic {topic!r}{suggestion(topic, topics)}")
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where} must be a table, got {values!r}; write [{where}]")
+    default = DEFAULT_RETENTION.get(topic, Retention())
+    return replace(default, **{name: getattr(read_settings(Retention, values, where), name) for name in values})
 
 
 def _with_token(values: Mapping[str, Any]) -> Mapping[str, Any]:

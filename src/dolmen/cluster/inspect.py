@@ -80,7 +80,7 @@ def _describe_table(path: Path) -> dict[str, Any]:
 
 
 def _describe_log(path: Path) -> dict[str, Any]:
-    log = EmbeddedLog(path)
+    log = EmbeddedLog(path, read_only=True)
     try:
         topics = {}
         for topic in log.topics():

@@ -33,8 +33,10 @@ def stop_on_signals() -> threading.Event:
 
 
 @contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
+def hold_folder(folder: Path) -> Iterator[int]:
     """Hold ``folder`` for this process alone. The lock lives in the kernel: however we end, nothing stays behind.
+
+    Yields the descriptor that has the lock. A process that inherits it holds the folder too, until it ends as well.
 
     Raises:
         ConfigError: another process holds it.
@@ -46,9 +48,10 @@ def hold_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"the state folder {folder} is in use by another dolmen; stop that one, or name another folder"
+                f"the state folder {folder} is in use by another dolmen; stop that one (the stages of one that was"
+                " killed need a few seconds to finish), or name another folder"
             ) from None
-        yield
+        yield handle
     finally:
         os.close(handle)
 

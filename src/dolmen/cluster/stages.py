@@ -13,6 +13,7 @@ from dolmen.cluster.lifetime import stop_on_signals, stop_with_parent
 from dolmen.cluster.supervisor import Stage, stage_command
 from dolmen.events import Joiner
 from dolmen.serving import create_app, run_server
+from dolmen.telemetry import LogFormat
 from dolmen.training import run_trainer
 
 __all__ = ["STAGES", "join", "serve", "stages_of", "train"]
@@ -48,10 +49,11 @@ def train(config: Config) -> None:
         log.close()
 
 
-def stages_of(config_path: Path) -> list[Stage]:
-    """The processes of one machine."""
-    arguments = {"serve": ["serve"], "join": ["join"], "train": ["train", "--follow"]}
-    return [Stage(name=name, command=stage_command(*arguments[name], "--config", str(config_path))) for name in STAGES]
+def stages_of(config_path: Path, *, log_format: LogFormat = LogFormat.AUTO) -> list[Stage]:
+    """The processes of one machine, whose lines are in ``log_format``."""
+    verbs = {"serve": ["serve"], "join": ["join"], "train": ["train", "--follow"]}
+    options = ["--config", str(config_path), "--log-format", log_format.value]
+    return [Stage(name=name, command=stage_command(*verbs[name], *options)) for name in STAGES]
 
 
 def _told_to_stop() -> threading.Event:

@@ -3,7 +3,11 @@
 A stage recovers from its own state, so a restart needs nothing from here but patience: the wait before a restart
 doubles with each quick death and falls back once the stage has lived for a while. Stages do not share the terminal's
 process group (Ctrl-C reaches the supervisor alone), and each holds the read end of a pipe whose write end only the
-supervisor has: if the supervisor itself is killed, the pipe closes and the stages stop by themselves.
+supervisor has: if the supervisor itself is killed, the pipe closes and the stages stop by themselves. Until they have,
+the lock of the state folder, which they inherit, keeps others out.
+
+A stage that says that its configuration cannot be used is not started again: that could not help, and would only hide
+what it said. The supervisor tells it as ``failure`` instead, and whoever runs it stops.
 """
 
 from __future__ import annotations
@@ -14,19 +18,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, final
+from typing import IO, Final, final
 
 from dolmen.cluster.lifetime import PARENT_PIPE
-from dolmen.errors import ConfigError
-from dolmen.telemetry import logger
+from dolmen.errors import CONFIG_STATUS, ConfigError
+from dolmen.telemetry import BoundedLines, logger
 
-__all__ = ["RestartPolicy", "Stage", "Supervisor", "stage_command"]
+__all__ = ["ERROR_MARK", "RestartPolicy", "Stage", "Supervisor", "stage_command"]
 
 _log = logger(__name__)
-_LOG_BYTES_MAX: Final = 8 << 20  # a stage logs changes of state only; this holds weeks of them
+_LOG_BYTES_MAX: Final = 8 << 20  # of each of two files; a stage logs changes of state only: weeks of them
+_LINE_BYTES_MAX: Final = 64 << 10
+ERROR_MARK: Final = "error: "
+"""How the line begins in which a command says with which error it ends."""
+_LAST_LINES: Final = 20
+_PUMP_SECONDS: Final = 5.0  # for what a stage wrote last to reach its file
 
 
 @final
@@ -67,6 +78,8 @@ class _Running:
 
     stage: Stage
     process: subprocess.Popen[bytes] | None = None
+    pump: threading.Thread | None = None
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
     started_at: float = 0.0
     wait_seconds: float = 0.0
     restart_at: float = 0.0
@@ -81,13 +94,24 @@ class Supervisor:
         stages: in the order of the data's flow; they are stopped in that order, so that what one stage wrote last
             still reaches the next.
         policy: waits and grace.
-        log_folder: where each stage's output goes, as ``<stage>.log``; the supervisor's own stderr if ``None``.
+        log_folder: where each stage's output goes, as ``<stage>.log``, with the part before in ``<stage>.log.1``; the
+            supervisor's own stderr if ``None``.
+        held: descriptors that the stages inherit, such as that of ``hold_folder``.
+        failed: called once, from a thread, when a stage cannot run with its configuration; see ``failure``.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], *, policy: RestartPolicy | None = None, log_folder: Path | None = None
+        self,
+        stages: Sequence[Stage],
+        *,
+        policy: RestartPolicy | None = None,
+        log_folder: Path | None = None,
+        held: Sequence[int] = (),
+        failed: Callable[[], None] | None = None,
     ) -> None:
         self._policy = policy if policy is not None else RestartPolicy()
+        self._held, self._failed = tuple(held), failed if failed is not None else lambda: None
+        self._failure: ConfigError | None = None
         self._running = [_Running(stage) for stage in stages]
         self._log_folder = log_folder
         self._lock = threading.Lock()
@@ -135,34 +159,38 @@ class Supervisor:
         with self._lock:
             return {one.stage.name: one.restart_count for one in self._running}
 
+    @property
+    def failure(self) -> ConfigError | None:
+        """What a stage said that cannot run with its configuration; ``None`` while all can."""
+        return self._failure
+
     def _spawn(self, one: _Running) -> None:
-        output = self._open_log(one.stage.name)
-        try:
+        if one.pump is not None:
+            one.pump.join(_PUMP_SECONDS)  # one at a time writes the file
+        with ExitStack() as on_failure:
+            lines: BoundedLines | None = None
+            if self._log_folder is not None:
+                lines = BoundedLines(self._log_folder / f"{one.stage.name}.log", bytes_max=_LOG_BYTES_MAX)
+                on_failure.enter_context(lines)
             process = subprocess.Popen(
                 list(one.stage.command),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=subprocess.PIPE if lines is not None else None,
+                stderr=subprocess.STDOUT if lines is not None else None,
                 start_new_session=True,
-                pass_fds=(self._read_end,),
+                pass_fds=(self._read_end, *self._held),
                 env={**os.environ, PARENT_PIPE: str(self._read_end)},
             )
-        finally:
-            if output is not None:
-                os.close(output)
+            on_failure.pop_all()
         with self._lock:
             one.process, one.started_at = process, time.monotonic()
+        if lines is not None and process.stdout is not None:
+            one.last_lines.clear()
+            arguments = (process.stdout, lines, one.last_lines)
+            one.pump = threading.Thread(target=_pump, args=arguments, name=f"log {one.stage.name}", daemon=True)
+            one.pump.start()
         threading.Thread(target=self._await_end, args=(process,), name=f"wait {one.stage.name}", daemon=True).start()
         _log.info("stage started", name=one.stage.name, pid=process.pid)
-
-    def _open_log(self, name: str) -> int | None:
-        if self._log_folder is None:
-            return None
-        self._log_folder.mkdir(parents=True, exist_ok=True)
-        path = self._log_folder / f"{name}.log"
-        if path.exists() and path.stat().st_size > _LOG_BYTES_MAX:
-            path.replace(path.with_suffix(".log.1"))
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def _await_end(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()
@@ -178,6 +206,9 @@ class Supervisor:
     def _tend(self, one: _Running, now: float) -> float | None:
         """Look after one stage; returns the seconds until it wants to be looked at again, if it does."""
         if _is_alive(one.process):
+            return None
+        if one.process is not None and one.process.returncode == CONFIG_STATUS:
+            self._give_up(one)
             return None
         if one.process is not None:
             self._plan_restart(one, one.process, now)
@@ -210,6 +241,18 @@ class Supervisor:
             wait_seconds=one.wait_seconds,
         )
 
+    def _give_up(self, one: _Running) -> None:
+        """Tell, once, that this stage will not come back."""
+        if self._failure is not None:
+            return
+        if one.pump is not None:
+            one.pump.join(_PUMP_SECONDS)
+        errors = [line.removeprefix(ERROR_MARK) for line in one.last_lines if line.startswith(ERROR_MARK)]
+        said = errors[-1] if errors else "what it said stands above"
+        self._failure = ConfigError(f"{one.stage.name} cannot run with this configuration: {said}")
+        _log.error("stage cannot run with this configuration", name=one.stage.name, said=said)
+        self._failed()
+
     def _finish(self, one: _Running) -> None:
         process = one.process
         if process is None:
@@ -222,6 +265,8 @@ class Supervisor:
                 _log.warning("stage did not stop in time; ending it", name=one.stage.name, pid=process.pid)
                 process.kill()
                 process.wait()
+        if one.pump is not None:
+            one.pump.join(_PUMP_SECONDS)
         _log.info("stage stopped", name=one.stage.name, status=_describe_status(process.returncode))
         with self._lock:
             one.process = None
@@ -230,6 +275,15 @@ class Supervisor:
 def stage_command(*arguments: str) -> list[str]:
     """The command that runs a verb of this very installation of dolmen."""
     return [sys.executable, "-m", "dolmen", *arguments]
+
+
+def _pump(output: IO[bytes], lines: BoundedLines, last_lines: deque[str]) -> None:
+    """Carry what a stage writes to its file, until it ends."""
+    with output, lines:
+        for line in iter(lambda: output.readline(_LINE_BYTES_MAX), b""):
+            text = line.decode(errors="replace").rstrip("\n")
+            last_lines.append(text)
+            lines.write(text)
 
 
 def _is_alive(process: subprocess.Popen[bytes] | None) -> bool:

@@ -8,23 +8,30 @@ from dolmen.cluster.config import Config
 from dolmen.cluster.lifetime import hold_folder, stop_on_signals
 from dolmen.cluster.stages import stages_of
 from dolmen.cluster.supervisor import Supervisor
-from dolmen.telemetry import logger
+from dolmen.telemetry import LogFormat, logger
 
 __all__ = ["run_up"]
 
 _log = logger(__name__)
 
 
-def run_up(config_path: Path) -> None:
+def run_up(config_path: Path, *, log_format: LogFormat = LogFormat.AUTO) -> None:
     """Run serve, join and train until SIGINT or SIGTERM; then stop them in the order of the data's flow.
 
+    ``log_format``: of the stages' lines.
+
     Raises:
-        ConfigError: the configuration has a mistake, or its state folder is in use.
+        ConfigError: the configuration has a mistake that only a stage could find, or its state folder is in use.
     """
     config = Config.from_toml(config_path)
     stop = stop_on_signals()
-    with hold_folder(config.state), Supervisor(stages_of(config_path)):
+    with (
+        hold_folder(config.state) as held,
+        Supervisor(stages_of(config_path, log_format=log_format), held=[held], failed=stop.set) as supervisor,
+    ):
         host = f"[{config.serving.host}]" if ":" in config.serving.host else config.serving.host
         _log.info("running; Ctrl-C stops", address=f"http://{host}:{config.serving.port}", state=str(config.state))
         stop.wait()
         _log.info("stopping")
+    if supervisor.failure is not None:
+        raise supervisor.failure

@@ -10,9 +10,8 @@ Three Arrow tables, so that anybody's tools can read on:
                   A slate's rows stand together, and slates stand in the order of ``event_time``.
 
 Many public sets hold only actions: what was bought, not what was shown. There each action is a slate of one
-(``actions_table`` makes the columns), and ``with_negatives`` adds what a person might have been shown instead. Where
-the source tells no times, ``event_time`` and ``action_time`` are null throughout, and ``order`` says what the order of
-rows means.
+(``actions_table`` makes the columns), and ``with_negatives`` adds what a person might have been shown instead. What the
+source does not tell is null throughout: times, or who it was. ``order`` says what the order of rows means.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from dolmen.datasets.examples import Batches, Columns
+from dolmen.datasets.examples import Batches, Columns, people_of
 from dolmen.errors import DataError
 from dolmen.evaluation import Needs, Split, SplitRule, TemporalSplit, draw_negatives
 from dolmen.features import Jagged, RawId, Schema
 
-__all__ = ["Dataset", "DatasetInfo", "Negatives", "Order", "Slate", "actions_table"]
+__all__ = ["Dataset", "DatasetInfo", "Negatives", "Order", "Slate", "actions_table", "impressions_table"]
 
 _INSTANT: Final = pa.timestamp("us", tz="UTC")
 _DEFAULT_RULE: Final = TemporalSplit()
@@ -50,9 +49,10 @@ _SLATES_AT_ONCE: Final = 4096  # turned into Python objects together: faster tha
 class Order(StrEnum):
     """What the order of rows means, and so what a person's history holds."""
 
-    TIME = "time"  # event times, exactly: a history holds what was acted on strictly before the slate
-    ROWS = "rows"  # each person's rows stand in order: a history holds what was acted on in all their rows before
-    NONE = "none"  # nothing is known of the order: there are no histories
+    TIME = "time"  # that of event times: a history holds what was acted on strictly before the slate
+    LOG = "log"  # that in which things happened: a history holds what was acted on in all slates before
+    PERSON = "person"  # the same, but only the rows of one person can be compared
+    NONE = "none"  # nothing: there are no histories
 
 
 class Negatives(StrEnum):
@@ -151,12 +151,12 @@ class Dataset:
         if self.has_times and (~acted & (self.interactions[self.label].to_numpy() > 0)).any():
             raise DataError(f"{self.info.name}: interactions with {self.label} = 1 need an action_time")
         if self.order is Order.TIME and not self.has_times:
-            raise DataError(f"{self.info.name}: order 'time' needs event times; use 'rows' or 'none'")
+            raise DataError(f"{self.info.name}: order 'time' needs event times; use 'log', 'person' or 'none'")
         self._check_rule()
 
     def _check_rule(self) -> None:
         lacks = {
-            Needs.TIME: not self.has_times,
+            Needs.TIME: self.order not in {Order.TIME, Order.LOG},
             Needs.ORDER: self.order is Order.NONE,
             Needs.NOTHING: False,
         }
@@ -174,6 +174,14 @@ class Dataset:
     def __len__(self) -> int:
         """How many interactions."""
         return int(self.interactions.num_rows)
+
+    def columns(self) -> dict[str, str]:
+        """The columns of each table with their types, in words."""
+        tables = {"items": self.items, "users": self.users, "interactions": self.interactions}
+        return {
+            name: ", ".join(f"{column.name} ({column.type})" for column in table.schema)
+            for name, table in tables.items()
+        }
 
     @property
     def slate_count(self) -> int:
@@ -209,9 +217,7 @@ class Dataset:
     @cached_property
     def _people(self) -> NDArray[np.int64]:
         """The person of each slate, as a number from 0, shape (slates,)."""
-        codes = self.interactions["user"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-        people: NDArray[np.int64] = codes[self._slate_starts[:-1]]
-        return people
+        return people_of(self.interactions)[self._slate_starts[:-1]]
 
     @cached_property
     def _parts(self) -> NDArray[np.int8]:
@@ -457,16 +463,32 @@ def actions_table(
         event_time: when, in order (timestamps in UTC); ``None`` where the source does not tell.
         more: further columns.
     """
-    count = len(user)
+    return impressions_table(pa.array(np.ones(len(user)), pa.int8()), event_time, user=user, item=item, **more)
+
+
+def impressions_table(
+    click: pa.ChunkedArray | pa.Array,
+    event_time: pa.ChunkedArray | pa.Array | None = None,
+    **more: pa.ChunkedArray | pa.Array | NDArray[np.int64],
+) -> pa.Table:
+    """Interactions of a source that recorded impressions one by one: each row is a slate of one.
+
+    Args:
+        click: 1 where the person acted, at once, since the source does not tell how much later; else 0.
+        event_time: when, in order (timestamps in UTC); ``None`` where the source does not tell.
+        more: further columns; without ``user`` or ``item`` these are null.
+    """
+    count = len(click)
+    nobody = pa.nulls(count, pa.int64())
     times = pa.nulls(count, _INSTANT) if event_time is None else event_time.cast(_INSTANT)
     return pa.table(
         {
-            "user": user,
-            "item": item,
+            "user": more.pop("user", nobody),
+            "item": more.pop("item", nobody),
             **more,
             "event_time": times,
-            "action_time": times,
-            "click": pa.array(np.ones(count), pa.int8()),
+            "action_time": pc.if_else(pc.equal(click, 1), times, pa.scalar(None, _INSTANT)),
+            "click": click.cast(pa.int8()),
             "slate": np.arange(count),
             "position": pa.array(np.zeros(count), pa.int16()),
         }

@@ -23,7 +23,7 @@ from dolmen.errors import DataError, SchemaError
 from dolmen.features import Batch, Schema, Side, Slot, extract_table
 from dolmen.seeds import generator
 
-__all__ = ["Batches", "Columns", "Spans"]
+__all__ = ["Batches", "Columns", "Spans", "people_of"]
 
 _HISTORY_MAX: Final = 1000  # where the slot sets no limit: so that one busy person cannot make a batch of any size
 
@@ -162,8 +162,7 @@ class Columns:
     @cached_property
     def _people(self) -> _Ints:
         """The person of each row, as a number in order of first appearance."""
-        codes = self._interactions["user"].combine_chunks().dictionary_encode().indices
-        return np.asarray(codes.to_numpy(), dtype=np.int64)
+        return people_of(self._interactions)
 
     @cached_property
     def _actions(self) -> tuple[_Ints, _Ints, _Ints]:
@@ -195,6 +194,12 @@ class Columns:
         in_order = order[kinds[order] == 1] - len(heads)
         first_of_user = np.searchsorted(people[acted][in_order], people[heads])
         return first_of_user, ends[: len(heads)], acted[in_order]
+
+
+def people_of(interactions: pa.Table) -> _Ints:
+    """Who each row belongs to, as a number in order of first appearance; 0 throughout where that is not known."""
+    codes = interactions["user"].combine_chunks().dictionary_encode().indices
+    return np.asarray(pc.fill_null(codes, 0).to_numpy(), dtype=np.int64)
 
 
 @final

@@ -6,11 +6,20 @@ from typing import Final
 
 from dolmen.datasets import (
     amazon_hin,
+    amazon_m2,
     amazon_sequences,
+    avazu,
+    book_crossing,
+    citeulike,
+    criteo,
     gowalla,
     movielens_1m,
     movielens_100k,
+    open_bandit,
+    retailrocket,
+    s3rec,
     simulated,
+    steam_200k,
     ta_feng,
 )
 from dolmen.datasets.dataset import Dataset, DatasetInfo
@@ -30,6 +39,15 @@ _ENTRIES: Final[dict[str, Entry]] = {
         gowalla.ENTRY,
         amazon_hin.ENTRY,
         *amazon_sequences.ENTRIES,
+        *s3rec.ENTRIES,
+        amazon_m2.ENTRY,
+        citeulike.ENTRY,
+        steam_200k.ENTRY,
+        book_crossing.ENTRY,
+        retailrocket.ENTRY,
+        criteo.ENTRY,
+        avazu.ENTRY,
+        open_bandit.ENTRY,
         *simulated.ENTRIES,
     )
 }

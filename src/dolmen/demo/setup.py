@@ -61,30 +61,68 @@ class DemoOptions:
 
 @final
 class DemoNotes:
-    """The demo's notes in its state folder: what is replayed, and how far it got."""
+    """The demo's notes in its state folder: what is replayed, and how far it got.
+
+    A demo is planned once: the joiner's window follows from how fast it is replayed, and the frozen copy's place from
+    how much. So a run that goes on keeps the plan of the first, and refuses another.
+
+    Args:
+        options: from the command line.
+
+    Raises:
+        ConfigError: the folder holds a demo of another plan; nothing was changed.
+    """
 
     def __init__(self, options: DemoOptions) -> None:
         self.folder = options.state
         self._path = options.state / "demo.json"
-        self._identity = {"data": options.data, "seed": options.seed}
         if options.fresh:
             self._clear()
         notes = self._read()
-        found = {key: notes.get(key) for key in self._identity}
-        if notes and found != self._identity:
-            raise ConfigError(
-                f"{self.folder} holds a demo of {found['data']!r} with seed {found['seed']}, not of {options.data!r}"
-                f" with seed {options.seed}; --fresh deletes it, or --state names another folder"
-            )
         self.is_new = not notes
+        self._plan: dict[str, Any] = {
+            "data": options.data,
+            "seed": options.seed,
+            "events": options.event_count,
+            "rate": options.events_per_second,
+        }
+        if notes:
+            self._go_on(options, notes)
         self.slate_count_done = int(notes.get("slate_count_done", 0))
+
+    @property
+    def event_count(self) -> int | None:
+        """Items shown by all runs of this demo together; all of the data if ``None``."""
+        count: int | None = self._plan["events"]
+        return count
+
+    @property
+    def events_per_second(self) -> float:
+        """Items shown a second, at most."""
+        return float(self._plan["rate"])
 
     def save(self, slate_count_done: int) -> None:
         """Note how far the replay got."""
         self.slate_count_done = slate_count_done
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**self._identity, "slate_count_done": slate_count_done}))
+        temporary.write_text(json.dumps({**self._plan, "slate_count_done": slate_count_done}))
         temporary.replace(self._path)
+
+    def _go_on(self, options: DemoOptions, notes: dict[str, Any]) -> None:
+        asked: dict[str, Any] = {"data": options.data, "seed": options.seed}
+        if options.event_count is not None:
+            asked["events"] = options.event_count
+        if options.rate is not None:
+            asked["rate"] = options.rate
+        for name, value in asked.items():
+            if notes.get(name) != value:
+                had = notes.get(name)
+                raise ConfigError(
+                    f"{self.folder} holds a demo with --{name} {had if had is not None else 'left out'}, not {value}:"
+                    " its window and its frozen copy were chosen for that; go on with the same, or --fresh deletes it,"
+                    " or --state names another folder"
+                )
+        self._plan = {name: notes.get(name) for name in self._plan}
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -199,9 +199,9 @@ class Embed:
         table = self.embeddings.table_of(slot)
         total = max(1, table.total_count(self.schema.slot_number(slot)))
         shares = torch.zeros(batch.size)
+        width = self._policies[slot].width if slot in self._policies else 1  # each sight counts once in each row
         counts = torch.from_numpy(table.counts(_keys(self._policies, slot, column.values)))
-        rarest = counts.view(len(column.values), -1).amin(dim=1) if len(counts) else counts
-        shares[column.lengths > 0] = rarest.to(torch.float32) / total
+        shares[column.lengths > 0] = width * counts.view(-1, width).amin(dim=1).to(torch.float32) / total
         return shares
 
     def dim(self, slots: Sequence[str]) -> int:

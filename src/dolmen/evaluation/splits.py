@@ -7,7 +7,7 @@ cuts one. What a rule needs of that order it says in ``needs``; a data set that 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Final, Protocol, final
 
@@ -237,7 +237,7 @@ class Prequential:
 class GivenSplit:
     """The parts that the source itself published, one a slate."""
 
-    given: Parts
+    given: Parts = field(repr=False)
     needs: ClassVar[Needs] = Needs.NOTHING
 
     def parts(self, people: _Ints, sizes: _Ints) -> Parts:  # noqa: ARG002 - the source has decided

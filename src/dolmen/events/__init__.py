@@ -4,7 +4,7 @@ from dolmen.events.embedded import EmbeddedLog
 from dolmen.events.event import Action, CatalogueChange, Event, Features, Impression, decode, encode
 from dolmen.events.examples import Examples, decode_examples, encode_examples
 from dolmen.events.joiner import JoinConfig, Joiner
-from dolmen.events.log import DEFAULT_RETENTION, Appended, Log, Record, Retention, Topic
+from dolmen.events.log import DEFAULT_RETENTION, Appended, Group, Log, Record, Retention, Topic
 from dolmen.events.sampling import corrected_logits, corrected_probabilities
 from dolmen.events.store import Store
 
@@ -17,6 +17,7 @@ __all__ = [
     "Event",
     "Examples",
     "Features",
+    "Group",
     "Impression",
     "JoinConfig",
     "Joiner",

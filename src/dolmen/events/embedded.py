@@ -36,6 +36,7 @@ _CHUNK_BYTES: Final = 256 << 10
 _CHUNK_RECORDS: Final = 4096
 _REMEMBERED: Final = 1024  # appends of each producer that a retry still finds
 _DELETED_MAX: Final = 32  # chunks that one append may delete, so that retention never makes it slow
+_NO_FLOOR: Final = 1 << 64
 _MISSING_SECONDS: Final = 0.005  # between looks for a topic that nobody has made yet
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -64,6 +65,7 @@ class EmbeddedLog:
         partitions: how many partitions a topic gets when it is made here (default 1); an existing topic keeps its own.
         retention: what to keep, by topic; given topics replace those of ``DEFAULT_RETENTION``.
         map_size: bytes of address space that each environment starts with.
+        read_only: nothing is written, not even by mistake: an append, commit or truncation is a ``LogError``.
     """
 
     def __init__(
@@ -74,12 +76,13 @@ class EmbeddedLog:
         partitions: Mapping[str, int] | None = None,
         retention: Mapping[str, Retention] | None = None,
         map_size: int = MAP_SIZE,
+        read_only: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._partitions = dict(partitions or {})
         self._retention = {**DEFAULT_RETENTION, **(retention or {})}
-        self._map_size = map_size
+        self._map_size, self._read_only = map_size, read_only
         self._stores: dict[tuple[str, int], Store] = {}
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -109,6 +112,8 @@ class EmbeddedLog:
         partition = partition_of(key, self.partitions(topic))
         store = self._store(topic, partition)
         assert store is not None, "the topic was made above"
+        retention = self._retention.get(topic)
+        floor = self._floor(retention, topic, partition)
 
         def work(txn: Transaction) -> Appended:
             head = _head(store, txn)
@@ -118,7 +123,7 @@ class EmbeddedLog:
                     return Appended(partition, *earlier, repeated=True)
                 _remember(txn, producer, sequence, head.next, head.next + len(values))
             now_us = self._clock.now_us()
-            head = _retain(txn, head, self._retention.get(topic), now_us)
+            head = _retain(txn, head, retention, now_us, floor)
             offset, stored = head.next, head.stored_bytes
             for count, body in chunks:
                 chunk = _CHUNK.pack(count, now_us) + body
@@ -215,6 +220,11 @@ class EmbeddedLog:
         value = self._groups().read(lambda txn: txn.get(key))
         return int(_OFFSET.unpack(value)[0]) if value is not None else None
 
+    def _floor(self, retention: Retention | None, topic: str, partition: int) -> int:
+        """The offset below which every reader that retention waits for is done. Positions only grow: old ones do."""
+        readers = retention.readers if retention is not None else ()
+        return min((self.committed(group, topic, partition) or 0 for group in readers), default=_NO_FLOOR)
+
     def truncate(self, topic: str, partition: int, before: int) -> None:
         """See ``Log.truncate``. Space is freed by whole chunks, and used again by later appends."""
         store = self._store(topic, partition)
@@ -272,6 +282,8 @@ class EmbeddedLog:
         folder = self.folder / topic
         if topic in self._counts or folder.exists():
             return
+        if self._read_only:
+            raise LogError(f"{self.folder}: the log was opened to be read only")
         draft = self.folder / f"_new-{topic}-{uuid.uuid4().hex}"
         for partition in range(self._partitions.get(topic, 1)):
             (draft / str(partition)).mkdir(parents=True)
@@ -303,7 +315,7 @@ class EmbeddedLog:
             if self._closed:
                 raise LogError(f"{self.folder}: the log was used after close()")
             if place not in self._stores:
-                self._stores[place] = Store(folder, map_size=self._map_size)
+                self._stores[place] = Store(folder, map_size=self._map_size, read_only=self._read_only)
             return self._stores[place]
 
 
@@ -410,8 +422,8 @@ def _remember(txn: Transaction, producer: str, sequence: int, first: int, follow
             cursor.delete()
 
 
-def _retain(txn: Transaction, head: _Head, retention: Retention | None, now_us: int) -> _Head:
-    """Delete what retention no longer keeps, a few chunks at a time."""
+def _retain(txn: Transaction, head: _Head, retention: Retention | None, now_us: int, floor: int) -> _Head:
+    """Delete what retention no longer keeps, a few chunks at a time; nothing from offset ``floor`` on."""
     if retention is None or head.first == head.next:
         return head
     oldest_us = now_us - retention.max_age_us if retention.max_age_us is not None else None
@@ -424,7 +436,7 @@ def _retain(txn: Transaction, head: _Head, retention: Retention | None, now_us: 
             too_much = retention.max_bytes is not None and stored > retention.max_bytes
             too_old = oldest_us is not None and time_us < oldest_us
             base = int.from_bytes(cursor.key()[1:], "big")
-            if not (too_much or too_old):
+            if not (too_much or too_old) or base + count > floor:
                 break
             first, stored = max(first, base + count), stored - (len(chunk) - _CHECKSUM.size)
             if not cursor.delete() or not cursor.key():

@@ -73,6 +73,8 @@ def encode_examples(
 def decode_examples(schema: Schema, value: bytes) -> Examples:
     """The inverse of ``encode_examples``; numbers are not copied where Arrow's layout allows it.
 
+    The bytes are not trusted: offsets that point outside their column, which Arrow takes as they are, are found here.
+
     Raises:
         SchemaError: ``value`` is no batch of examples, or one of another schema.
     """
@@ -83,14 +85,25 @@ def decode_examples(schema: Schema, value: bytes) -> Examples:
                 theirs = metadata.get(_SCHEMA, b"none").decode()
                 raise SchemaError(f"examples of schema {theirs}, expected {schema.fingerprint}: were fields changed?")
             rows = stream.read_next_batch()
+        rows.validate(full=True)
+        for name, column in zip(rows.schema.names, rows.columns, strict=True):
+            if column.null_count or (pa.types.is_large_list(column.type) and column.values.null_count):
+                raise SchemaError(f"examples: column {name!r} has nulls, and an example has none")
         batch = Batch.from_examples(schema, rows.select(examples_schema(schema).names))
         return Examples(
             batch=batch,
-            positions=json.loads(metadata[_POSITIONS]),
+            positions=_decoded_positions(metadata[_POSITIONS]),
             negative_rate=float(metadata[_NEGATIVE_RATE]),
             request_ids=rows.column("request_id").to_pylist(),
         )
-    except (pa.ArrowInvalid, KeyError, OSError, StopIteration, ValueError) as problem:
+    except (pa.ArrowException, KeyError, OSError, StopIteration, TypeError, ValueError) as problem:
         if isinstance(problem, SchemaError):
             raise
         raise SchemaError(f"a record of {len(value)} bytes is no batch of examples: {problem}") from None
+
+
+def _decoded_positions(text: bytes) -> dict[str, int]:
+    positions = json.loads(text)
+    if not isinstance(positions, dict) or not all(type(offset) is int for offset in positions.values()):
+        raise SchemaError(f"examples: positions must be offsets by topic and partition, got {text!r:.200}")
+    return positions

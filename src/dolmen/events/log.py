@@ -15,7 +15,7 @@ import msgspec
 
 from dolmen.clock import parse_duration_us
 
-__all__ = ["DEFAULT_RETENTION", "Appended", "Log", "Record", "Retention", "Topic", "partition_of"]
+__all__ = ["DEFAULT_RETENTION", "Appended", "Group", "Log", "Record", "Retention", "Topic", "partition_of"]
 
 
 class Topic(StrEnum):
@@ -27,6 +27,14 @@ class Topic(StrEnum):
     EXAMPLES = "examples"  # joiner: one record is one batch, one training step
     PARAMETERS = "parameters"  # trainer: deltas of the parameters
     STATUS = "status"  # every stage, once a second: its figures, JSON
+
+
+class Group(StrEnum):
+    """Who reads the topics of the loop and commits how far: what is below is in their own state, on disk."""
+
+    JOINER = "joiner"
+    TRAINER = "trainer"
+    SERVER = "server"
 
 
 @final
@@ -54,15 +62,17 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
 @final
 @dataclass(frozen=True)
 class Retention:
-    """How much of a topic is kept, per partition. ``None`` keeps everything; the newest append always stays.
+    """How much of a topic is kept, per partition. Without a limit it is kept whole; the newest append always stays.
 
     Args:
         max_bytes: oldest records leave when more bytes than this are stored.
         max_age: records older than this leave (``"15m"``), when the next append comes.
+        readers: consumer groups that must have committed beyond a record before it leaves, however old it is.
     """
 
     max_bytes: int | None = None
     max_age: str | None = None
+    readers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_bytes is not None and self.max_bytes < 1:
@@ -77,9 +87,16 @@ class Retention:
 
 
 DEFAULT_RETENTION: Final[Mapping[str, Retention]] = {
+    # From these a server that lost its own state makes people and counts anew; the joiner keeps its slates itself.
+    Topic.IMPRESSIONS: Retention(max_bytes=4 << 30, max_age="7d", readers=(Group.JOINER, Group.SERVER)),
+    Topic.ACTIONS: Retention(max_bytes=4 << 30, max_age="30d", readers=(Group.JOINER, Group.SERVER)),
+    # For learning the last days once more, with other settings.
+    Topic.EXAMPLES: Retention(max_bytes=4 << 30, max_age="7d", readers=(Group.TRAINER,)),
     Topic.STATUS: Retention(max_bytes=16 << 20, max_age="15m"),  # the console shows ten minutes
 }
-"""What ``EmbeddedLog`` keeps unless told otherwise: everything, except old status lines."""
+"""What ``EmbeddedLog`` keeps unless told otherwise. ``catalogue`` is kept whole, since a new server must learn of every
+item there is; of ``parameters`` the trainer itself deletes what no kept snapshot needs.
+"""
 
 
 class Log(Protocol):

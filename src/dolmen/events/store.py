@@ -40,16 +40,24 @@ class Store:
         folder: where ``data.mdb`` and ``lock.mdb`` lie; made if missing.
         databases: names of the databases inside; none means the one without a name.
         map_size: bytes of address space to start with.
+        read_only: ``write`` is refused, and nothing is made that is missing.
 
     Raises:
         LogError: the folder cannot be opened.
     """
 
-    def __init__(self, folder: Path | str, *, databases: Sequence[str] = (), map_size: int = MAP_SIZE) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        databases: Sequence[str] = (),
+        map_size: int = MAP_SIZE,
+        read_only: bool = False,
+    ) -> None:
         self.folder = Path(folder).resolve()
         self.file = self.folder / "data.mdb"
         self.databases = tuple(databases)
-        self._map_size = map_size
+        self._map_size, self._read_only = map_size, read_only
         self._pid = -1
         self._environment: _Environment | None = None
         self._closed = False
@@ -61,6 +69,8 @@ class Store:
         Raises:
             LogError: the disk is full or failed; nothing of ``work`` was applied.
         """
+        if self._read_only:
+            raise LogError(f"{self.folder}: was opened to be read only")
         return self._opened().run(work, write=True)
 
     def read(self, work: Callable[[Transaction], T]) -> T:
@@ -91,7 +101,7 @@ class Store:
             if self._closed:
                 raise LogError(f"{self.folder}: used after close()")
             # The first use, or the first in a forked child: LMDB must not be used across fork.
-            self._environment = _take(self.folder, self.databases, self._map_size)
+            self._environment = _take(self.folder, self.databases, self._map_size, read_only=self._read_only)
             self._pid = os.getpid()
         return self._environment
 
@@ -100,8 +110,8 @@ class Store:
 class _Environment:
     """The one handle of this process for a folder. ``uses`` counts the stores that share it."""
 
-    def __init__(self, folder: Path, databases: Sequence[str], map_size: int) -> None:
-        self.folder, self.uses, self._map_size = folder, 0, map_size
+    def __init__(self, folder: Path, databases: Sequence[str], map_size: int, *, read_only: bool) -> None:
+        self.folder, self.uses, self._map_size, self.is_read_only = folder, 0, map_size, read_only
         self._databases: list[str] = list(databases)
         self.handles: dict[str, Any] = {}
         self._gate = threading.Condition()
@@ -112,9 +122,16 @@ class _Environment:
 
     def _open(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.is_read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._lmdb = lmdb.open(
-                str(self.folder), map_size=self._map_size, max_dbs=64, max_readers=_READERS_MAX, readahead=False
+                str(self.folder),
+                map_size=self._map_size,
+                max_dbs=64,
+                max_readers=_READERS_MAX,
+                readahead=False,
+                readonly=self.is_read_only,
+                create=not self.is_read_only,
             )
             self._lmdb.reader_check()  # frees the slots of readers that were killed
         except (OSError, lmdb.Error) as problem:
@@ -219,11 +236,13 @@ _environments: dict[Path, _Environment] = {}
 _environments_lock = threading.Lock()
 
 
-def _take(folder: Path, databases: Sequence[str], map_size: int) -> _Environment:
+def _take(folder: Path, databases: Sequence[str], map_size: int, *, read_only: bool) -> _Environment:
     with _environments_lock:
         environment = _environments.get(folder)
         if environment is None:
-            environment = _environments[folder] = _Environment(folder, databases, map_size)
+            environment = _environments[folder] = _Environment(folder, databases, map_size, read_only=read_only)
+        elif environment.is_read_only and not read_only:
+            raise LogError(f"{folder}: this process has it open to be read only; close that first")
         else:
             environment.add_databases(databases)
         environment.uses += 1

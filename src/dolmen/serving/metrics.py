@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dolmen.serving.stage_metrics import MEANINGS as STAGE_MEANINGS
+
 __all__ = ["Metrics", "Reading"]
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -40,6 +42,7 @@ _MEANINGS: Final = {
     "dolmen_index_linked_items_total": "Item vectors that moved far enough to be put into the index.",
     "dolmen_state_bad_records_total": "Records of the log that could not be read and were passed over.",
     "dolmen_state_lost_records_total": "Records that retention deleted before this server read them.",
+    **STAGE_MEANINGS,
 }
 
 

@@ -12,7 +12,7 @@ import psutil
 
 from dolmen.clock import Clock
 from dolmen.errors import LogError
-from dolmen.events import Log, Topic
+from dolmen.events import Group, Log, Topic
 from dolmen.serving.actions import Actions
 from dolmen.serving.behaviours import PEOPLE_TABLE, Behaviours
 from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue
@@ -25,6 +25,7 @@ from dolmen.serving.replica import Replica
 from dolmen.serving.scoring import Scoring
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.shelf import Shelf
+from dolmen.serving.stage_metrics import stage_readings
 from dolmen.serving.state import Part, State
 from dolmen.serving.status import StatusBoard
 from dolmen.serving.worker import Worker
@@ -34,6 +35,7 @@ __all__ = ["Parts"]
 
 _log = logger(__name__)
 _TICK_SECONDS: Final = 1.0
+_COMMIT_SECONDS: Final = 60.0  # retention thinks in hours, and each commit is a forced write
 _RECOMMEND_ROUTE: Final = "/v1/recommend"
 
 
@@ -119,6 +121,7 @@ class Parts:
         for worker in self._workers:
             worker.stop()
         self.save()
+        self.commit()
         self.state.close()
 
     def save(self) -> None:
@@ -130,8 +133,21 @@ class Parts:
             except LogError as problem:
                 _log.error("state not written", part=type(part).__name__, problem=str(problem))
 
+    def commit(self) -> None:
+        """Tell the log what is in the state on disk, so that retention may delete it there."""
+        positions: dict[tuple[str, int], int] = {
+            (topic, partition): offset
+            for topic in (Topic.IMPRESSIONS, Topic.ACTIONS)
+            for partition, offset in self.state.positions(topic).items()
+        }
+        try:
+            self.log.commit(Group.SERVER, positions)
+        except LogError as problem:
+            _log.error("positions not committed", problem=str(problem))
+
     def _keep(self) -> None:
         due = time.monotonic() + _TICK_SECONDS
+        commit_due = time.monotonic() + _COMMIT_SECONDS
         while not self._keeper.rest(max(0.0, due - time.monotonic())):
             due = max(due + _TICK_SECONDS, time.monotonic())
             try:
@@ -142,6 +158,9 @@ class Parts:
             try:
                 self.save()
                 self.board.tick()
+                if time.monotonic() >= commit_due:
+                    self.commit()
+                    commit_due = time.monotonic() + _COMMIT_SECONDS
             except Exception:  # a fault of ours: saving must be tried again, or a restart would take ever longer
                 _log.exception("keeper failed")
 
@@ -217,6 +236,7 @@ class Parts:
             "dolmen_index_linked_items_total": self.shelf.linked_count,
             "dolmen_state_bad_records_total": sum(tail.bad_count for tail in self._tails()) + self.board.bad_count,
             "dolmen_state_lost_records_total": sum(tail.lost_count for tail in self._tails()),
+            **stage_readings(self.board),
         }
 
 

@@ -111,6 +111,11 @@ class StatusBoard:
         status = self._stages.get(stage)
         return status.figures if status is not None else {}
 
+    def age_seconds_of(self, stage: str) -> float | None:
+        """How long ago a stage told last; ``None`` where it never did."""
+        status = self._stages.get(stage)
+        return max(0.0, (self._clock.now_us() - status.time_us) / 1e6) if status is not None else None
+
     def answer(self) -> dict[str, Any]:
         """The body of ``GET /v1/status``."""
         time_us = self._clock.now_us()

@@ -122,8 +122,7 @@ def _run(one: Study, options: Options) -> Report:
 def _summary(report: Report) -> TextTable:
     table = TextTable("claim", "the paper", "here", title=report.study.name)
     for one in report.judged:
-        held = sum(bool(finding.holds) for finding in one.findings)
-        table.add_row(one.claim.statement, one.claim.paper, f"{one.verdict} ({held} of {len(one.findings)})")
+        table.add_row(one.claim.statement, one.claim.paper, one.summary)
     for case, why in report.outcome.missing.items():
         table.add_row(case, "", f"not run: {why.splitlines()[0]}")
     return table

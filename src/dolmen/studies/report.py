@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from dolmen.studies.chart import draw
+from dolmen.studies.index import write_index
 from dolmen.studies.results import Mean, Results
 from dolmen.studies.rules import Finding, Verdict, verdict_of
 from dolmen.studies.runner import Outcome
@@ -26,6 +27,12 @@ class Judged:
     claim: Claim
     findings: tuple[Finding, ...]
     verdict: Verdict
+
+    @property
+    def summary(self) -> str:
+        """The verdict and how many comparisons it rests on, for people."""
+        judged = [finding.holds for finding in self.findings if finding.holds is not None]
+        return f"{self.verdict} ({sum(judged)} of {len(judged)} comparisons)" if judged else str(self.verdict)
 
 
 @final
@@ -48,7 +55,10 @@ class Report:
         study, results = self.study, self.outcome.results
         lines = [f"# {study.title}", "", f"{study.paper}", ""]
         lines += ["| claim | the paper | here |", "| --- | --- | --- |"]
-        lines += [f"| {one.claim.statement} | {one.claim.paper} | {_told(one)} |" for one in self.judged]
+        lines += [
+            f"| {one.claim.statement} | {one.claim.paper} | **{one.verdict}**{one.summary.removeprefix(one.verdict)} |"
+            for one in self.judged
+        ]
         if picture is not None:
             lines += ["", f"![{study.figures[study.chart.figure]}, by case and arm]({picture})"]
         lines += ["", "## What was measured", "", "Mean over seeds ± standard deviation of one seed.", ""]
@@ -154,7 +164,11 @@ def make_report(study: Study, plan: Plan, outcome: Outcome, made_by: Mapping[str
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``<name>.json``, ``<name>.md`` and, where matplotlib is installed, ``<name>.svg``. Returns the files."""
+    """Write ``<name>.json``, ``<name>.md`` and, where matplotlib is installed, ``<name>.svg``; and the folder's index.
+
+    Returns:
+        The files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     name = report.study.name
     picture = folder / f"{name}.svg"
@@ -165,19 +179,12 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     }
     for path, text in written.items():
         path.write_text(text, encoding="utf-8")
-    return [*written, *([picture] if drawn else [])]
-
-
-def _told(one: Judged) -> str:
-    judged = [finding for finding in one.findings if finding.holds is not None]
-    if not judged:
-        return f"**{one.verdict}**"
-    return f"**{one.verdict}** ({sum(bool(finding.holds) for finding in judged)} of {len(judged)} comparisons)"
+    return [*written, *([picture] if drawn else []), write_index(folder)]
 
 
 def _finding_row(finding: Finding) -> str:
     mark = {None: "not judged", True: "holds", False: "does not hold"}[finding.holds]
-    measured = "" if finding.holds is None else _number(finding.value)
+    measured = _number(finding.value) if math.isfinite(finding.value) else ""
     if math.isfinite(finding.low) and math.isfinite(finding.high):
         measured += f" ({_number(finding.low)} to {_number(finding.high)})"
     return f"| {finding.case} | {finding.what} | {finding.needed} | {measured} | {mark} |"
@@ -186,7 +193,9 @@ def _finding_row(finding: Finding) -> str:
 def _mean(mean: Mean | None) -> str:
     if mean is None:
         return ""
-    return _number(mean.value) + (f" ± {mean.deviation:.2g}" if mean.count > 1 and mean.deviation > 0 else "")
+    varies = mean.count > 1 and mean.deviation > 1e-9 * abs(mean.value)  # not only by rounding
+    spread = f"{mean.deviation:,.0f}" if mean.deviation >= 100 else f"{mean.deviation:.2g}"
+    return _number(mean.value) + (f" ± {spread}" if varies else "")
 
 
 def _number(value: float) -> str:

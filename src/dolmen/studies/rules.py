@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 class Finding:
     """One comparison: ``value`` was measured (with its 95 % interval) and ``needed`` says what it had to be.
 
-    ``holds`` is ``None`` where a figure is missing.
+    ``holds`` is ``None`` where a figure is missing, or too few seeds were run.
     """
 
     case: str
@@ -72,8 +72,8 @@ class Rule(Protocol):
 class Above:
     """``arm`` is above each of ``others`` by more than ``margin``, and the difference is outside the seeds' spread.
 
-    Differences are paired by seed. Outside the spread: the 95 % interval of the mean difference lies above 0, which
-    one seed alone can never show; ``sure=False`` asks for the mean only.
+    Differences are paired by seed. Outside the spread: the 95 % interval of the mean difference lies above 0. One seed
+    alone cannot show that, so there it is not judged; ``sure=False`` asks for the mean only.
     """
 
     arm: str
@@ -114,8 +114,10 @@ class Above:
             for other in self.others
         ]
 
-    def _holds(self, found: Mean) -> bool:
-        return found.value > self.margin and (not self.sure or found.low > 0)
+    def _holds(self, found: Mean) -> bool | None:
+        if not self.sure:
+            return found.value > self.margin
+        return None if found.count < 2 else found.value > self.margin and found.low > 0
 
 
 @final
@@ -241,7 +243,7 @@ def verdict_of(findings: Sequence[Finding]) -> Verdict:
 
 
 class _Test(Protocol):
-    def __call__(self, found: Mean, /) -> bool: ...
+    def __call__(self, found: Mean, /) -> bool | None: ...
 
 
 def _finding(case: str, what: str, needed: str, found: Mean | None, test: _Test) -> Finding:

@@ -9,13 +9,13 @@ from typing import Any, final
 
 from dolmen.clock import parse_duration_us
 from dolmen.embedding import Embed, Embeddings, Optimizer
-from dolmen.errors import ConfigError
+from dolmen.errors import ConfigError, SnapshotError
 from dolmen.events import Log, Topic
 from dolmen.features import Schema
 from dolmen.models import build, describe
 from dolmen.telemetry import logger
 from dolmen.training.config import TrainConfig
-from dolmen.training.snapshot import Manifest, Snapshot, SnapshotFolder, load_snapshot
+from dolmen.training.snapshot import Manifest, Snapshot, SnapshotFolder, load_snapshot, read_manifest
 from dolmen.training.specimens import Specimens
 from dolmen.training.trainer import Trainer
 
@@ -104,12 +104,13 @@ def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
     then ``""``: none is written.
 
     Raises:
-        ConfigError: the snapshot is of another model or optimiser than the settings.
+        ConfigError: the snapshot is of another schema, model or optimiser than the settings.
         SnapshotError: there are snapshots, and none can be used.
     """
     specimens = Specimens(settings.folder / "bad")
     folder = SnapshotFolder(settings.folder / "snapshots")
     if folder.paths():
+        _check_schema(settings, folder.paths()[0])
         snapshot = load_snapshot(folder.folder, schema=settings.schema)
         _check_same(settings, snapshot, folder.folder)
         trainer = Trainer.resume(snapshot, settings.train, specimens=specimens)
@@ -133,6 +134,19 @@ def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
         )
     trainer.offset, _ = log.bounds(Topic.EXAMPLES, 0)
     return trainer, ""
+
+
+def _check_schema(settings: TrainerSettings, newest: Path) -> None:
+    """Another schema is a mistake of the settings, not a damaged snapshot that an older one could stand in for."""
+    try:
+        found = read_manifest(newest).schema_fingerprint
+    except SnapshotError:
+        return  # torn: reading it for good will say so, and take the one before
+    if found != settings.schema.fingerprint:
+        raise ConfigError(
+            f"snapshot {newest.name} is of schema {found}, asked for is {settings.schema.fingerprint}; a changed schema"
+            " needs a new folder"
+        )
 
 
 def _check_same(settings: TrainerSettings, snapshot: Snapshot, place: Path) -> None:

@@ -22,7 +22,7 @@ import torch
 
 from dolmen.clock import Clock, SystemClock, parse_duration_us
 from dolmen.errors import ConfigError, LogError, SnapshotError
-from dolmen.events import Log, Topic
+from dolmen.events import Group, Log, Topic
 from dolmen.telemetry import logger
 from dolmen.training.figures import StageFigures
 from dolmen.training.frozen import Frozen
@@ -34,14 +34,16 @@ __all__ = ["run_trainer"]
 
 _log = logger(__name__)
 
-_GROUP: Final = "trainer"
+_DRAIN_SECONDS: Final = 3.0  # of a supervisor's grace of fifteen; the snapshot needs some of it too
+_DRAIN_RECORDS: Final = 100
 _IDLE_SECONDS: Final = (
     0.02  # a record that comes while there is none is seen at once; this bounds the wait for a due time
 )
 
 
 def run_trainer(settings: TrainerSettings, log: Log, stop: Event, *, clock: Clock | None = None) -> None:
-    """Be the trainer until ``stop`` is set; then publish what is left, write a last snapshot and return.
+    """Be the trainer until ``stop`` is set; then learn what is there already (for a moment at most), publish what is
+    left, write a last snapshot and return.
 
     Raises:
         ConfigError: another trainer works in the folder, or its snapshots are of another model.
@@ -62,6 +64,7 @@ def run_trainer(settings: TrainerSettings, log: Log, stop: Event, *, clock: Cloc
         gc.freeze()
         try:
             stage.trainer.follow(log, stop, between=stage.between, wait_seconds=_IDLE_SECONDS)
+            stage.drain()
             stage.close()
         finally:
             gc.unfreeze()
@@ -102,6 +105,19 @@ class _TrainerStage:
             self._write_snapshot()
         if self._status_due():
             self._tell()
+
+    def drain(self) -> None:
+        """Learn what the joiner wrote last; what does not fit into a moment is learned by the next start."""
+        end = time.monotonic() + _DRAIN_SECONDS
+        try:
+            while records := self._log.read(Topic.EXAMPLES, 0, self.trainer.offset, max_records=_DRAIN_RECORDS):
+                for record in records:
+                    if time.monotonic() >= end:
+                        return
+                    self.trainer.learn(record)
+                    self._frozen.freeze_when_due(self.trainer)
+        except LogError as problem:
+            _log.warning("the last examples were not read; the next start learns them", problem=str(problem))
 
     def close(self) -> None:
         """Ship and write what is left."""
@@ -167,7 +183,7 @@ class _TrainerStage:
             oldest = read_manifest(self._snapshots.paths()[-1])
             # Replicas start from a kept snapshot at worst, so nobody needs older deltas or examples.
             self._log.truncate(Topic.PARAMETERS, 0, oldest.parameters_offset)
-            self._log.commit(_GROUP, {(Topic.EXAMPLES, 0): oldest.offset})
+            self._log.commit(Group.TRAINER, {(Topic.EXAMPLES, 0): oldest.offset})
         except (OSError, LogError, SnapshotError) as problem:
             if must:
                 raise

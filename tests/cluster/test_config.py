@@ -1,0 +1,47 @@
+"""One file describes a whole dolmen, and says what is wrong with it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dolmen.cluster import Config
+from dolmen.errors import ConfigError
+from dolmen.events import DEFAULT_RETENTION, Group, Retention
+
+LEAST: dict[str, Any] = {"schema": {"slot": [{"name": "item"}], "label": [{"name": "click"}]}}
+
+
+def config(**sections: Any) -> Config:
+    return Config.from_dict({**LEAST, **sections}, base=Path("base"))
+
+
+def test_retention_that_is_set_keeps_the_defaults_of_what_it_does_not_name() -> None:
+    kept = config(log={"retention": {"actions": {"max_age": "1d"}, "catalogue": {"max_bytes": 5}}}).retention
+    assert kept["actions"] == Retention(
+        max_bytes=DEFAULT_RETENTION["actions"].max_bytes, max_age="1d", readers=(Group.JOINER, Group.SERVER)
+    )
+    assert kept["catalogue"] == Retention(max_bytes=5)
+
+
+def test_readers_can_be_named() -> None:
+    kept = config(log={"retention": {"examples": {"readers": ["trainer", "archive"]}}}).retention
+    assert kept["examples"].readers == ("trainer", "archive")
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ({"retention": {"action": {"max_age": "1d"}}}, "there is no topic 'action'; did you mean 'actions'"),
+        (
+            {"retention": {"actions": {"max_agee": "1d"}}},
+            r"log\.retention\.actions: .*'max_agee'; did you mean 'max_age'",
+        ),
+        ({"retention": {"actions": "1d"}}, r"log\.retention\.actions must be a table, got '1d'"),
+        ({"retention": "1d"}, r"log\.retention must be a table"),
+        ({"retention": {"actions": {"max_age": "soon"}}}, "'soon'"),
+    ],
+)
+def test_retention_that_cannot_be_is_named(log: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(log=log)

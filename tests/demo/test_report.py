@@ -1,0 +1,106 @@
+"""The demo's accounts and plan, without running it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dolmen.demo.report import Account, _accounts
+from dolmen.demo.setup import DemoNotes, DemoOptions
+from dolmen.errors import ConfigError
+
+JOIN: dict[str, Any] = {
+    "items_shown": 100,
+    "positives": 7,
+    "positives_late": 2,
+    "negatives_kept": 20,
+    "negatives_dropped": 70,
+    "items_waiting": 3,
+    "actions_read": 14,
+    "actions_duplicate": 1,
+    "actions_waiting": 4,
+}
+EVENTS = {
+    "impressions_sent": 100,
+    "impressions_acknowledged": 100,
+    "impressions_joined": 100,
+    "slates_unread": 0,
+    "actions_sent": 15,
+    "actions_acknowledged": 15,
+    "actions_joined": 13,
+    "actions_unread": 2,
+    "examples": 29,
+    "trained": 29,
+}
+
+
+def open_accounts(events: dict[str, int], join: dict[str, Any], *, is_alone: bool = True) -> list[str]:
+    return [name for name, one in _accounts(events, join, is_alone=is_alone).items() if not one.closes]
+
+
+def test_accounts_close_where_each_event_is_joined_or_unread() -> None:
+    assert open_accounts(EVENTS, JOIN) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "off", "which"),
+    [
+        ("events", "impressions_joined", -1, "every acknowledged impression was joined"),
+        ("events", "impressions_joined", 1, "every acknowledged impression was joined"),
+        ("events", "slates_unread", 1, "no slate is unread"),
+        ("events", "actions_unread", -1, "every acknowledged action was joined or is unread"),
+        ("events", "actions_joined", 1, "every acknowledged action was joined or is unread"),
+        ("events", "trained", 1, "every example was learned"),
+        ("events", "trained", -1, "every example was learned"),
+        ("join", "negatives_dropped", 1, "every item shown has one fate"),
+        ("join", "actions_read", 1, "every action read has one fate"),
+    ],
+)
+def test_one_event_too_many_or_too_few_leaves_the_accounts_open(where: str, name: str, off: int, which: str) -> None:
+    events, join = dict(EVENTS), dict(JOIN)
+    books: dict[str, Any] = events if where == "events" else join
+    books[name] += off
+    assert open_accounts(events, join) == [which]
+
+
+def test_only_what_was_not_acknowledged_may_be_there_or_not() -> None:
+    unsure = {**EVENTS, "impressions_sent": 110}
+    for joined, closes in ((99, False), (100, True), (110, True), (111, False)):
+        assert (not open_accounts({**unsure, "impressions_joined": joined}, JOIN)) == closes
+    assert Account(5, 3, None).closes, "beside visitors of the page there may be more, never fewer"
+    assert not Account(2, 3, None).closes
+    assert open_accounts({**EVENTS, "impressions_joined": 130}, JOIN, is_alone=False) == []
+
+
+def options(folder: Path, **changes: Any) -> DemoOptions:
+    return DemoOptions(data="world", state=folder, **changes)
+
+
+def test_a_demo_that_goes_on_keeps_its_plan(tmp_path: Path) -> None:
+    first = DemoNotes(options(tmp_path, event_count=500, rate=30.0))
+    assert first.is_new
+    first.save(7)
+    again = DemoNotes(options(tmp_path, headless=True))
+    assert (again.is_new, again.slate_count_done) == (False, 7)
+    assert (again.event_count, again.events_per_second) == (500, 30.0), "left out: as it was begun"
+    again.save(8)
+    same = DemoNotes(options(tmp_path, event_count=500, rate=30.0))
+    assert (same.slate_count_done, same.event_count) == (8, 500)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"event_count": 600}, "a demo with --events left out, not 600"),
+        ({"rate": 60.0}, r"a demo with --rate 200\.0, not 60\.0"),
+        ({"seed": 3}, "a demo with --seed 0, not 3"),
+    ],
+)
+def test_another_plan_is_refused_and_changes_nothing(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """Its window and its frozen copy were chosen for the first."""
+    DemoNotes(options(tmp_path)).save(7)
+    before = (tmp_path / "demo.json").read_text()
+    with pytest.raises(ConfigError, match=message):
+        DemoNotes(options(tmp_path, **changes))
+    assert (tmp_path / "demo.json").read_text() == before
+    assert DemoNotes(options(tmp_path, fresh=True, **changes)).is_new

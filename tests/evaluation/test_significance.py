@@ -1,0 +1,75 @@
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dolmen.evaluation import compare
+
+FIGURES = st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1, max_size=6)
+
+
+@pytest.mark.property
+@settings(max_examples=60, deadline=None)
+@given(FIGURES)
+def test_the_p_value_counts_sign_patterns(pairs: list[tuple[int, int]]) -> None:
+    first, second = (np.array(column, dtype=float) / 10 for column in zip(*pairs, strict=True))
+    differences = first - second
+    sums = [abs(np.dot(signs, differences)) for signs in product((-1, 1), repeat=len(pairs))]
+    expected = np.mean([one >= abs(differences.sum()) - 1e-9 for one in sums])
+
+    found = compare(first, second)
+
+    assert found.p_value == pytest.approx(expected)
+    assert found.difference == pytest.approx(differences.mean())
+    assert found.low - 1e-12 <= found.difference <= found.high + 1e-12
+    assert found.wins == sum((one > 0) + (one == 0) / 2 for one in differences)
+
+
+def test_equal_methods_differ_as_often_as_the_p_value_says() -> None:
+    """Under no difference a p-value of at most 0.2 comes in at most one of five times."""
+    random = np.random.default_rng(7)
+    trials = 200
+    found = [compare(*random.normal(size=(2, 8))).p_value for _ in range(trials)]
+
+    rate = np.mean([one <= 0.2 for one in found])
+    assert rate < 0.2 + 4 * math.sqrt(0.2 * 0.8 / trials)
+    assert rate > 0.2 - 4 * math.sqrt(0.2 * 0.8 / trials) - 2 / 2**7  # p-values come in steps of 2^-7
+
+
+def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> None:
+    """Many pairs, where the percentile bootstrap is right: its width is that of the normal interval."""
+    differences = np.random.default_rng(8).normal(1.0, 2.0, 2000)
+
+    found = compare(differences, np.zeros(2000))
+
+    half_width = 1.96 * differences.std(ddof=1) / math.sqrt(2000)
+    assert (found.high - found.low) / 2 == pytest.approx(half_width, rel=0.05)
+    assert found.p_value == pytest.approx(1 / 10_001)
+
+
+def test_five_seeds_cannot_be_more_certain_than_one_in_sixteen() -> None:
+    found = compare([0.9] * 5, [0.1] * 5)
+
+    assert found.p_value == 2 / 2**5
+    assert found.is_outside_spread
+
+
+def test_overlapping_spreads_are_not_outside() -> None:
+    assert not compare([0.5, 0.7, 0.6], [0.45, 0.72, 0.55]).is_outside_spread
+    assert math.isnan(compare([0.5], [0.4]).first_spread)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ([], [], "at least one"),
+        ([1.0], [1.0, 2.0], r"got shapes \(1,\) and \(2,\)"),
+        ([math.nan], [1.0], "figures must be finite"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(first: list[float], second: list[float], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        compare(first, second)
