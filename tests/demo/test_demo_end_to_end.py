@@ -3,13 +3,16 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,11 @@ from dolmen.errors import DataError, RemoteError
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 SECONDS = 90.0
+# Of all cores, on average over a run, that something else than the run kept busy. The system's own work for a run (the
+# network's interrupts, the disk) counts as others' and takes 0.02 to 0.04; half a core of two is far beyond it.
+QUIET_SHARE = 0.1
+# With less than half of its two cores left, a run is measured by what it waits for.
+CROWDED_SHARE = 0.5
 
 
 def demo_command(state: Path, *arguments: str) -> list[str]:
@@ -102,11 +110,44 @@ def assert_books_balance(report: dict[str, Any]) -> None:
     assert events["trained"] == events["positives"] + events["negatives_kept"], events
 
 
-def test_a_headless_run_on_the_drifting_world_closes_its_books_and_beats_the_frozen_copy(tmp_path: Path) -> None:
-    report_path = tmp_path / "report.json"
-    arguments = ["--data", "world-drifting", "--headless", "--events", "60000", "--report", str(report_path)]
-    with running_demo(tmp_path / "state", *arguments) as demo:
+@dataclass(frozen=True)
+class HeadlessRun:
+    """``others_share``: how busy the machine was with something else meanwhile, in shares of all its cores."""
+
+    report: dict[str, Any]
+    others_share: float
+
+
+@pytest.fixture(scope="module")
+def drifting(tmp_path_factory: pytest.TempPathFactory) -> HeadlessRun:
+    """One headless run on the drifting world, as fast as the command goes by itself."""
+    return headless_run(tmp_path_factory.mktemp("drifting"), "--data", "world-drifting", "--events", "60000")
+
+
+def headless_run(folder: Path, *arguments: str) -> HeadlessRun:
+    report_path = folder / "report.json"
+    started, all_before, own_before = time.monotonic(), busy_seconds(), children_seconds()
+    with running_demo(folder / "state", "--headless", "--report", str(report_path), *arguments) as demo:
         report = report_of(demo, report_path)
+    core_seconds = (time.monotonic() - started) * (os.cpu_count() or 1)
+    others = (busy_seconds() - all_before) - (children_seconds() - own_before)
+    return HeadlessRun(report, others / core_seconds)
+
+
+def busy_seconds() -> float:
+    """What all cores together have worked since the machine started, or were kept from working by its host."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
+
+
+def children_seconds() -> float:
+    """Processor time of the processes that this one started and that have ended, with all of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_a_headless_run_on_the_drifting_world_closes_its_books_and_beats_the_frozen_copy(drifting: HeadlessRun) -> None:
+    report = drifting.report
     assert_books_balance(report)
     assert report["simulated"]
     assert report["failures"] == {"replay": 0, "recommend": 0, "first": None}
@@ -115,6 +156,32 @@ def test_a_headless_run_on_the_drifting_world_closes_its_books_and_beats_the_fro
     assert report["progressive"]["online"]["auc"] > report["progressive"]["frozen"]["auc"] + 0.015
     assert report["progressive"]["online"]["count"] == report["progressive"]["frozen"]["count"] > 0
     assert report["staleness_seconds"]["count"] == report["events"]["actions_acknowledged"]
+
+
+def test_two_quiet_cores_take_a_thousand_events_a_second_and_stay_fresh_and_quick(drifting: HeadlessRun) -> None:
+    skip_unless_free(drifting, QUIET_SHARE)
+    report = drifting.report
+    assert report["events_per_second"] >= 1000, report["events_per_second"]
+    assert report["recommend_latency_ms"]["p99"] <= 50, report["recommend_latency_ms"]
+    assert_fresh(report)
+
+
+def test_at_a_gentle_rate_an_action_is_learned_within_a_second_even_beside_other_work(tmp_path: Path) -> None:
+    run = headless_run(tmp_path, "--data", "world", "--events", "3000", "--rate", "200")
+    skip_unless_free(run, CROWDED_SHARE)
+    assert_books_balance(run.report)
+    assert_fresh(run.report)
+
+
+def skip_unless_free(run: HeadlessRun, share: float) -> None:
+    if (os.cpu_count() or 1) < 2 or run.others_share > share:
+        pytest.skip(f"something else took {run.others_share:.0%} of the machine's cores meanwhile")
+
+
+def assert_fresh(report: dict[str, Any]) -> None:
+    # What dolmen promises. Measured on two quiet cores: 0.17 and 0.32 s.
+    assert report["staleness_seconds"]["p50"] <= 1.0, report["staleness_seconds"]
+    assert report["staleness_seconds"]["p99"] <= 5.0, report["staleness_seconds"]
 
 
 @pytest.mark.fault
@@ -150,8 +217,8 @@ def test_killing_joiner_and_server_loses_nothing_that_was_acknowledged(tmp_path:
     assert report["failures"]["replay"] == 0
     events = report["events"]
     assert report["accounts_close"], report["accounts"]
-    # A slate whose answer was lost with the server was shown by the books, though nobody saw it.
-    assert events["impressions_joined"] >= events["impressions_acknowledged"]
+    # A slate whose answer was lost with the server came again under its own request id, and counts once.
+    assert events["impressions_joined"] == events["impressions_acknowledged"] == events["impressions_sent"]
     assert events["actions_joined"] >= events["actions_acknowledged"] == events["actions_sent"]
 
 
@@ -212,7 +279,9 @@ def test_five_clicks_on_one_genre_raise_its_share_of_a_new_persons_next_slate(tm
                 for person in (f"fan {number} of {genre}" for number in range(2 if count >= 50 else 0)):
                     before = client.recommend(person, count=20)
                     liked = draw.sample(known, 5)
-                    client.send([{"user": person, "item": item, "kind": "click"} for item in liked])
+                    page = client.rank(person, liked)  # as a shop's page of one genre, of which they take every film
+                    clicks_sent = [{"user": person, "item": item, "kind": "click"} for item in liked]
+                    client.send([{**click, "request_id": page.request_id} for click in clicks_sent])
                     after = client.recommend(person, count=20)
                     shares = [sum(genre in genres[shown.item] for shown in one.items) / 20 for one in (before, after)]
                     rises.append((genre, shares[1] - shares[0]))

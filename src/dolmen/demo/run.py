@@ -153,13 +153,28 @@ class _Demo:
 
         What a stage told before it was started anew is not how things stand now.
         """
+
+        def is_told(status: dict[str, Any]) -> bool:
+            ids = self._supervisor.process_ids()
+            told = {name: one["pid"] for name, one in status["stages"].items()}
+            return all(told.get(name) == ids.get(name) for name in STAGES) and _is_drained(status)
+
+        return self._await_status(is_told)
+
+    def _await_status(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first status that ``holds``, or the last one when time runs out: then the accounts say what is left.
+
+        A server that was killed a moment ago is waited for.
+        """
         deadline = time.monotonic() + _DRAIN_SECONDS
         while not self._stop.wait(0.1) and time.monotonic() < deadline:
-            status, ids = self._client.status(), self._supervisor.process_ids()
-            told = {name: one["pid"] for name, one in status["stages"].items()}
-            if all(told.get(name) == ids.get(name) for name in STAGES) and _is_drained(status):
+            try:
+                status = self._client.status()
+            except RemoteError:
+                continue
+            if holds(status):
                 return status
-        return self._client.status()  # the accounts will say that something is left over
+        return self._client.status()
 
     def _replay(self) -> DemoReport:
         options, client = self._options, self._client
@@ -213,11 +228,7 @@ class _Demo:
 
     def _drain(self) -> dict[str, Any]:
         """Wait until everything that was acknowledged is joined and learned; the status then, or when time ran out."""
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        status = self._client.status()
-        while not _is_drained(status) and time.monotonic() < deadline and not self._stop.wait(0.25):
-            status = self._client.status()
-        return status
+        return self._await_status(_is_drained)
 
     def _tell(self, report: DemoReport) -> None:
         path = self._options.report_path

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Final, final
 
@@ -66,10 +66,15 @@ class Jagged:
         """How many rows."""
         return int(self.offsets.shape[0]) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> Tensor:
-        """How many values each row has, shape (batch,)."""
+        """How many values each row has, shape (batch,). Computed once: do not change it in place."""
         return self.offsets.diff()
+
+    @cached_property
+    def is_single(self) -> bool:
+        """Whether every row has exactly one value."""
+        return len(self.values) == self.size and bool((self.lengths == 1).all())
 
     def take(self, rows: Tensor) -> Jagged:
         """The rows at ``rows`` (int64, any order, repeats allowed), as a new jagged array."""

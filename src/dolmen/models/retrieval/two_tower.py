@@ -24,7 +24,7 @@ from typing import ClassVar, Final, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, linear, normalize
 
 from dolmen.embedding import Embed
 from dolmen.errors import ConfigError, SchemaError
@@ -166,8 +166,10 @@ class TwoTower(nn.Module):
         recent = self.recent.spread(self.config.negatives)
         item_parts = self._item_parts(batch)
         queries = self._tower(self.query_tower, {name: part[rows] for name, part in self._query_parts(batch).items()})
-        chosen_items = self._tower(self.item_tower, {name: part[rows] for name, part in item_parts.items()})
-        items = torch.cat([chosen_items, self._items(recent)])
+        others = self._item_parts(recent)
+        # One pass for both: at a batch's size, a pass costs more than the rows in it.
+        parts = {name: torch.cat([part[rows], others[name]]) for name, part in item_parts.items()}
+        items = self._tower(self.item_tower, parts)
         chosen = self._item_fids(batch)[rows]
         candidates = torch.cat([chosen, self._item_fids(recent)])
         if self.training:
@@ -216,16 +218,22 @@ class TwoTower(nn.Module):
 
     def _tower(self, network: MLP, parts: Mapping[str, Tensor]) -> Tensor:
         """One side's vectors, shape (batch, config.dim): each slot by its map, and the network over all."""
-        out: Tensor = network(torch.cat(list(parts.values()), dim=1))
-        for name in parts:
-            if name != _NUMBERS:
-                out = out + self._projected(name, parts)
+        inputs = torch.cat(list(parts.values()), dim=1)
+        # The sum of each slot's map of its own columns is one map of all columns, and one product instead of many.
+        maps = [
+            self._map(name) if name != _NUMBERS else inputs.new_zeros(self.config.dim, part.shape[1])
+            for name, part in parts.items()
+        ]
+        out: Tensor = network(inputs) + linear(inputs, torch.cat(maps, dim=1))
         return _unit(out)
+
+    def _map(self, slot: str) -> Tensor:
+        """From a slot's vectors to the space that the towers share, shape (config.dim, dim - 1)."""
+        return self.projections[self.embed.schema.owner(slot).name].get_parameter("weight")
 
     def _projected(self, slot: str, parts: Mapping[str, Tensor]) -> Tensor:
         """A slot's vectors in the space that the towers share, shape (batch, config.dim)."""
-        projected: Tensor = self.projections[self.embed.schema.owner(slot).name](parts[slot])
-        return projected
+        return linear(parts[slot], self._map(slot))
 
     def _item_fids(self, batch: Batch) -> Tensor:
         """Which item each example is about, shape (batch,); -1 where nobody said."""
