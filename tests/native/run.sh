@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 sanitizer=${1:-address,undefined}
 build="build/native-${sanitizer//,/-}"
 mkdir -p "$build"
-sources=(src/dolmen/_core/{cuckoo_index,hash,instant,mapping,optimizers,row_store,table}.cpp tests/native/test_table.cpp)
+sources=(src/dolmen/_core/{admission,cuckoo_index,hash,instant,mapping,optimizers,row_store,table}.cpp tests/native/test_table.cpp)
 "${CXX:-g++}" -std=c++20 -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all "-fsanitize=$sanitizer" \
   -Wall -Wextra -Wconversion -ffp-contract=off -Isrc/dolmen/_core "${sources[@]}" -pthread -o "$build/test_table"
 timeout 60 "$build/test_table" 5

@@ -67,7 +67,10 @@ void test_against_map(std::uint64_t seed) {
 
 void test_expire_and_restore() {
   Table table = make_table(3);
-  table.set_rule(0, {2, 10});
+  dolmen::Rule rule;
+  rule.admission = {dolmen::AdmissionKind::kExact, 2, 1U << 20};
+  rule.expire_after_us = 10;
+  table.set_rule(0, rule);
   std::vector<std::int64_t> fids;
   for (std::int64_t i = 0; i < 30'000; ++i) fids.push_back(i);
   std::vector<float> out(fids.size() * kDim);

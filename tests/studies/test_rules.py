@@ -31,8 +31,8 @@ def test_the_interval_is_students(values: list[float]) -> None:
     assert found.value == pytest.approx(np.mean(values), abs=1e-9)
     assert found.deviation == pytest.approx(deviation, abs=1e-9)
     reach = stats.t.ppf(0.975, len(values) - 1) * deviation / math.sqrt(len(values))
-    # Never narrower than the true one, and at most 3 % wider: the table has steps.
-    assert reach * 0.9998 - 1e-9 <= found.high - found.value <= reach * 1.03 + 1e-9
+    # Never narrower than the true one but by rounding; wider by its steps, the worst of them 2.201 for 2.131.
+    assert reach * 0.9998 - 1e-9 <= found.high - found.value <= reach * 1.035 + 1e-9
     assert found.high - found.value == pytest.approx(found.value - found.low, abs=1e-9)
 
 

@@ -26,7 +26,7 @@ class World:
     """Examples by seed: batch ``number`` of a seed is always the same."""
 
     schema = Schema(
-        Slot("user", dim=8),
+        Slot("user", dim=8, capacity=40),
         Slot("item", dim=8, admit_after=2, expire_after="10d"),
         Slot("genres", dim=4, many=True, of="item"),
         Slot("history", dim=8, table="item", many=True, ordered=True, max_len=5, of="user"),

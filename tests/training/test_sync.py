@@ -36,6 +36,7 @@ def test_replica_that_follows_deltas_equals_the_trainer(learned, vectors, dense)
     assert [follower.feed(record) for record in records] == [Fed.APPLIED] * len(records)
     parameters = follower.parameters
     assert trainer.counters["expired"] > 0, "rows that leave must be part of what is compared"
+    assert trainer.counters["evicted"] > 0, "whichever way they leave"
     assert vectors(parameters.embeddings) == vectors(trainer.embeddings)
     assert dense(parameters.model) == dense(trainer.model)
     assert parameters.version == parameters.dense_version == trainer.version

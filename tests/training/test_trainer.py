@@ -57,6 +57,7 @@ def test_resumed_run_is_bit_for_bit_the_run_that_never_stopped(world, filled_log
         assert getattr(second, name) == getattr(unbroken, name), name
     assert second.judge.state_dict() == unbroken.judge.state_dict()
     assert unbroken.counters["expired"] > 0, "expiry must be part of what is compared"
+    assert unbroken.counters["evicted"] > 0, "and so must eviction"
 
 
 def test_dropout_draws_the_same_after_a_restart(world) -> None:

@@ -81,6 +81,31 @@ nb::ndarray<nb::numpy, T> handed_over(std::vector<T>&& values) {
   return handed_over(std::move(values), {count});
 }
 
+constexpr std::pair<const char*, dolmen::AdmissionKind> kAdmissions[] = {
+    {"exact", dolmen::AdmissionKind::kExact},
+    {"sketch", dolmen::AdmissionKind::kSketch},
+    {"bloom", dolmen::AdmissionKind::kBloom},
+    {"probabilistic", dolmen::AdmissionKind::kProbabilistic},
+    {"proportional", dolmen::AdmissionKind::kProportional},
+};
+constexpr std::pair<const char*, dolmen::Eviction> kEvictions[] = {
+    {"lru", dolmen::Eviction::kLru},
+    {"lfu", dolmen::Eviction::kLfu},
+    {"score", dolmen::Eviction::kScore},
+};
+
+template <typename Kinds>
+auto kind_named(const Kinds& kinds, const std::string& name, const char* of) {
+  for (const auto& [known, kind] : kinds) {
+    if (name == known) return kind;
+  }
+  throw nb::value_error((std::string("unknown ") + of + " " + name).c_str());
+}
+
+void require_slot(std::uint32_t slot) {
+  if (slot >= dolmen::kSlotCount) throw nb::value_error("slot must be between 0 and 1023");
+}
+
 template <typename Out, typename Fill>
 void fill_column(const Fids& fids, const Out& out, const Fill& fill) {
   require_fids(fids);
@@ -240,12 +265,19 @@ NB_MODULE(_native, m) {
       .def("__len__", &Table::size)
       .def(
           "set_rule",
-          [](Table& table, std::uint32_t slot, std::int64_t admit_after, std::int64_t expire_after_us,
-             float learning_rate_scale) {
-            if (slot >= dolmen::kSlotCount) throw nb::value_error("slot must be between 0 and 1023");
-            table.set_rule(slot, {admit_after, expire_after_us, learning_rate_scale});
+          [](Table& table, std::uint32_t slot, const std::string& admission, std::int64_t admit_after,
+             std::uint32_t admission_capacity, std::int64_t expire_after_us, const std::string& eviction,
+             std::int64_t capacity, std::int64_t half_life_us, float learning_rate_scale, bool absent_reads_start) {
+            require_slot(slot);
+            if (table.size() != 0) throw nb::value_error("rules are set before there are rows");
+            table.set_rule(slot, {{kind_named(kAdmissions, admission, "admission"), admit_after, admission_capacity},
+                                  expire_after_us,
+                                  {capacity, kind_named(kEvictions, eviction, "eviction"), half_life_us},
+                                  learning_rate_scale,
+                                  absent_reads_start});
           },
-          "slot"_a, "admit_after"_a, "expire_after_us"_a, "learning_rate_scale"_a)
+          "slot"_a, nb::kw_only(), "admission"_a, "admit_after"_a, "admission_capacity"_a, "expire_after_us"_a,
+          "eviction"_a, "capacity"_a, "half_life_us"_a, "learning_rate_scale"_a, "absent_reads_start"_a)
       .def(
           "lookup",
           [](const Table& table, const Fids& fids, const Rows<float>& out) {
@@ -316,9 +348,25 @@ NB_MODULE(_native, m) {
             return std::pair(progress.count, progress.next);
           },
           "now_us"_a, "begin"_a, "count_max"_a)
-      .def("expire_pending", &Table::expire_pending, "now_us"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("expire_pending", &Table::expire_pending, "now_us"_a, "count_max"_a,
+           nb::call_guard<nb::gil_scoped_release>())
+      .def("begin_sweep", &Table::begin_sweep, "now_us"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("sweep", &Table::sweep, "count_max"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("evict", &Table::evict, "count_max"_a, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_rw("time_seen_max_us", &Table::time_seen_max_us, &Table::set_time_seen_max_us)
-      .def_prop_rw("step_count", &Table::step_count, &Table::set_step_count)
+      .def("clocks",
+           [](const Table& table) {
+             const dolmen::Clocks clocks = table.clocks();
+             return std::tuple(clocks.step_count, clocks.batch_count, clocks.eviction_count, clocks.sweep_us,
+                               clocks.sweep_row);
+           })
+      .def(
+          "restore_clocks",
+          [](Table& table, std::uint64_t step_count, std::uint64_t batch_count, std::uint64_t eviction_count,
+             std::int64_t sweep_us, std::uint32_t sweep_row) {
+            table.restore_clocks({step_count, batch_count, eviction_count, sweep_us, sweep_row});
+          },
+          "step_count"_a, "batch_count"_a, "eviction_count"_a, "sweep_us"_a, "sweep_row"_a)
       .def_prop_ro("epoch", &Table::epoch)
       .def_prop_ro("oldest_epoch", &Table::oldest_epoch)
       .def("advance_epoch", &Table::advance_epoch)
@@ -378,9 +426,33 @@ NB_MODULE(_native, m) {
             for (std::size_t i = 0; i < fids.size(); ++i) {
               pending.push_back({fids.data()[i], counts.data()[i], last_seen_us.data()[i]});
             }
-            table.restore_pending(pending);
+            if (!table.restore_pending(pending)) {
+              throw nb::value_error("pending counts are of FIDs whose slot has an exact admission count");
+            }
           },
           "fids"_a.noconvert(), "counts"_a.noconvert(), "last_seen_us"_a.noconvert())
+      .def("filters",
+           [](const Table& table) {
+             nb::dict all;
+             for (auto& [slot, state] : table.filters()) all[nb::int_(slot)] = handed_over(std::move(state));
+             return all;
+           })
+      .def(
+          "restore_filter",
+          [](Table& table, std::uint32_t slot, const Column<const std::uint8_t>& state) {
+            require_slot(slot);
+            if (!table.restore_filter(slot, span_of(state))) {
+              throw nb::value_error(("the filter of slot " + std::to_string(slot) + " is not of its rule").c_str());
+            }
+          },
+          "slot"_a, "state"_a.noconvert())
+      .def(
+          "failure_count",
+          [](const Table& table, std::uint32_t slot) {
+            require_slot(slot);
+            return table.failure_count(slot);
+          },
+          "slot"_a)
       .def("removals",
            [](const Table& table) {
              std::vector<std::int64_t> fids;

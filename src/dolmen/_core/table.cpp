@@ -23,6 +23,8 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
       optimizer_(std::move(optimizer)),
       clip_(options.clip),
       clipped_(options.dim),
+      seed_(options.seed),
+      hash_seed_(options.hash_seed),
       start_values_(options.seed, options.initial_range),
       start_(options.dim) {}
 
@@ -50,7 +52,15 @@ void Table::lookup(std::span<const std::int64_t> fids, std::span<float> out) con
   read_each(
       fids, [&](std::uint32_t row) { prefetch_vector(row); },
       [&](std::size_t i, std::uint32_t row) { copy_from_shared(&out[i * dim], rows_.vector(row), dim); },
-      [&](std::size_t i) { std::fill_n(&out[i * dim], dim, 0.0F); });
+      [&](std::size_t i) { read_absent(fids[i], out.subspan(i * dim, dim)); });
+}
+
+void Table::read_absent(std::int64_t fid, std::span<float> out) const noexcept {
+  if (rules_[slot_of(fid)].absent_reads_start) {
+    start_values_.fill(fid, out);
+  } else {
+    std::fill(out.begin(), out.end(), 0.0F);
+  }
 }
 
 void Table::contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept {
@@ -78,6 +88,7 @@ void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t
 void Table::lookup_or_insert(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
   const std::lock_guard lock(writing_);
   time_seen_max_us_ = std::max(time_seen_max_us_, now_us);
+  clocks_.batch_count += 1;
   // Between two stretches, the memory that growth has replaced can be used again.
   for (std::size_t begin = 0; begin < fids.size(); begin += kStretch) {
     const std::size_t count = std::min(kStretch, fids.size() - begin);
@@ -102,12 +113,11 @@ void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::sp
       if (!place) {
         sights = sights_to_admit(fid, now_us);
         if (sights.count == 0) {
-          std::fill_n(&out[i * dim], dim, 0.0F);
+          read_absent(fid, out.subspan(i * dim, dim));
           return;
         }
         place = insert_row(fid, now_us, nullptr);
         touch(place.row());
-        pending_.erase(fid);
       }
       row = place.row();
     }
@@ -122,21 +132,31 @@ void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::sp
 }
 
 // Counts one sight of an absent FID. Returns all its sights if it has now earned a row, else none.
-Table::Sights Table::sights_to_admit(std::int64_t fid, std::int64_t now_us) {
-  const std::int64_t needed_count = rules_[slot_of(fid)].admit_after;
-  if (needed_count <= 1 && pending_.empty()) return {1, now_us};
-  const auto found = pending_.find(fid);
-  Sights sights = found == pending_.end() ? Sights{0, now_us} : found->second;
-  sights.count += 1;
-  sights.last_us = std::max(sights.last_us, now_us);
-  if (sights.count >= needed_count) return sights;
-  pending_[fid] = sights;
-  return {0, 0};
+Sights Table::sights_to_admit(std::int64_t fid, std::int64_t now_us) {
+  Admission* admission = admissions_[slot_of(fid)].get();
+  if (admission == nullptr) return {1, now_us};
+  return std::visit(
+      [&](auto& kind) -> Sights {
+        if constexpr (std::is_same_v<std::decay_t<decltype(kind)>, Chance>) {
+          return kind.see(fid, now_us, clocks_.batch_count);
+        } else {
+          return kind.see(fid, now_us);
+        }
+      },
+      *admission);
+}
+
+ExactCounts* Table::exact_counts(std::uint32_t slot) const noexcept {
+  return std::get_if<ExactCounts>(admissions_[slot].get());
+}
+
+void Table::forget_pending(std::int64_t fid) noexcept {
+  if (ExactCounts* counts = exact_counts(slot_of(fid))) counts->erase(fid);
 }
 
 std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale) {
   const std::lock_guard lock(writing_);
-  step_count_ += 1;
+  clocks_.step_count += 1;
   sums_.sum(fids, gradients, rows_.dim());
   std::size_t updated_count = 0;
   const auto fetch = [&](std::uint32_t row) {
@@ -154,7 +174,7 @@ std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span
           const float* gradient = clip_.apply(sums_.sum(i), rows_.dim(), clipped_.data());
           const Change change(found.bucket->version);
           optimizer.step(
-              {rows_.vector(found.row), rows_.state(found.row), gradient, rows_.dim(), slot_scale, step_count_});
+              {rows_.vector(found.row), rows_.state(found.row), gradient, rows_.dim(), slot_scale, clocks_.step_count});
           updated_count += 1;
         });
       },
@@ -176,11 +196,10 @@ std::size_t Table::erase(std::span<const std::int64_t> fids) {
   std::size_t erased_count = 0;
   for (std::size_t i = 0; i < fids.size(); ++i) {
     prefetch_ahead(fids, i);
-    pending_.erase(fids[i]);
+    forget_pending(fids[i]);
     const CuckooIndex::Place place = index_.place_of(fids[i]);
     if (!place) continue;
-    changes_.back().removed.push_back(fids[i]);
-    remove(place);
+    remove_for_good(place, fids[i]);
     erased_count += 1;
   }
   return erased_count;
@@ -188,6 +207,10 @@ std::size_t Table::erase(std::span<const std::int64_t> fids) {
 
 Table::Progress Table::expire(std::int64_t now_us, std::uint32_t begin, std::size_t count_max) {
   const std::lock_guard lock(writing_);
+  return expire_rows(now_us, begin, count_max);
+}
+
+Table::Progress Table::expire_rows(std::int64_t now_us, std::uint32_t begin, std::size_t count_max) {
   time_seen_max_us_ = std::max(time_seen_max_us_, now_us);
   std::size_t expired_count = 0;
   std::uint32_t row = rows_.next_live(begin);
@@ -195,16 +218,63 @@ Table::Progress Table::expire(std::int64_t now_us, std::uint32_t begin, std::siz
     const RowFacts& facts = rows_.facts(row);
     const std::int64_t fid = facts.fid.load(std::memory_order_relaxed);
     if (!is_expired(fid, facts.last_seen_us.load(std::memory_order_relaxed), now_us)) continue;
-    changes_.back().removed.push_back(fid);
-    remove(index_.place_of(fid));
+    remove_for_good(index_.place_of(fid), fid);
     expired_count += 1;
   }
   return {expired_count, row};
 }
 
-void Table::expire_pending(std::int64_t now_us) {
+std::size_t Table::expire_pending(std::int64_t now_us, std::size_t count_max) {
   const std::lock_guard lock(writing_);
-  std::erase_if(pending_, [&](const auto& each) { return is_expired(each.first, each.second.last_us, now_us); });
+  return expire_counts(now_us, count_max);
+}
+
+std::size_t Table::expire_counts(std::int64_t now_us, std::size_t count_max) noexcept {
+  std::size_t count = 0;
+  for (std::uint32_t slot = 0; slot < kSlotCount && count < count_max; ++slot) {
+    const std::int64_t after_us = rules_[slot].expire_after_us;
+    ExactCounts* counts = exact_counts(slot);
+    if (after_us > 0 && counts != nullptr) count += counts->expire(now_us, after_us, count_max - count);
+  }
+  return count;
+}
+
+void Table::begin_sweep(std::int64_t now_us) {
+  const std::lock_guard lock(writing_);
+  time_seen_max_us_ = std::max(time_seen_max_us_, now_us);
+  // A sweep that is on goes on where it is, by the newer time: one that began anew each time might never end.
+  if (clocks_.sweep_us == kNeverSeen) clocks_.sweep_row = 0;
+  clocks_.sweep_us = std::max(clocks_.sweep_us, now_us);
+}
+
+std::size_t Table::sweep(std::size_t count_max) {
+  const std::lock_guard lock(writing_);
+  if (clocks_.sweep_us == kNeverSeen) return 0;
+  expire_counts(clocks_.sweep_us, count_max);
+  const Progress progress = expire_rows(clocks_.sweep_us, clocks_.sweep_row, count_max);
+  clocks_.sweep_row = progress.next;
+  if (progress.next >= rows_.row_end()) clocks_.sweep_us = kNeverSeen;
+  return progress.count;
+}
+
+std::size_t Table::evict(std::size_t count_max) {
+  const std::lock_guard lock(writing_);
+  std::size_t count = 0;
+  for (const std::uint32_t slot : bounded_slots_) {
+    for (const SlotRows& rows = *bounded_[slot]; rows.is_over() && count < count_max; ++count) {
+      const std::uint32_t row = rows.victim(rows_, clocks_.eviction_count);
+      const std::int64_t fid = rows_.facts(row).fid.load(std::memory_order_relaxed);
+      remove_for_good(index_.place_of(fid), fid);
+      clocks_.eviction_count += 1;
+    }
+  }
+  return count;
+}
+
+// Removes a row and notes it, so that the next delta tells of it.
+void Table::remove_for_good(CuckooIndex::Place place, std::int64_t fid) {
+  changes_.back().removed.push_back(fid);
+  remove(place);
 }
 
 bool Table::is_expired(std::int64_t fid, std::int64_t last_seen_us, std::int64_t now_us) const noexcept {
@@ -212,9 +282,22 @@ bool Table::is_expired(std::int64_t fid, std::int64_t last_seen_us, std::int64_t
   return after_us > 0 && now_us - last_seen_us >= after_us;
 }
 
-void Table::set_rule(std::uint32_t slot, Rule rule) {
+void Table::set_rule(std::uint32_t slot, const Rule& rule) {
   const std::lock_guard lock(writing_);
+  std::unique_ptr<Admission> admission;
+  if (rule.admission.admit_after > 1) {
+    admission = std::make_unique<Admission>(make_admission(rule.admission, seed_, hash_seed_));
+  }
+  std::unique_ptr<SlotRows> rows;
+  if (rule.capacity.row_count_max > 0) {
+    rows = std::make_unique<SlotRows>(rule.capacity);
+    bounded_slots_.reserve(bounded_slots_.size() + 1);
+  }
   rules_[slot] = rule;
+  admissions_[slot] = std::move(admission);
+  bounded_[slot] = std::move(rows);
+  std::erase(bounded_slots_, slot);
+  if (bounded_[slot]) bounded_slots_.insert(std::ranges::upper_bound(bounded_slots_, slot), slot);
 }
 
 std::int64_t Table::time_seen_max_us() const {
@@ -227,14 +310,14 @@ void Table::set_time_seen_max_us(std::int64_t time_us) {
   time_seen_max_us_ = time_us;
 }
 
-std::uint64_t Table::step_count() const {
+Clocks Table::clocks() const {
   const std::lock_guard lock(writing_);
-  return step_count_;
+  return clocks_;
 }
 
-void Table::set_step_count(std::uint64_t count) {
+void Table::restore_clocks(const Clocks& clocks) {
   const std::lock_guard lock(writing_);
-  step_count_ = count;
+  clocks_ = clocks;
 }
 
 void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept {
@@ -261,8 +344,9 @@ CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us
     facts.last_seen_us.store(last_seen_us, std::memory_order_relaxed);
     facts.count.store(0, std::memory_order_relaxed);
     facts.epoch.store(kNoEpoch, std::memory_order_relaxed);
+    make_room_to_count(fid, row);
     const CuckooIndex::Place place = index_.insert(fid, row);
-    totals_[slot_of(fid)].rows += 1;
+    count_row(fid, row);
     return place;
   } catch (...) {
     rows_.release(row);
@@ -275,13 +359,23 @@ std::uint32_t Table::put(std::int64_t fid, const float* vector) {
   CuckooIndex::Place place = index_.place_of(fid);
   if (!place) {
     place = insert_row(fid, time_seen_max_us_, vector);
-    pending_.erase(fid);
+    forget_pending(fid);
     return place.row();
   }
   about_to_change(place.row());
   const Change change(place.bucket->version);
   copy_to_shared(rows_.vector(place.row()), vector, rows_.dim());
   return place.row();
+}
+
+void Table::make_room_to_count(std::int64_t fid, std::uint32_t row) {
+  if (bounded_[slot_of(fid)]) bounded_[slot_of(fid)]->make_room(row);
+}
+
+void Table::count_row(std::int64_t fid, std::uint32_t row) noexcept {
+  const std::uint32_t slot = slot_of(fid);
+  if (bounded_[slot]) bounded_[slot]->insert(row);
+  totals_[slot].rows += 1;
 }
 
 void Table::touch(std::uint32_t row) {
@@ -295,7 +389,9 @@ void Table::remove(CuckooIndex::Place place) noexcept {
   const std::uint32_t row = place.row();
   about_to_change(row);
   const RowFacts& facts = rows_.facts(row);
-  SlotTotal& total = totals_[slot_of(facts.fid.load(std::memory_order_relaxed))];
+  const std::uint32_t slot = slot_of(facts.fid.load(std::memory_order_relaxed));
+  if (bounded_[slot]) bounded_[slot]->erase(row);
+  SlotTotal& total = totals_[slot];
   total.rows -= 1;
   total.sights -= facts.count.load(std::memory_order_relaxed);
   index_.erase(place);
@@ -356,7 +452,7 @@ void Table::apply_delta(std::span<const std::int64_t> fids, std::span<const floa
     if (i % kStretch == 0) index_.readers().collect();
   }
   for (const std::int64_t fid : removed) {
-    pending_.erase(fid);
+    forget_pending(fid);
     if (const CuckooIndex::Place place = index_.place_of(fid)) remove(place);
   }
 }
@@ -420,10 +516,10 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
     } else {
       restore_epoch(row, columns.epochs[i]);
     }
+    make_room_to_count(fid, row);
     index_.insert(fid, row);
-    SlotTotal& total = totals_[slot_of(fid)];
-    total.rows += 1;
-    total.sights += columns.counts[i];
+    count_row(fid, row);
+    totals_[slot_of(fid)].sights += columns.counts[i];
   }
   index_.readers().collect();
   return true;
@@ -437,14 +533,43 @@ void Table::restore_epoch(std::uint32_t row, std::uint32_t epoch) {
 std::vector<PendingFid> Table::pending() const {
   const std::lock_guard lock(writing_);
   std::vector<PendingFid> all;
-  all.reserve(pending_.size());
-  for (const auto& [fid, pending] : pending_) all.push_back({fid, pending.count, pending.last_us});
+  for (std::uint32_t slot = 0; slot < kSlotCount; ++slot) {
+    if (const ExactCounts* counts = exact_counts(slot)) counts->copy_to(all);
+  }
   return all;
 }
 
-void Table::restore_pending(std::span<const PendingFid> pending) {
+bool Table::restore_pending(std::span<const PendingFid> pending) {
   const std::lock_guard lock(writing_);
-  for (const PendingFid& each : pending) pending_[each.fid] = {each.count, each.last_seen_us};
+  for (const PendingFid& each : pending) {
+    if (exact_counts(slot_of(each.fid)) == nullptr) return false;
+  }
+  for (const PendingFid& each : pending) exact_counts(slot_of(each.fid))->restore(each);
+  return true;
+}
+
+std::vector<std::pair<std::uint32_t, std::vector<std::uint8_t>>> Table::filters() const {
+  const std::lock_guard lock(writing_);
+  std::vector<std::pair<std::uint32_t, std::vector<std::uint8_t>>> all;
+  for (std::uint32_t slot = 0; slot < kSlotCount; ++slot) {
+    if (const auto* sketch = std::get_if<SlidingSketch>(admissions_[slot].get()))
+      all.emplace_back(slot, sketch->state());
+    if (const auto* bloom = std::get_if<CountingBloom>(admissions_[slot].get())) all.emplace_back(slot, bloom->state());
+  }
+  return all;
+}
+
+bool Table::restore_filter(std::uint32_t slot, std::span<const std::uint8_t> state) {
+  const std::lock_guard lock(writing_);
+  if (auto* sketch = std::get_if<SlidingSketch>(admissions_[slot].get())) return sketch->restore(state);
+  if (auto* bloom = std::get_if<CountingBloom>(admissions_[slot].get())) return bloom->restore(state);
+  return false;
+}
+
+std::uint64_t Table::failure_count(std::uint32_t slot) const {
+  const std::lock_guard lock(writing_);
+  const auto* sketch = std::get_if<SlidingSketch>(admissions_[slot].get());
+  return sketch == nullptr ? 0 : sketch->failure_count();
 }
 
 std::vector<Removal> Table::removals() const {
@@ -470,10 +595,11 @@ std::vector<SlotTotal> Table::slot_totals() const {
 
 MemorySizes Table::memory() const {
   const std::lock_guard lock(writing_);
-  // A node of the map: the pair, the next pointer, the hash's cache, and the allocator's header.
-  constexpr std::size_t kNodeSize = sizeof(std::pair<std::int64_t, Sights>) + 2 * sizeof(void*);
-  MemorySizes sizes{index_.memory_size(), rows_.memory_size(),
-                    pending_.size() * kNodeSize + pending_.bucket_count() * sizeof(void*), 0};
+  MemorySizes sizes{index_.memory_size(), rows_.memory_size(), 0, 0};
+  for (const auto& admission : admissions_) {
+    if (admission) sizes.pending += std::visit([](const auto& kind) { return kind.memory_size(); }, *admission);
+  }
+  for (const std::uint32_t slot : bounded_slots_) sizes.rows += bounded_[slot]->memory_size();
   for (const EpochChanges& changes : changes_) {
     sizes.changes +=
         changes.rows.capacity() * sizeof(std::uint32_t) + changes.removed.capacity() * sizeof(std::int64_t);

@@ -17,10 +17,12 @@
 #include <memory>
 #include <mutex>
 #include <span>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "admission.hpp"
 #include "cuckoo_index.hpp"
+#include "eviction.hpp"
 #include "gradient_sums.hpp"
 #include "hash.hpp"
 #include "instant.hpp"
@@ -33,9 +35,20 @@ namespace dolmen {
 inline constexpr std::int64_t kNeverSeen = -1;
 
 struct Rule {
-  std::int64_t admit_after = 0;      // A FID gets a row at its n-th sight; 0 and 1: at once.
+  AdmissionOptions admission;        // Up to 1 sight, a FID gets its row at once.
   std::int64_t expire_after_us = 0;  // A row leaves when it was not seen for so long; 0: never.
+  CapacityOptions capacity;
   float learning_rate_scale = 1.0F;
+  bool absent_reads_start = false;  // An absent FID reads as the vector that it would begin with, not as zeros.
+};
+
+// What upkeep and draws have come to; with rows and rules, it makes a restored table go on alike.
+struct Clocks {
+  std::uint64_t step_count = 0;        // Calls of apply_gradients.
+  std::uint64_t batch_count = 0;       // Calls of lookup_or_insert.
+  std::uint64_t eviction_count = 0;    // Rows that were evicted.
+  std::int64_t sweep_us = kNeverSeen;  // The time that the sweep for expired rows goes by; kNeverSeen: none is on.
+  std::uint32_t sweep_row = 0;         // Where it goes on.
 };
 
 struct TableOptions {
@@ -61,10 +74,6 @@ struct Changes {
   std::uint32_t first, last;
   HeldInstant rows;
   std::vector<std::int64_t> removed;
-};
-
-struct PendingFid {
-  std::int64_t fid, count, last_seen_us;
 };
 
 struct Removal {
@@ -105,13 +114,19 @@ class Table {
     std::uint32_t next;
   };
   Progress expire(std::int64_t now_us, std::uint32_t begin, std::size_t count_max);
-  void expire_pending(std::int64_t now_us);
+  // Forgets up to `count_max` counts of FIDs without a row. Returns how many.
+  std::size_t expire_pending(std::int64_t now_us, std::size_t count_max);
+  // The same in turns: `begin_sweep` says by which time, each `sweep` looks at `count_max` rows. Returns how many left.
+  void begin_sweep(std::int64_t now_us);
+  std::size_t sweep(std::size_t count_max);
+  // Removes up to `count_max` rows of slots beyond their capacity. Returns how many.
+  std::size_t evict(std::size_t count_max);
 
-  void set_rule(std::uint32_t slot, Rule rule);
+  void set_rule(std::uint32_t slot, const Rule& rule);  // Before the first sight.
   std::int64_t time_seen_max_us() const;
   void set_time_seen_max_us(std::int64_t time_us);
-  std::uint64_t step_count() const;  // Calls of apply_gradients.
-  void set_step_count(std::uint64_t count);
+  Clocks clocks() const;
+  void restore_clocks(const Clocks& clocks);
 
   std::uint32_t epoch() const;
   std::uint32_t oldest_epoch() const;  // From here on changes are remembered.
@@ -127,8 +142,13 @@ class Table {
   // False where a FID was present or a row number taken. Empty `row_numbers`: the lowest that are free; empty `epochs`:
   // touched now. Epochs outside those remembered are kept, but no delta will tell of them.
   bool restore_rows(const RowColumns<true>& columns);
-  std::vector<PendingFid> pending() const;  // In no order.
-  void restore_pending(std::span<const PendingFid> pending);
+  // The exact counts, by slot and then from the oldest sight to the newest.
+  std::vector<PendingFid> pending() const;
+  bool restore_pending(std::span<const PendingFid> pending);  // False, and nothing done, where a slot does not count.
+  // The sketches and Bloom filters, by slot.
+  std::vector<std::pair<std::uint32_t, std::vector<std::uint8_t>>> filters() const;
+  bool restore_filter(std::uint32_t slot, std::span<const std::uint8_t> state);  // False where it does not fit.
+  std::uint64_t failure_count(std::uint32_t slot) const;                         // Of the slot's sketch.
   std::vector<Removal> removals() const;
   void restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals);
 
@@ -136,9 +156,6 @@ class Table {
   MemorySizes memory() const;
 
  private:
-  struct Sights {
-    std::int64_t count, last_us;
-  };
   struct EpochChanges {
     std::vector<std::uint32_t> rows;  // May name a row twice, or one that was freed since.
     std::vector<std::int64_t> removed;
@@ -149,6 +166,14 @@ class Table {
   void see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
   bool is_expired(std::int64_t fid, std::int64_t last_seen_us, std::int64_t now_us) const noexcept;
   Sights sights_to_admit(std::int64_t fid, std::int64_t now_us);
+  void read_absent(std::int64_t fid, std::span<float> out) const noexcept;
+  ExactCounts* exact_counts(std::uint32_t slot) const noexcept;  // Null where the slot counts otherwise or not at all.
+  void forget_pending(std::int64_t fid) noexcept;
+  Progress expire_rows(std::int64_t now_us, std::uint32_t begin, std::size_t count_max);
+  std::size_t expire_counts(std::int64_t now_us, std::size_t count_max) noexcept;
+  void remove_for_good(CuckooIndex::Place place, std::int64_t fid);
+  void make_room_to_count(std::int64_t fid, std::uint32_t row);
+  void count_row(std::int64_t fid, std::uint32_t row) noexcept;
   CuckooIndex::Place insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector);
   std::uint32_t put(std::int64_t fid, const float* vector);
   void touch(std::uint32_t row);
@@ -173,13 +198,16 @@ class Table {
   Clip clip_;
   std::vector<float> clipped_;  // Where clipped gradients are made.
   GradientSums sums_;
+  std::uint64_t seed_, hash_seed_;
   StartValues start_values_;
   std::vector<float> start_;  // Where they are made.
   std::vector<Rule> rules_ = std::vector<Rule>(kSlotCount);
   std::vector<SlotTotal> totals_ = std::vector<SlotTotal>(kSlotCount);
-  std::unordered_map<std::int64_t, Sights> pending_;
+  std::vector<std::unique_ptr<Admission>> admissions_{kSlotCount};  // Null: at once.
+  std::vector<std::unique_ptr<SlotRows>> bounded_{kSlotCount};      // Null: no bound.
+  std::vector<std::uint32_t> bounded_slots_;
   std::int64_t time_seen_max_us_ = 0;
-  std::uint64_t step_count_ = 0;
+  Clocks clocks_;
   std::uint32_t oldest_epoch_ = 0;
   std::deque<EpochChanges> changes_{1};  // Of oldest_epoch_ and on; the last is of the current epoch.
 };

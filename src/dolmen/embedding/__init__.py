@@ -3,7 +3,7 @@
 from dolmen.embedding.lookup import Embed, Pooling, Tape
 from dolmen.embedding.optimizers import SGD, AdaGrad, Adam, Optimizer, optimizer_from_dict, optimizer_to_dict
 from dolmen.embedding.store import Embeddings, table_file_name
-from dolmen.embedding.table import Delta, MemoryUse, RowRules, Table
+from dolmen.embedding.table import Delta, MemoryUse, RowRules, Table, Upkeep
 
 __all__ = [
     "SGD",
@@ -18,6 +18,7 @@ __all__ = [
     "RowRules",
     "Table",
     "Tape",
+    "Upkeep",
     "optimizer_from_dict",
     "optimizer_to_dict",
     "table_file_name",

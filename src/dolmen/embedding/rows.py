@@ -7,31 +7,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.embedding.optimizers import Optimizer
+from dolmen.features import Absent, Admission, Eviction
+from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX
 
-__all__ = ["Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "TableHeader"]
+__all__ = ["Clocks", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "TableHeader", "Upkeep"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RowRules:
     """When the ids of one slot get a row and lose it, and how fast they learn.
 
-    ``admit_after``: a FID gets its row at its n-th sight (0 and 1: at once). ``expire_after_us``: `Table.expire`
-    removes a row that was not seen for so long, by the time of the data (0: never). ``learning_rate_scale``: factor on
-    the optimiser's rate (0: rows stay as they begin).
+    ``admit_after``: a FID gets its row at its n-th sight (0 and 1: at once). ``admission``: how sights before it are
+    counted. ``admission_capacity``: of how many FIDs; beyond it the oldest are forgotten. ``absent``: what a FID
+    without a row reads as. ``expire_after_us``: `Table.expire` removes a row that was not seen for so long, by the time
+    of the data (0: never). ``capacity``: `Table.evict` leaves at most so many rows (0: all), and removes those that
+    ``eviction`` says; ``half_life_us`` is of its score. ``learning_rate_scale``: factor on the optimiser's rate (0:
+    rows stay as they begin).
     """
 
     admit_after: int = 0
+    admission: Admission = Admission.EXACT
+    admission_capacity: int = 1 << 20
+    absent: Absent = Absent.ZEROS
     expire_after_us: int = 0
+    capacity: int = 0
+    eviction: Eviction = Eviction.LRU
+    half_life_us: int = 0
     learning_rate_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in (("admit_after", self.admit_after), ("expire_after_us", self.expire_after_us)):
+        for name, kind in (("admission", Admission), ("absent", Absent), ("eviction", Eviction)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        for name in ("admit_after", "expire_after_us", "capacity", "half_life_us"):
+            value = getattr(self, name)
             if not 0 <= value < 1 << 63:
                 raise ValueError(f"RowRules.{name} must be 0 or more, got {value}")
+        if self.admission in (Admission.SKETCH, Admission.BLOOM) and self.admit_after > SKETCHED_SIGHTS_MAX:
+            raise ValueError(
+                f"RowRules.admit_after must be at most {SKETCHED_SIGHTS_MAX} with {self.admission}, "
+                f"got {self.admit_after}"
+            )
+        if not 1 <= self.admission_capacity <= 1 << 31:
+            raise ValueError(
+                f"RowRules.admission_capacity must be between 1 and {1 << 31}, got {self.admission_capacity}"
+            )
+        if self.eviction is Eviction.SCORE and self.half_life_us == 0:
+            raise ValueError("RowRules.half_life_us must be above 0 with the eviction score, got 0")
         if not 0.0 <= self.learning_rate_scale < float("inf"):
             raise ValueError(
                 f"RowRules.learning_rate_scale must be 0 or more and finite, got {self.learning_rate_scale}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocks:
+    """How far a table's upkeep and draws have come; with rows and rules it makes a restored table go on alike.
+
+    ``step_count``, ``batch_count``: calls of `Table.apply_gradients` and `Table.lookup_or_insert`. ``eviction_count``:
+    rows that were evicted. ``sweep_us``, ``sweep_row``: time and place of the sweep for expired rows (-1: none is on).
+    """
+
+    step_count: int = 0
+    batch_count: int = 0
+    eviction_count: int = 0
+    sweep_us: int = -1
+    sweep_row: int = 0
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """How many rows left in a turn of `Table.maintain`: those past their time, those beyond their slot's capacity."""
+
+    expired: int = 0
+    evicted: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +110,10 @@ class RowChunk:
 
 @dataclass(frozen=True, eq=False)
 class PendingCounts:
-    """FIDs that were seen but have no row yet, in order, with how often and when last."""
+    """FIDs that were seen but have no row yet, with how often and when last: by slot, then by the order of sights.
+
+    Only exact counts are known by FID; the sketches' cells are in `TableHeader.filters`.
+    """
 
     fids: NDArray[np.int64]
     counts: NDArray[np.int64]
@@ -86,7 +137,10 @@ class MemoryUse:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TableHeader:
-    """All of a table except its rows and pending counts. ``removed`` were removed in ``removed_epochs``."""
+    """All of a table except its rows and pending counts. ``removed`` were removed in ``removed_epochs``.
+
+    ``filters``: the state of the slots' admission sketches and Bloom filters, as the native table writes it.
+    """
 
     dim: int
     state_dim: int
@@ -96,8 +150,9 @@ class TableHeader:
     rules: Mapping[int, RowRules]
     row_count: int
     time_seen_max_us: int
-    step_count: int
+    clocks: Clocks
     oldest_epoch: int
     epoch: int
     removed: NDArray[np.int64]
     removed_epochs: NDArray[np.uint32]
+    filters: Mapping[int, NDArray[np.uint8]]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
-from dolmen.embedding.table import Delta, RowRules, Table
+from dolmen.embedding.table import Delta, RowRules, Table, Upkeep
 from dolmen.errors import SnapshotError
 from dolmen.features import Schema
 from dolmen.seeds import derive_seed
@@ -42,19 +42,18 @@ class Embeddings:
         rules = _rules(schema)
         self._fill(
             schema,
-            {
-                dim: Table(dim, optimizer=kept, seed=derive_seed(seed, "table", dim), rules=rules[dim])
-                for dim in sorted(rules)
-            },
+            {dim: Table(dim, optimizer=kept, seed=_table_seed(seed, dim), rules=rules[dim]) for dim in sorted(rules)},
             is_for_serving=False,
         )
 
     @classmethod
-    def for_serving(cls, schema: Schema) -> Embeddings:
-        """Empty embeddings without optimiser state, which rows enter by ``apply_delta`` only."""
-        return cls._of(
-            schema, {dim: Table(dim, optimizer=SGD()) for dim in sorted(_rules(schema))}, is_for_serving=True
-        )
+    def for_serving(cls, schema: Schema, *, seed: int = 0) -> Embeddings:
+        """Empty embeddings without optimiser state, which rows enter by ``apply_delta`` only.
+
+        ``seed``: of the embeddings that are learned, for slots whose absent ids read as their start values.
+        """
+        seeds = {dim: _table_seed(seed, dim) for dim in _rules(schema)}
+        return cls._of(schema, _serving_tables(schema, seeds), is_for_serving=True)
 
     @property
     def is_for_serving(self) -> bool:
@@ -98,6 +97,16 @@ class Embeddings:
         """Remove rows not seen for their slot's time, as of ``now_us`` (the data's time). Returns how many."""
         return sum(table.expire(now_us) for table in self.tables.values())
 
+    def begin_expiry(self, now_us: int) -> None:
+        """As ``expire``, in the turns of ``maintain``."""
+        for table in self.tables.values():
+            table.begin_expiry(now_us)
+
+    def maintain(self) -> Upkeep:
+        """A turn of upkeep, for between two steps of learning: a bit of the expiry that was begun, then eviction."""
+        turns = [table.maintain() for table in self.tables.values()]
+        return Upkeep(expired=sum(turn.expired for turn in turns), evicted=sum(turn.evicted for turn in turns))
+
     @property
     def epoch(self) -> int:
         """The current epoch: changes made now belong to it."""
@@ -139,7 +148,8 @@ class Embeddings:
 
     def serving_copy(self) -> Embeddings:
         """The vectors alone, without optimiser state, counts and ages."""
-        copy = Embeddings.for_serving(self.schema)
+        seeds = {dim: table.seed for dim, table in self.tables.items()}
+        copy = Embeddings._of(self.schema, _serving_tables(self.schema, seeds), is_for_serving=True)
         for dim, table in self.tables.items():
             for chunk in table.export_chunks():
                 copy.tables[dim].apply_delta(Delta(chunk.fids, chunk.vectors, _NO_FIDS))
@@ -179,6 +189,23 @@ def table_file_name(dim: int) -> str:
     return f"table-{dim}.arrow"
 
 
+def _table_seed(seed: int, dim: int) -> int:
+    return derive_seed(seed, "table", dim)
+
+
+def _serving_tables(schema: Schema, seeds: Mapping[int, int]) -> dict[int, Table]:
+    """Tables that never learn: of the rules, only what absent ids read as is left."""
+    return {
+        dim: Table(
+            dim,
+            optimizer=SGD(),
+            seed=seeds[dim],
+            rules={number: RowRules(absent=rule.absent) for number, rule in rules.items()},
+        )
+        for dim, rules in sorted(_rules(schema).items())
+    }
+
+
 def _load_table(path: Path, dim: int) -> Table:
     try:
         table = Table.load(path)
@@ -196,7 +223,13 @@ def _rules(schema: Schema) -> dict[int, dict[int, RowRules]]:
         if schema.owner(name) is slot:
             rules.setdefault(slot.dim, {})[schema.slot_number(name)] = RowRules(
                 admit_after=slot.admit_after,
+                admission=slot.admission,
+                admission_capacity=slot.admission_capacity,
+                absent=slot.absent,
                 expire_after_us=slot.expire_after_us,
+                capacity=slot.capacity or 0,
+                eviction=slot.eviction,
+                half_life_us=slot.half_life_us,
                 learning_rate_scale=slot.learning_rate_scale,
             )
     return rules

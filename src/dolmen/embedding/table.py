@@ -20,13 +20,15 @@ from dolmen._core import NativeTable
 from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import AdaGrad, Optimizer
-from dolmen.embedding.rows import Delta, MemoryUse, PendingCounts, RowChunk, RowRules, TableHeader
+from dolmen.embedding.rows import Clocks, Delta, MemoryUse, PendingCounts, RowChunk, RowRules, TableHeader, Upkeep
+from dolmen.features import Absent
 
-__all__ = ["Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "Table"]
+__all__ = ["Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "Table", "Upkeep"]
 
 _SLOT_MAX: Final = (1 << 10) - 1
 _DIM_MAX: Final = 1 << 16
 _EXPIRE_STEP_ROWS: Final = 8192  # Even if all of them leave, about a millisecond.
+_EVICT_STEP_ROWS: Final = 2048
 
 
 class Table:
@@ -70,7 +72,18 @@ class Table:
         hash_seed = secrets.randbits(64)
         self._native = NativeTable(dim, self._optimizer.name, settings, seed, hash_seed, initial_range)
         for slot, rule in self._rules.items():
-            self._native.set_rule(slot, rule.admit_after, rule.expire_after_us, rule.learning_rate_scale)
+            self._native.set_rule(
+                slot,
+                admission=str(rule.admission),
+                admit_after=rule.admit_after,
+                admission_capacity=rule.admission_capacity,
+                expire_after_us=rule.expire_after_us,
+                eviction=str(rule.eviction),
+                capacity=rule.capacity,
+                half_life_us=rule.half_life_us,
+                learning_rate_scale=rule.learning_rate_scale,
+                absent_reads_start=rule.absent is Absent.START,
+            )
         self._writing = threading.RLock()  # Held by whatever must see no change for longer than one call.
 
     @property
@@ -103,13 +116,28 @@ class Table:
         """The latest time that any sight or expiry brought, 0 before the first."""
         return self._native.time_seen_max_us
 
+    @property
+    def clocks(self) -> Clocks:
+        """How far upkeep and draws have come."""
+        step_count, batch_count, eviction_count, sweep_us, sweep_row = self._native.clocks()
+        return Clocks(
+            step_count=step_count,
+            batch_count=batch_count,
+            eviction_count=eviction_count,
+            sweep_us=sweep_us,
+            sweep_row=sweep_row,
+        )
+
     def __len__(self) -> int:
         return len(self._native)
 
     # Reading: any thread, at any time.
 
     def lookup(self, fids: ArrayLike, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """The vector of each FID, shape (count, dim); zeros for one without a row. Changes and counts nothing."""
+        """The vector of each FID, shape (count, dim). Changes and counts nothing.
+
+        A FID without a row reads as zeros, or where its slot's rule says so as the vector that it would begin with.
+        """
         fids = _as_fids(fids)
         out = self._out(len(fids), out)
         self._native.lookup(fids, out)
@@ -149,6 +177,11 @@ class Table:
         rows, _ = self._native.slot_totals()
         return {int(slot): int(rows[slot]) for slot in np.flatnonzero(rows)}
 
+    def admission_failures(self, slot: int) -> int:
+        """How many FIDs the slot's sketch admitted at once because it had no cell for them; 0 for other kinds."""
+        _require_slot(slot)
+        return self._native.failure_count(slot)
+
     def memory(self) -> MemoryUse:
         """What the table holds, in bytes, by purpose."""
         return MemoryUse(*self._native.memory())
@@ -160,7 +193,7 @@ class Table:
     ) -> NDArray[np.float32]:
         """As `lookup`, but each FID counts as seen at ``now_us``, and gets a row when its slot's rule says so.
 
-        An older time than the last changes no row's age. A FID that is not admitted yet reads as zeros.
+        An older time than the last changes no row's age. A FID that is not admitted yet reads as `lookup` says.
         """
         fids = _as_fids(fids)
         _require_time(now_us)
@@ -191,7 +224,7 @@ class Table:
             self._native.assign(fids, vectors)
 
     def erase(self, fids: ArrayLike) -> int:
-        """Remove rows, and what was counted of FIDs that had none yet. Returns how many rows went."""
+        """Remove rows, and the exact counts of FIDs that had none yet. Returns how many rows went."""
         fids = _as_fids(fids)
         with self._writing:
             return self._native.erase(fids)
@@ -199,8 +232,9 @@ class Table:
     def expire(self, now_us: int) -> int:
         """Remove the rows whose slot's ``expire_after_us`` has passed since they were last seen. Returns how many.
 
-        Counts of FIDs not yet admitted leave by the same rule. It goes in short steps, and other writers get their
-        turn between two of them; a row that they make or see meanwhile is not old, and stays.
+        Exact counts of FIDs not yet admitted leave by the same rule, from the oldest sight to the first that is not
+        old. It goes in short steps, and other writers get their turn between two of them; a row that they make or see
+        meanwhile is not old, and stays.
         """
         _require_time(now_us)
         expired_count = next_row = 0
@@ -210,9 +244,45 @@ class Table:
                 expired_count += step_count
                 if next_row >= self._native.row_end:
                     break
+        while True:
+            with self._writing:
+                if self._native.expire_pending(now_us, _EXPIRE_STEP_ROWS) < _EXPIRE_STEP_ROWS:
+                    return expired_count
+
+    def begin_expiry(self, now_us: int) -> None:
+        """As `expire`, but in turns: each call of `maintain` looks at some rows, until all were looked at.
+
+        Where it has been begun already it goes on, by the newer time.
+        """
+        _require_time(now_us)
         with self._writing:
-            self._native.expire_pending(now_us)
-        return expired_count
+            self._native.begin_sweep(now_us)
+
+    def evict(self) -> int:
+        """Remove rows of slots that have more than their ``capacity``, until they have as many. Returns how many.
+
+        Which ones the slot's ``eviction`` says: exactly where it has 16 rows or fewer, else each is the worst of 16
+        that are drawn. Sights insert past the capacity: call it between two steps of learning, as `maintain` does. It
+        goes in short steps, as `expire`.
+        """
+        evicted_count = 0
+        while True:
+            with self._writing:
+                step_count = self._native.evict(_EVICT_STEP_ROWS)
+            evicted_count += step_count
+            if step_count < _EVICT_STEP_ROWS:
+                return evicted_count
+
+    def maintain(self, rows_max: int = _EXPIRE_STEP_ROWS) -> Upkeep:
+        """A turn of upkeep, for between two steps of learning: a bit of the expiry that was begun, then `evict`.
+
+        ``rows_max``: how many rows the expiry looks at in this turn.
+        """
+        if rows_max < 1:
+            raise ValueError(f"rows_max must be at least 1, got {rows_max}")
+        with self._writing:
+            expired_count = self._native.sweep(rows_max)
+        return Upkeep(expired=expired_count, evicted=self.evict())
 
     # Changes: what sync ships.
 
@@ -263,7 +333,7 @@ class Table:
         """Everything as it is now, to be read while the table goes on. Close it, for until then changes cost a copy."""
         with self._writing:
             rows, header, pending = self._native.all_rows(), self._header(), self._native.pending()
-        return TableInstant(header, _in_order(*pending), rows)
+        return TableInstant(header, PendingCounts(*pending), rows)
 
     def export_chunks(self, chunk_rows: int = 65_536) -> Iterator[RowChunk]:
         """All rows as they are at the first step, in the order of their numbers, up to ``chunk_rows`` at a time."""
@@ -290,11 +360,15 @@ class Table:
             )
 
     def pending(self) -> PendingCounts:
-        """The FIDs that wait for admission."""
-        return _in_order(*self._native.pending())
+        """The FIDs that wait for admission, of slots that count exactly."""
+        return PendingCounts(*self._native.pending())
 
     def restore_pending(self, pending: PendingCounts) -> None:
-        """Take over what was counted of FIDs without a row, in place of what this table knew of them."""
+        """Take over what was counted of FIDs without a row, in place of what this table knew of them.
+
+        Raises:
+            ValueError: a FID's slot does not count exactly; nothing is taken over then.
+        """
         with self._writing:
             self._native.restore_pending(
                 _as_fids(pending.fids, "pending.fids"),
@@ -340,11 +414,12 @@ class Table:
             rules=self.rules,
             row_count=len(self),
             time_seen_max_us=native.time_seen_max_us,
-            step_count=native.step_count,
+            clocks=self.clocks,
             oldest_epoch=native.oldest_epoch,
             epoch=native.epoch,
             removed=removed,
             removed_epochs=removed_epochs,
+            filters=native.filters(),
         )
 
     @classmethod
@@ -359,7 +434,9 @@ class Table:
         native = table._native
         native.restore_epochs(header.oldest_epoch, header.epoch, header.removed, header.removed_epochs)
         native.time_seen_max_us = header.time_seen_max_us
-        native.step_count = header.step_count
+        native.restore_clocks(**asdict(header.clocks))
+        for slot, state in header.filters.items():
+            native.restore_filter(slot, state)
         table.restore_pending(pending)
         for chunk in chunks:
             table.restore_chunk(chunk)
@@ -386,11 +463,6 @@ def _as_fids(fids: ArrayLike, name: str = "fids") -> NDArray[np.int64]:
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension, got shape {array.shape}; flatten them first")
     return array
-
-
-def _in_order(fids: NDArray[np.int64], counts: NDArray[np.int64], last_seen_us: NDArray[np.int64]) -> PendingCounts:
-    order = np.argsort(fids)
-    return PendingCounts(fids[order], counts[order], last_seen_us[order])
 
 
 def _require_slot(slot: int) -> None:

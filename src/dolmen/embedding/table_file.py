@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dolmen._core import checksum
 from dolmen.embedding.optimizers import optimizer_from_dict, optimizer_to_dict
-from dolmen.embedding.rows import PendingCounts, RowChunk, RowRules, TableHeader
+from dolmen.embedding.rows import Clocks, PendingCounts, RowChunk, RowRules, TableHeader
 from dolmen.errors import SnapshotError
 
 __all__ = ["FORMAT_VERSION", "read", "write"]
@@ -128,11 +128,12 @@ def _unparse(header: TableHeader, pending: PendingCounts) -> dict[str, Any]:
         "rules": {str(slot): asdict(rule) for slot, rule in sorted(header.rules.items())},
         "row_count": header.row_count,
         "time_seen_max_us": header.time_seen_max_us,
-        "step_count": header.step_count,
+        "clocks": asdict(header.clocks),
         "oldest_epoch": header.oldest_epoch,
         "epoch": header.epoch,
         "removed": _text(header.removed),
         "removed_epochs": _text(header.removed_epochs),
+        "filters": {str(slot): _text(state) for slot, state in sorted(header.filters.items())},
         "pending_fids": _text(pending.fids),
         "pending_counts": _text(pending.counts),
         "pending_last_seen_us": _text(pending.last_seen_us),
@@ -149,11 +150,12 @@ def _parse(values: dict[str, Any]) -> tuple[TableHeader, PendingCounts]:
         rules={int(slot): RowRules(**rule) for slot, rule in values["rules"].items()},
         row_count=values["row_count"],
         time_seen_max_us=values["time_seen_max_us"],
-        step_count=values["step_count"],
+        clocks=Clocks(**values["clocks"]),
         oldest_epoch=values["oldest_epoch"],
         epoch=values["epoch"],
         removed=_array(values["removed"], np.int64),
         removed_epochs=_array(values["removed_epochs"], np.uint32),
+        filters={int(slot): _array(state, np.uint8) for slot, state in values["filters"].items()},
     )
     pending = PendingCounts(
         fids=_array(values["pending_fids"], np.int64),

@@ -13,17 +13,19 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 from dolmen.clock import parse_duration_us
 from dolmen.errors import SchemaError
 from dolmen.features.fids import SLOT_NUMBER_MAX
+from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX, Absent, Admission, Eviction
 from dolmen.settings import suggestion
 
 __all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
 _RESERVED_NAMES: Final = frozenset({"weight", "sampling_rate", "served_probability", "event_time", "request_id"})
 _DIM_MAX: Final = 4096  # a row of 16 KiB; more is a mistake in every system we know
+_CAPACITY_MAX: Final = 1 << 31
 
 
 class Side(StrEnum):
@@ -55,8 +57,16 @@ class Slot:
         ordered: the order of values means something (a history, oldest first); implies that models may read it so.
         max_len: keep at most this many values: the last ones, which are the newest where ``ordered``.
         admit_after: a FID gets a row when it is seen for this many-th time; until then it reads as zeros.
-        learning_rate_scale: factor on the optimiser's learning rate for these rows; 0 leaves them as they begin.
+        admission: how sights before that are counted: ``exact``, ``sketch``, ``bloom``, ``probabilistic`` or
+            ``proportional``.
+        admission_capacity: how many ids without a row are remembered; beyond it the oldest are forgotten.
+        absent: what an id without a row reads as: ``zeros``, or ``start``, the values that it would begin with.
         expire_after: a row not seen for this long, in the data's time, leaves (``"30d"``); ``None`` keeps it.
+        capacity: at most this many rows stay; ``None`` sets no bound.
+        eviction: which row leaves beyond that: ``lru`` (not seen for the longest), ``lfu`` (seen least often) or
+            ``score`` (least often, where a sight weighs half after each ``half_life``).
+        half_life: of ``score``, in the data's time (``"7d"``).
+        learning_rate_scale: factor on the optimiser's learning rate for these rows; 0 leaves them as they begin.
         of: whose feature it is. ``None``: the slots ``user`` and ``item`` belong to themselves, others to the request.
         policy: which rows make up an id's vector. Anything but ``collisionless`` trades exactness for memory.
         policy_rows: how many rows all ids share; needs such a policy. ``quotient_remainder`` halves them: at least 2.
@@ -69,9 +79,15 @@ class Slot:
     many: bool = False
     ordered: bool = False
     max_len: int | None = None
-    learning_rate_scale: float = 1.0
     admit_after: int = 1
+    admission: Admission = Admission.EXACT
+    admission_capacity: int = 1 << 20
+    absent: Absent = Absent.ZEROS
     expire_after: str | None = None
+    capacity: int | None = None
+    eviction: Eviction = Eviction.LRU
+    half_life: str | None = None
+    learning_rate_scale: float = 1.0
     of: Side | None = None
     policy: Policy = Policy.COLLISIONLESS
     policy_rows: int | None = None
@@ -85,28 +101,49 @@ class Slot:
             raise SchemaError(f"Slot {self.name!r}: ordered=True needs many=True, since one value has no order")
         if self.max_len is not None and (not self.many or self.max_len < 1):
             raise SchemaError(f"Slot {self.name!r}: max_len needs many=True and at least 1, got {self.max_len}")
+        self._check_rows()
+        self._check_policy()
+        if self.of is not None and not isinstance(self.of, Side):
+            object.__setattr__(self, "of", _choice(self.name, "of", Side, self.of))
+
+    def _check_rows(self) -> None:
+        for option, kind in (("admission", Admission), ("absent", Absent), ("eviction", Eviction)):
+            object.__setattr__(self, option, _choice(self.name, option, kind, getattr(self, option)))
+        if self.admit_after < 1:
+            raise SchemaError(f"Slot {self.name!r}: admit_after must be at least 1, got {self.admit_after}")
+        if self.admission is not Admission.EXACT and self.admit_after == 1:
+            raise SchemaError(f"Slot {self.name!r}: admission {str(self.admission)!r} needs admit_after of 2 or more")
+        if self.admission in (Admission.SKETCH, Admission.BLOOM) and self.admit_after > SKETCHED_SIGHTS_MAX:
+            raise SchemaError(
+                f"Slot {self.name!r}: admission {str(self.admission)!r} counts to {SKETCHED_SIGHTS_MAX} at most, "
+                f"got admit_after {self.admit_after}; use 'exact'"
+            )
+        for option in ("admission_capacity", "capacity"):
+            value = getattr(self, option)
+            if value is not None and not 1 <= value <= _CAPACITY_MAX:
+                raise SchemaError(f"Slot {self.name!r}: {option} must be between 1 and {_CAPACITY_MAX}, got {value}")
+        if self.capacity is None and self.eviction is not Eviction.LRU:
+            raise SchemaError(f"Slot {self.name!r}: eviction {str(self.eviction)!r} needs a capacity")
+        if (self.half_life is not None) != (self.eviction is Eviction.SCORE):
+            raise SchemaError(
+                f"Slot {self.name!r}: eviction 'score' and half_life go together, got {str(self.eviction)!r} and "
+                f"{self.half_life!r}"
+            )
+        for option in ("expire_after", "half_life"):
+            value = getattr(self, option)
+            try:
+                duration_us = parse_duration_us(value) if value is not None else 1
+            except ValueError as problem:
+                raise SchemaError(f"Slot {self.name!r}: {option}: {problem}") from None
+            if duration_us < 1:
+                raise SchemaError(f"Slot {self.name!r}: {option} must be above 0, got {value!r}")
         if not 0.0 <= self.learning_rate_scale < float("inf"):
             raise SchemaError(
                 f"Slot {self.name!r}: learning_rate_scale must be 0 or more and finite, got {self.learning_rate_scale}"
             )
-        if self.admit_after < 1:
-            raise SchemaError(f"Slot {self.name!r}: admit_after must be at least 1, got {self.admit_after}")
-        if self.expire_after is not None:
-            try:
-                parse_duration_us(self.expire_after)
-            except ValueError as problem:
-                raise SchemaError(f"Slot {self.name!r}: expire_after: {problem}") from None
-        if self.of is not None and not isinstance(self.of, Side):
-            object.__setattr__(self, "of", _side(self.name, self.of))
-        self._check_policy()
 
     def _check_policy(self) -> None:
-        try:
-            object.__setattr__(self, "policy", Policy(self.policy))
-        except ValueError:
-            raise SchemaError(
-                f"Slot {self.name!r}: policy must be one of {', '.join(Policy)}, got {self.policy!r}"
-            ) from None
+        object.__setattr__(self, "policy", _choice(self.name, "policy", Policy, self.policy))
         if self.policy is Policy.COLLISIONLESS:
             if self.policy_rows is not None or self.policy_seed != 0:
                 raise SchemaError(
@@ -137,9 +174,27 @@ class Slot:
         """``expire_after`` in microseconds; 0 where rows stay."""
         return parse_duration_us(self.expire_after) if self.expire_after is not None else 0
 
+    @property
+    def half_life_us(self) -> int:
+        """``half_life`` in microseconds; 0 where there is none."""
+        return parse_duration_us(self.half_life) if self.half_life is not None else 0
+
 
 # What a slot says of its rows, rather than of its column: only a slot that owns its rows can.
-_OF_ROWS: Final = ("learning_rate_scale", "admit_after", "expire_after")
+_OF_ROWS: Final = (
+    "admit_after",
+    "admission",
+    "admission_capacity",
+    "absent",
+    "expire_after",
+    "capacity",
+    "eviction",
+    "half_life",
+    "learning_rate_scale",
+    "policy",
+    "policy_rows",
+    "policy_seed",
+)
 _SLOT_DEFAULTS: Final = {option.name: option.default for option in fields(Slot)}
 
 
@@ -161,7 +216,7 @@ class Dense:
     def __post_init__(self) -> None:
         _check_name("Dense", self.name)
         if not isinstance(self.of, Side):
-            object.__setattr__(self, "of", _side(self.name, self.of))
+            object.__setattr__(self, "of", _choice(self.name, "of", Side, self.of))
 
 
 @final
@@ -235,11 +290,6 @@ class Schema:
             raise SchemaError(
                 f"Slot {slot.name!r} shares the rows of {owner.name!r}, which alone says when they come and go and how "
                 f"they learn; move {' and '.join(told)} to {owner.name!r}"
-            )
-        if slot.policy is not Policy.COLLISIONLESS:
-            raise SchemaError(
-                f"Slot {slot.name!r} shares the rows of {owner.name!r}, which alone says whose they are; "
-                f"move policy to {owner.name!r}"
             )
         if owner.dim != slot.dim:
             raise SchemaError(
@@ -365,11 +415,14 @@ class Schema:
             return cls.from_dict(tomllib.load(file).get("schema", {}))
 
 
-def _side(name: str, value: str) -> Side:
+_Kind = TypeVar("_Kind", bound=StrEnum)
+
+
+def _choice(name: str, option: str, kind: type[_Kind], value: str) -> _Kind:
     try:
-        return Side(value)
+        return kind(value)
     except ValueError:
-        raise SchemaError(f"{name!r}: of must be one of {', '.join(Side)}, got {value!r}") from None
+        raise SchemaError(f"{name!r}: {option} must be one of {', '.join(kind)}, got {value!r}") from None
 
 
 def _check_name(kind: str, name: str) -> None:

@@ -114,6 +114,7 @@ class Trainer:
             "records_gone": 0,
             "steps_refused": 0,
             "expired": 0,
+            "evicted": 0,
         }
         self.loss_sum = self.step_seconds = 0.0
         self.step_count = self.logged_us = 0
@@ -161,7 +162,7 @@ class Trainer:
                 torch.autograd.backward(loss * batch.size)
                 is_learned = self._step_dense(batch.size)
             if is_learned:
-                tape.apply(self.config.embedding_rate_scale)
+                tape.apply(self.config.embedding_rate_scale * self.config.rate_factor(self.version))
         self.counters["examples"] += batch.size
         if not is_learned:
             self.counters["steps_refused"] += 1
@@ -345,11 +346,16 @@ class Trainer:
         before_us, self.newest_event_time_us = self.newest_event_time_us, max(self.newest_event_time_us, newest_us)
         every_us = self._expire_every_us
         if every_us and before_us and before_us // every_us != self.newest_event_time_us // every_us:
-            self.counters["expired"] += self.embeddings.expire(self.newest_event_time_us)
+            self.embeddings.begin_expiry(self.newest_event_time_us)
+        # A turn at each step, so that none waits long; it is part of the step, so that a replay repeats it.
+        upkeep = self.embeddings.maintain()
+        self.counters["expired"] += upkeep.expired
+        self.counters["evicted"] += upkeep.evicted
 
     def _step_dense(self, size: int) -> bool:
         """Move the dense layers by the mean gradient; false, and nothing moved, where it is not finite."""
-        rate = self.config.learning_rate * min(1.0, size / self.config.full_batch)
+        rate = self.config.learning_rate * self.config.rate_factor(self.version)
+        rate *= min(1.0, size / self.config.full_batch)
         return self._optimizer.step(rate, gradient_scale=1 / size, norm_max=self.config.gradient_norm_max)
 
     def _keep_specimen(self, record: Record, problem: str) -> None:

@@ -1,0 +1,113 @@
+// Which row leaves when a slot is full.
+//
+// Exact order would cost a list that every sight relinks. Instead, a victim is the worst of a sample of the slot's
+// rows, as in Redis: with 16 in the sample it is among the worst fifth with a chance of 97 %. A slot that has no more
+// rows than the sample loses its worst row exactly. Draws are a hash of how many draws were made before, so a run that
+// is repeated loses the same rows.
+//
+// One writer calls all.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+#include "hash.hpp"
+#include "row_store.hpp"
+
+namespace dolmen {
+
+enum class Eviction : std::uint8_t { kLru, kLfu, kScore };
+
+struct CapacityOptions {
+  std::int64_t row_count_max = 0;  // 0: no bound.
+  Eviction eviction = Eviction::kLru;
+  std::int64_t half_life_us = 0;  // Of kScore: a row's count weighs half for each of these that it was not seen.
+};
+
+// The rows of one slot that has a bound: one bit for each row number of the table.
+class SlotRows {
+ public:
+  explicit SlotRows(const CapacityOptions& options) : options_(options) {}
+
+  const CapacityOptions& options() const noexcept { return options_; }
+  std::size_t memory_size() const noexcept { return bits_.capacity() * sizeof(std::uint64_t); }
+
+  void make_room(std::uint32_t row) {
+    if (row / 64 >= bits_.size()) bits_.resize(std::max<std::size_t>(row / 64 + 1, bits_.size() + bits_.size() / 8));
+  }
+  void insert(std::uint32_t row) noexcept {
+    bits_[row / 64] |= std::uint64_t{1} << (row % 64);
+    count_ += 1;
+  }
+  void erase(std::uint32_t row) noexcept {
+    bits_[row / 64] &= ~(std::uint64_t{1} << (row % 64));
+    count_ -= 1;
+  }
+  bool is_over() const noexcept {
+    return options_.row_count_max > 0 && count_ > static_cast<std::size_t>(options_.row_count_max);
+  }
+
+  // The row to evict; there must be one. `draw` is the number of draws so far, in the whole table.
+  std::uint32_t victim(const RowStore& rows, std::uint64_t draw) const noexcept {
+    std::array<std::uint32_t, kSampleCount> sample;
+    std::uint32_t at = 0;
+    const std::size_t sample_count = std::min(count_, kSampleCount);
+    for (std::size_t i = 0; i < sample_count; ++i) {
+      if (count_ > kSampleCount) {
+        const std::uint64_t hash = mix64((draw * kSampleCount + i) * kGolden);
+        at = static_cast<std::uint32_t>(((hash >> 32) * rows.row_end()) >> 32);
+      }
+      sample[i] = next(at);
+      __builtin_prefetch(&rows.facts(sample[i]));
+      at = sample[i] + 1;
+    }
+    std::uint32_t worst = sample[0];
+    Rank worst_rank = rank(rows.facts(worst));
+    for (std::size_t i = 1; i < sample_count; ++i) {
+      const Rank other = rank(rows.facts(sample[i]));
+      if (other >= worst_rank) continue;
+      worst = sample[i];
+      worst_rank = other;
+    }
+    return worst;
+  }
+
+ private:
+  static constexpr std::size_t kSampleCount = 16;
+  using Rank = std::tuple<double, std::int64_t, std::int64_t>;
+
+  // The first row of the slot from `row` on, around the end.
+  std::uint32_t next(std::uint32_t row) const noexcept {
+    std::size_t word = row / 64 % bits_.size();
+    std::uint64_t bits = row / 64 < bits_.size() ? bits_[word] & (~std::uint64_t{0} << (row % 64)) : bits_[word];
+    while (bits == 0) bits = bits_[word = (word + 1) % bits_.size()];
+    return static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+  }
+
+  Rank rank(const RowFacts& facts) const noexcept {
+    const std::int64_t count = facts.count.load(std::memory_order_relaxed);
+    const std::int64_t last_us = facts.last_seen_us.load(std::memory_order_relaxed);
+    switch (options_.eviction) {
+      case Eviction::kLfu:
+        return {0.0, count, last_us};
+      case Eviction::kScore:
+        // count * 2^(-age / half-life) has the order of log2(count) + last sight / half-life, whenever it is asked.
+        return {std::log2(static_cast<double>(count) + 1.0) +
+                    static_cast<double>(last_us) / static_cast<double>(options_.half_life_us),
+                last_us, count};
+      default:
+        return {0.0, last_us, count};
+    }
+  }
+
+  CapacityOptions options_;
+  std::vector<std::uint64_t> bits_;
+  std::size_t count_ = 0;
+};
+
+}  // namespace dolmen
