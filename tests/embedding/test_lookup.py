@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dolmen.embedding import SGD, Adam, Embed, Embeddings
+from dolmen.embedding.lookup import Pooling, pool
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids
 
@@ -267,3 +268,68 @@ def test_an_empty_batch_gives_empty_vectors() -> None:
         assert vectors.shape == (0, 2, DIM)
         torch.autograd.backward(vectors.sum())
         assert tape.apply() == 0
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+@pytest.mark.parametrize("is_weighted", [True, False], ids=["weighted", "plain"])
+def test_gradients_of_pooling_are_those_of_its_formula(pooling: Pooling, is_weighted: bool) -> None:
+    # In float64, where torch's own check of derivatives by differences is sharp. Bags of no, one and several rows.
+    random = torch.Generator().manual_seed(5)
+    lengths = torch.tensor([2, 0, 1, 4])
+    rows = torch.randn(7, 3, dtype=torch.float64, generator=random, requires_grad=True)
+    if is_weighted:
+        weights = (torch.rand(7, dtype=torch.float64, generator=random) + 0.5).requires_grad_()
+        assert torch.autograd.gradcheck(lambda r, w: pool(r, lengths, pooling, w), (rows, weights))
+    else:
+        assert torch.autograd.gradcheck(lambda r: pool(r, lengths, pooling), (rows,))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_weighted_pooling_equals_a_loop_over_rows(pooling: Pooling) -> None:
+    embed = filled()
+    lists = {"user": [[1], [2], [3]], "tags": [[1, 2, 3], [], [4, 4]]}
+    weights = torch.tensor([0.5, -2.0, 3.0, 1.0, 0.25])
+    actual = embed(batch_of(**lists), ["user", "tags"], pooling, weights={"tags": weights})
+    place = 0
+    for i, values in enumerate(lists["tags"]):
+        mine = weights[place : place + len(values)].numpy()
+        place += len(values)
+        expected = sum((w * row_of(embed, "tags", v) for w, v in zip(mine, values, strict=True)), np.zeros(DIM))
+        if pooling == "mean" and len(values):
+            expected = expected / mine.sum()
+        np.testing.assert_allclose(actual[i, 1].numpy(), expected, atol=1e-6)
+        np.testing.assert_array_equal(actual[i, 0].numpy(), row_of(embed, "user", lists["user"][i][0]))
+
+
+def test_weights_that_sum_to_nothing_give_zeros_and_finite_gradients() -> None:
+    embed = filled()
+    weights = torch.tensor([1.0, -1.0], requires_grad=True)
+    with embed.recording(now_us=2) as tape:
+        vectors = embed(batch_of(tags=[[1, 2]]), ["tags"], "mean", weights={"tags": weights})
+        assert not vectors.any()
+        torch.autograd.backward(vectors.sum())
+        assert weights.grad is not None
+        assert torch.isfinite(weights.grad).all()
+        assert tape.apply() == 0
+
+
+def test_learned_weights_and_rows_get_their_gradients() -> None:
+    embed = filled()
+    before = {value: row_of(embed, "tags", value) for value in (1, 2)}
+    weights = torch.tensor([0.5, 2.0], requires_grad=True)
+    with embed.recording(now_us=2) as tape:
+        torch.autograd.backward(embed(batch_of(tags=[[1, 2]]), ["tags"], "sum", weights={"tags": weights}).sum())
+        tape.apply()
+    np.testing.assert_allclose(weights.grad, [before[1].sum(), before[2].sum()], atol=1e-6)
+    np.testing.assert_allclose(row_of(embed, "tags", 2), before[2] - 2.0, atol=1e-6)
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_read() -> None:
+    embed = filled()
+    rows = len(embed.embeddings)
+    with embed.recording(now_us=2):
+        with pytest.raises(SchemaError, match=r"weights of 'tags' have the shape \(1,\), its values \(2,\)"):
+            embed(batch_of(tags=[[98, 99]]), ["tags"], weights={"tags": torch.ones(1)})
+        with pytest.raises(SchemaError, match="weights of 'user', which is not among the slots asked for: tags"):
+            embed(batch_of(tags=[[98, 99]]), ["tags"], weights={"user": torch.ones(1)})
+    assert len(embed.embeddings) == rows

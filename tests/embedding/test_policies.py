@@ -209,5 +209,5 @@ def test_a_policy_that_cannot_be_is_refused(options: dict[str, object], message:
 
 def test_only_the_owner_of_rows_may_say_whose_they_are() -> None:
     history = Slot("history", table="item", many=True, policy=Policy.HASHED, policy_rows=3)
-    with pytest.raises(SchemaError, match="shares the rows of 'item', .* move policy and policy_rows to 'item'"):
+    with pytest.raises(SchemaError, match=r"shares the rows of 'item', .* move policy and policy_rows to 'item'"):
         Schema(Slot("item"), history)

@@ -107,7 +107,7 @@ def test_a_copy_goes_on_exactly_as_the_first_one(way: str, tmp_path: Path) -> No
     for step in range(3):
         train(store, people(step, 6), now_us=step + 1)
     if way == "file":
-        assert [path.name for path in store.save(tmp_path)] == ["table-4.arrow", "table-8.arrow"]
+        assert [path.name for path in store.save(tmp_path)] == ["table-4", "table-8"]
     copy = store.clone() if way == "clone" else Embeddings.load(tmp_path, SCHEMA)
     for step in range(3, 6):
         for each in (store, copy):
@@ -130,10 +130,10 @@ def test_a_serving_copy_has_the_vectors_and_no_more() -> None:
 
 def test_a_folder_that_lacks_a_table_is_named(tmp_path: Path) -> None:
     Embeddings(SCHEMA).save(tmp_path)
-    (tmp_path / "table-8.arrow").rename(tmp_path / "kept")
-    with pytest.raises(SnapshotError, match=r"table-8\.arrow of .* cannot be read"):
+    (tmp_path / "table-8").rename(tmp_path / "kept")
+    with pytest.raises(SnapshotError, match=r"table-8 of .* cannot be read"):
         Embeddings.load(tmp_path, SCHEMA)
-    (tmp_path / "table-4.arrow").rename(tmp_path / "table-8.arrow")
-    Embeddings(SCHEMA).tables[4].save(tmp_path / "table-4.arrow")
-    with pytest.raises(SnapshotError, match=r"table-8\.arrow of .* holds rows of dim 4"):
+    (tmp_path / "table-4").rename(tmp_path / "table-8")
+    Embeddings(SCHEMA).tables[4].save(tmp_path / "table-4")
+    with pytest.raises(SnapshotError, match=r"table-8 of .* holds rows of dim 4"):
         Embeddings.load(tmp_path, SCHEMA)

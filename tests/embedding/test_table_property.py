@@ -7,6 +7,7 @@ the dict can say what they must do. What they do when they are full has tests of
 
 import copy
 import math
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -297,12 +298,16 @@ class TableAgainstDict(RuleBasedStateMachine):
 
     @rule()
     def save_and_load(self) -> None:
-        path = Path(self.folder.name) / "table.arrow"
-        self.table.save(path)
-        self.table = Table.load(path)
-        again = path.with_name("again.arrow")
-        self.table.save(again)
-        assert again.read_bytes() == path.read_bytes()
+        folder = Path(self.folder.name)
+        self.table.save(folder / "table")
+        self.table = Table.load(folder / "table")
+        self.table.save(folder / "again")
+        names = [path.name for path in (folder / "table").iterdir()]
+        assert names
+        for name in names:
+            assert (folder / "again" / name).read_bytes() == (folder / "table" / name).read_bytes()
+        for name in ("table", "again"):
+            shutil.rmtree(folder / name)
 
     @rule()
     def clone(self) -> None:

@@ -12,7 +12,7 @@ SHOP = Schema(
     Slot("item", dim=8, admit_after=2, expire_after="30d"),
     Slot("genres", dim=4, many=True, of=Side.ITEM),
     Slot("history", dim=8, table="item", many=True, ordered=True, max_len=50, of="user"),
-    Slot("city", dim=4),
+    Slot("city", dim=4, admit_after=3, admission="sketch", capacity=100, eviction="score", half_life="7d"),
     Dense("price", default=1.5, of="item"),
     Dense("hour"),
     Label("click"),
@@ -46,6 +46,7 @@ def test_sides_numbers_and_owners_follow_from_the_declaration() -> None:
     assert SHOP.owner("user") is SHOP.slot("user")
     assert SHOP.slot("item").expire_after_us == 30 * 86_400 * 1_000_000
     assert SHOP.slot("user").expire_after_us == 0
+    assert SHOP.slot("city").half_life_us == 7 * 86_400 * 1_000_000
     assert SHOP.labels["buy"].action_kind == "purchase"
     assert SHOP.labels["click"].action_kind == "click"
     assert SHOP.first_label == "click"
@@ -89,6 +90,28 @@ def test_whatever_changes_rows_or_examples_changes_the_fingerprint() -> None:
         (
             lambda: Slot("a", learning_rate_scale=-1.0),
             "Slot 'a': learning_rate_scale must be 0 or more and finite, got -1",
+        ),
+        (lambda: Slot("a", expire_after="0s"), "Slot 'a': expire_after must be above 0, got '0s'"),
+        (lambda: Slot("a", admission="bloom"), "Slot 'a': admission 'bloom' needs admit_after of 2 or more"),
+        (lambda: Slot("a", admission="blum"), "'a': admission must be one of exact, sketch, bloom, .*, got 'blum'"),
+        (
+            lambda: Slot("a", admission="sketch", admit_after=17),
+            "Slot 'a': admission 'sketch' counts to 16 at most, got admit_after 17; use 'exact'",
+        ),
+        (
+            lambda: Slot("a", admission_capacity=0),
+            "Slot 'a': admission_capacity must be between 1 and 2147483648, got 0",
+        ),
+        (lambda: Slot("a", absent="ones"), "'a': absent must be one of zeros, start, got 'ones'"),
+        (lambda: Slot("a", capacity=0), "Slot 'a': capacity must be between 1 and 2147483648, got 0"),
+        (lambda: Slot("a", eviction="lfu"), "Slot 'a': eviction 'lfu' needs a capacity"),
+        (
+            lambda: Slot("a", capacity=5, eviction="score"),
+            "Slot 'a': eviction 'score' and half_life go together, got 'score' and None",
+        ),
+        (
+            lambda: Slot("a", capacity=5, half_life="1d"),
+            "eviction 'score' and half_life go together, got 'lru' and '1d'",
         ),
         (lambda: Slot("a", expire_after="soon"), "Slot 'a': expire_after: a duration is a number and one of"),
         (lambda: Slot("a", of="shop"), "'a': of must be one of user, item, request, got 'shop'"),

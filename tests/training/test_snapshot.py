@@ -47,13 +47,13 @@ def test_snapshot_holds_everything(world, written, rows, dense) -> None:
 def test_anyone_can_open_the_files(written) -> None:
     trainer, folder = written
     path = folder.paths()[0]
-    with pa.ipc.open_file(path / "table-8.arrow") as file:
+    with pa.ipc.open_file(path / "table-8" / "rows-00000.arrow") as file:
         table = file.read_all()
     assert {"fid", "vector", "count", "last_seen_us"} <= set(table.column_names)
     assert table.num_rows == len(trainer.embeddings.tables[8])
     assert json.loads((path / "manifest.json").read_text())["version"] == 6
     assert safetensors.torch.load_file(path / "dense.safetensors").keys() == trainer.model.state_dict().keys()
-    assert {one.stat().st_mode & 0o044 for one in path.iterdir()} == {0o044}, "a server may run as another user"
+    assert {one.stat().st_mode & 0o044 for one in path.rglob("*")} == {0o044}, "a server may run as another user"
 
 
 def test_serving_copy_has_vectors_and_no_optimizer(written, vectors) -> None:
@@ -92,7 +92,15 @@ def _flip(path: Path) -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize("damage", [_cut, _flip, Path.unlink], ids=["cut", "flipped", "missing"])
 @pytest.mark.parametrize(
-    "name", ["manifest.json", "table-4.arrow", "table-8.arrow", "dense.safetensors", "optimizer.safetensors"]
+    "name",
+    [
+        "manifest.json",
+        "table-4/rows-00000.arrow",
+        "table-8/table.json",
+        "table-8/pending.arrow",
+        "dense.safetensors",
+        "optimizer.safetensors",
+    ],
 )
 def test_damaged_snapshot_is_named_and_the_next_older_one_is_used(written, damage, name, caplog) -> None:
     _, folder = written
@@ -129,8 +137,10 @@ def test_snapshot_of_another_schema_is_refused_by_name(written) -> None:
 def test_where_all_are_damaged_each_is_named(written) -> None:
     _, folder = written
     for path in folder.paths():
-        _cut(path / "table-8.arrow")
-    with pytest.raises(SnapshotError, match=r"none of 3 .*000000000006: table-8.*000000000004: table-8.*000000000002"):
+        _cut(path / "table-8" / "rows-00000.arrow")
+    with pytest.raises(
+        SnapshotError, match=r"none of 3 .*000000000006: table-8/.*000000000004: table-8/.*000000000002"
+    ):
         load_snapshot(folder.folder)
 
 

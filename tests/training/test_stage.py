@@ -143,7 +143,7 @@ def test_torn_snapshot_costs_time_and_nothing_else(
         eventually(_is_at(filled_log, 60))
     newest, *older = SnapshotFolder(settings.folder / "snapshots").paths()
     assert older
-    os.truncate(newest / "table-8.arrow", 100)
+    os.truncate(newest / "table-8" / "rows-00000.arrow", 100)
     with running(lambda stop: run_trainer(settings, filled_log, stop)):
         eventually(_is_at(filled_log, 60))
     assert "snapshot passed over" in caplog.text

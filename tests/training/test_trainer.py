@@ -107,6 +107,16 @@ def test_dense_layers_move_in_proportion_to_a_small_batch(world) -> None:
         assert furthest == pytest.approx(expected, rel=0.02)
 
 
+def test_rates_warm_up_by_the_number_of_the_step(world) -> None:
+    config = TrainConfig(learning_rate=0.01, full_batch=64, warmup_steps=4)
+    trainer = world.trainer(config)
+    before = {name: one.detach().clone() for name, one in trainer.model.named_parameters()}
+    trainer.step(world.batch(0, 64))
+    furthest = max((one - before[name]).abs().max().item() for name, one in trainer.model.named_parameters())
+    assert furthest == pytest.approx(0.01 / 4, rel=0.02)  # Adam's first step is its rate.
+    assert [config.rate_factor(step) for step in (1, 2, 4, 5)] == [0.25, 0.5, 1.0, 1.0]
+
+
 def test_new_rows_age_by_event_time_and_leave_by_it(world) -> None:
     trainer = world.trainer()
     trainer.step(world.batch(0))

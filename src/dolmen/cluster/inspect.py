@@ -40,7 +40,7 @@ def inspect_path(path: Path, *, top_count: int = 5) -> Inspection:
     """
     if not path.exists():
         raise DataError(f"{path} does not exist")
-    if path.suffix == ".arrow":
+    if (path / "table.json").exists():
         return Inspection({"table": _describe_table(path)})
     found: dict[str, dict[str, Any]] = {}
     snapshots, log = _first(path, _holds_snapshots), _first(path, _holds_log)

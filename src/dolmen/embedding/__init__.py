@@ -2,7 +2,7 @@
 
 from dolmen.embedding.lookup import Embed, Pooling, Tape
 from dolmen.embedding.optimizers import SGD, AdaGrad, Adam, Optimizer, optimizer_from_dict, optimizer_to_dict
-from dolmen.embedding.store import Embeddings, table_file_name
+from dolmen.embedding.store import Embeddings, table_folder_name
 from dolmen.embedding.table import Delta, MemoryUse, RowRules, Table, Upkeep
 
 __all__ = [
@@ -21,5 +21,5 @@ __all__ = [
     "Upkeep",
     "optimizer_from_dict",
     "optimizer_to_dict",
-    "table_file_name",
+    "table_folder_name",
 ]

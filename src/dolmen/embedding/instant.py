@@ -7,9 +7,10 @@ passes by, or a writer before its first change. So the instant is exact, and no 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self, final
+from typing import Any, Self, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dolmen._core import NativeAllRows
 from dolmen.embedding.rows import PendingCounts, RowChunk, TableHeader
@@ -61,11 +62,12 @@ class TableInstant:
 
     def read(self, buffer: RowChunk, begin: int, end: int) -> tuple[RowChunk, int]:
         """Fill ``buffer`` with rows from number ``begin`` on; returns its filled part, and where to go on."""
-        columns = (buffer.fids, buffer.vectors, buffer.states, buffer.last_seen_us, buffer.counts)
-        assert buffer.epochs is not None
-        assert buffer.row_numbers is not None
-        count, following = self._rows.read(begin, end, *columns, buffer.epochs, buffer.row_numbers)
-        return RowChunk(*(c[:count] for c in (*columns, buffer.epochs, buffer.row_numbers))), following
+        columns: list[NDArray[Any]] = [buffer.fids, buffer.vectors, buffer.states, buffer.last_seen_us, buffer.counts]
+        for added in (buffer.epochs, buffer.row_numbers):
+            assert added is not None  # `buffer` made it.
+            columns.append(added)
+        count, following = self._rows.read(begin, end, *columns)
+        return RowChunk(*(column[:count] for column in columns)), following
 
     def close(self) -> None:
         """Let go of the table; writers spare no more copies. Rows that were not read are gone."""

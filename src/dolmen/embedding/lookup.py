@@ -22,7 +22,7 @@ from dolmen.embedding.store import Embeddings
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Jagged, Schema
 
-__all__ = ["Embed", "Pooling", "Tape"]
+__all__ = ["Embed", "Pooling", "Tape", "pool"]
 
 Pooling = Literal["mean", "sum"]
 """How many rows become one vector."""
@@ -122,26 +122,38 @@ class Embed:
         """What the batches hold."""
         return self.embeddings.schema
 
-    def __call__(self, batch: Batch, slots: Sequence[str], pooling: Pooling = "mean") -> Tensor:
+    def __call__(
+        self,
+        batch: Batch,
+        slots: Sequence[str],
+        pooling: Pooling = "mean",
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """One vector for each slot of each example, shape (batch, slot, dim). An empty slot gives zeros.
 
-        Ids without a row (new, not yet admitted, expired) count as rows of zeros.
+        Ids without a row (new, not yet admitted, expired) count as rows of zeros. All slots are read in one call.
+
+        Args:
+            batch: whose ids are looked up.
+            slots: which, in the order of the result.
+            pooling: how the rows of one example's slot become one; see ``pool``.
+            weights: by slot, what each of its values counts, float32 (total,) in their order; 1 where it has none. They
+                get gradients if they ask for them.
 
         Raises:
-            SchemaError: an unknown slot, no slot, or slots of different ``dim`` (ask for those one by one).
+            SchemaError: an unknown slot, no slot, slots of different ``dim`` (ask for those one by one), or weights
+                that are not one for each value of a slot that is asked for.
         """
         dim = self.dim(slots)
         columns = [batch.slot(name) for name in slots]
+        joined = None if not weights else _joined_weights(slots, columns, weights)
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
-        if all(column.is_single for column in columns):
+        if joined is None and all(column.is_single for column in columns):
             return merged.view(len(slots), batch.size, dim).transpose(0, 1)
         lengths = torch.cat([column.lengths for column in columns])
-        bags = torch.repeat_interleave(lengths)
-        pooled = merged.new_zeros(len(lengths), dim).index_add(0, bags, merged)
-        if pooling == "mean":
-            pooled = pooled / lengths.clamp(min=1).unsqueeze(1)
-        return pooled.view(len(slots), batch.size, dim).transpose(0, 1)
+        return pool(merged, lengths, pooling, joined).view(len(slots), batch.size, dim).transpose(0, 1)
 
     def sequence(self, batch: Batch, slot: str) -> tuple[Tensor, Tensor]:
         """The rows of one slot in order: vectors (batch, length, dim) and a mask (batch, length), true where real.
@@ -278,3 +290,44 @@ def _merge(policies: Mapping[str, RowPolicy], slot: str, rows: Tensor) -> Tensor
     """One vector for each FID, from the rows of its keys."""
     width = _width(policies, slot)
     return rows if width == 1 else rows.view(-1, width, rows.shape[1]).sum(dim=1)
+
+
+def pool(rows: Tensor, lengths: Tensor, pooling: Pooling, weights: Tensor | None = None) -> Tensor:
+    """Many rows into one for each bag, shape (bag, dim): ``rows`` (total, dim) are the bags' rows, one after the other.
+
+    ``sum`` adds ``weight * row``; ``mean`` divides that by the sum of the bag's weights. A bag without rows, or whose
+    weights sum to 0 (its mean is not defined), gives zeros.
+
+    >>> pool(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([2, 0, 1]), "mean").tolist()
+    [[2.0], [0.0], [5.0]]
+    """
+    bags = torch.repeat_interleave(lengths)
+    pooled = rows.new_zeros(len(lengths), rows.shape[1])
+    if weights is None:
+        pooled = pooled.index_add(0, bags, rows)
+        return pooled / lengths.clamp(min=1).unsqueeze(1) if pooling == "mean" else pooled
+    pooled = pooled.index_add(0, bags, rows * weights.unsqueeze(1))
+    if pooling == "sum":
+        return pooled
+    totals = weights.new_zeros(len(lengths)).index_add(0, bags, weights)
+    is_defined = (totals != 0).unsqueeze(1)
+    # The inner choice keeps the gradient of the division finite where the outer one hides its value.
+    return torch.where(is_defined, pooled / torch.where(is_defined, totals.unsqueeze(1), 1.0), 0.0)
+
+
+def _joined_weights(slots: Sequence[str], columns: Sequence[Jagged], weights: Mapping[str, Tensor]) -> Tensor:
+    foreign = [name for name in weights if name not in slots]
+    if foreign:
+        raise SchemaError(f"weights of {foreign[0]!r}, which is not among the slots asked for: {', '.join(slots)}")
+    parts: list[Tensor] = []
+    for name, column in zip(slots, columns, strict=True):
+        part = weights.get(name)
+        if part is None:
+            part = torch.ones(len(column.values))
+        if part.shape != column.values.shape:
+            raise SchemaError(
+                f"weights of {name!r} have the shape {tuple(part.shape)}, its values {tuple(column.values.shape)};"
+                " give one for each value"
+            )
+        parts.append(part)
+    return torch.cat(parts)

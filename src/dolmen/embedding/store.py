@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dolmen.embedding import table_file
+from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.table import Delta, RowRules, Table, Upkeep
 from dolmen.errors import SnapshotError
 from dolmen.features import Schema
 from dolmen.seeds import derive_seed
 
-__all__ = ["Embeddings", "table_file_name"]
+__all__ = ["Embeddings", "table_folder_name"]
 
 _NO_FIDS: Final = np.empty(0, dtype=np.int64)
 
@@ -155,21 +157,30 @@ class Embeddings:
                 copy.tables[dim].apply_delta(Delta(chunk.fids, chunk.vectors, _NO_FIDS))
         return copy
 
+    def instants(self) -> dict[int, TableInstant]:
+        """Every table as it is now, by width, to be read while they go on; see ``Table.instant``."""
+        return {dim: table.instant() for dim, table in self.tables.items()}
+
     def save(self, folder: Path | str) -> list[Path]:
-        """Write ``table-<dim>.arrow`` for each table into ``folder``, which must exist. Returns the files."""
-        paths = {dim: Path(folder) / table_file_name(dim) for dim in self.tables}
-        for dim, path in paths.items():
-            self.tables[dim].save(path)
-        return list(paths.values())
+        """Write a folder ``table-<dim>`` for each table into ``folder``, which must exist. Returns the folders."""
+        for dim, instant in self.instants().items():
+            with instant:
+                table_file.write(Path(folder) / table_folder_name(dim), instant)
+        return [Path(folder) / table_folder_name(dim) for dim in self.tables]
 
     @classmethod
-    def load(cls, folder: Path | str, schema: Schema) -> Embeddings:
+    def load(cls, folder: Path | str, schema: Schema, *, is_checked: bool = False) -> Embeddings:
         """What ``save`` wrote, optimiser state and all: it goes on as the saved ones would have, bit for bit.
+
+        Args:
+            folder: the one that was saved into.
+            schema: what the rows are of.
+            is_checked: the files were compared with their checksums just before.
 
         Raises:
             SnapshotError: a file is missing, torn, or not of this schema.
         """
-        tables = {dim: _load_table(Path(folder) / table_file_name(dim), dim) for dim in sorted(_rules(schema))}
+        tables = {dim: _load_table(Path(folder), dim, is_checked=is_checked) for dim in sorted(_rules(schema))}
         return cls._of(schema, tables, is_for_serving=False)
 
     @classmethod
@@ -184,9 +195,9 @@ class Embeddings:
         self._is_for_serving = is_for_serving
 
 
-def table_file_name(dim: int) -> str:
-    """The file that holds the rows of this width."""
-    return f"table-{dim}.arrow"
+def table_folder_name(dim: int) -> str:
+    """The folder that holds the rows of this width."""
+    return f"table-{dim}"
 
 
 def _table_seed(seed: int, dim: int) -> int:
@@ -206,13 +217,14 @@ def _serving_tables(schema: Schema, seeds: Mapping[int, int]) -> dict[int, Table
     }
 
 
-def _load_table(path: Path, dim: int) -> Table:
+def _load_table(folder: Path, dim: int, *, is_checked: bool) -> Table:
+    name = table_folder_name(dim)
     try:
-        table = Table.load(path)
+        table = Table.load(folder / name, is_checked=is_checked)
     except OSError as problem:
-        raise SnapshotError(f"{path.name} of {path.parent} cannot be read: {problem}") from problem
+        raise SnapshotError(f"{name} of {folder} cannot be read: {problem}") from problem
     if table.dim != dim:
-        raise SnapshotError(f"{path.name} of {path.parent} holds rows of dim {table.dim}")
+        raise SnapshotError(f"{name} of {folder} holds rows of dim {table.dim}")
     return table
 
 

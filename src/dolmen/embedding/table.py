@@ -381,26 +381,29 @@ class Table:
         with self.instant() as instant:
             return self._restored(instant.header, instant.pending, instant.chunks())
 
-    def save(self, path: str | Path) -> None:
-        """Write everything as it is now to one Arrow file that appears whole or not at all. Nobody waits.
+    def save(self, folder: str | Path) -> None:
+        """Write everything as it is now into a new ``folder``, which appears whole or not at all. Nobody waits.
 
-        Columns: fid, vector, state, last_seen_us, count, epoch, row; pyarrow, DuckDB and Polars read them.
+        Its ``rows-*.arrow`` have the columns fid, vector, state, last_seen_us, count, epoch, row; pyarrow, DuckDB and
+        Polars read them.
 
         Raises:
-            OSError: the file could not be written; an older file at ``path`` is as it was.
+            OSError: the folder exists, or could not be written; nothing is left behind.
         """
         with self.instant() as instant:
-            table_file.write(Path(path), instant.header, instant.pending, instant.chunks())
+            table_file.write(Path(folder), instant)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, folder: str | Path, *, is_checked: bool = False) -> Self:
         """The table that `save` wrote. What it does from here on, the saved one would have done, bit for bit.
 
+        ``is_checked`` says that the files were compared with their checksums just before.
+
         Raises:
-            SnapshotError: the file is torn, damaged or not a table.
-            OSError: there is no such file, or it cannot be read.
+            SnapshotError: a file is missing, torn or damaged; the message names it.
+            OSError: there is no such folder, or it cannot be read.
         """
-        return cls._restored(*table_file.read(Path(path)))
+        return cls._restored(*table_file.read(Path(folder), is_checked=is_checked))
 
     def _header(self) -> TableHeader:
         native = self._native

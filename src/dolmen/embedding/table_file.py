@@ -1,225 +1,258 @@
-"""A table as one Arrow IPC file: rows as columns, the rest in the schema's metadata.
+"""A table as a folder of Arrow files: the rows in shards, which are written and checked by several threads.
 
-The metadata holds a checksum of the whole file but itself (XXH64 of the XXH64 of each stretch around its places, for
-Arrow writes a schema twice, before and after the rows). It is checked before Arrow reads anything, so a file that
-was cut short or has one bit wrong is refused by name. A file appears under its name only when all of it is on disk.
+    table-16/
+        table.json         dim, optimiser, rules, epochs; size and checksum of every other file; itself checksummed
+        rows-00000.arrow   fid, vector, state, last_seen_us, count, epoch, row: rows by number, the first stretch
+        rows-00001.arrow   and so on
+        pending.arrow      FIDs seen but not yet admitted
+        removed.arrow      FIDs removed, with the epoch of it
+        filters.arrow      by slot: the state of its admission sketch or Bloom filter
+
+The folder appears under its name when all of it is on disk. A reader checks every byte before it hands out anything:
+what was cut short or has one bit wrong is refused by name. The cut into shards follows from the table alone, so the
+same table gives the same bytes on any machine.
 """
 
-import base64
-import json
-import mmap
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Final
+from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, final
+
+import msgspec
 import numpy as np
 import pyarrow as pa
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from dolmen._core import checksum
+from dolmen.checksums import NO_CHECKSUM, FileEntry, entry_of, flush, is_sealed, sealed
+from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import optimizer_from_dict, optimizer_to_dict
 from dolmen.embedding.rows import Clocks, PendingCounts, RowChunk, RowRules, TableHeader
 from dolmen.errors import SnapshotError
 
-__all__ = ["FORMAT_VERSION", "read", "write"]
+__all__ = ["FORMAT_VERSION", "MANIFEST", "read", "write"]
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+MANIFEST: Final = "table.json"
 
-_KEY: Final = b"dolmen.table"
-_CHECKSUM_KEY: Final = b"dolmen.checksum"
-_CHECKSUM_MARK: Final = b"xxh64:"
-_CHECKSUM_DIGITS: Final = 16
-
-
-def write(path: Path, header: TableHeader, pending: PendingCounts, chunks: Iterable[RowChunk]) -> None:
-    """Put a table at ``path``, replacing what was there by one rename."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        _write_arrow(partial, header, pending, chunks)
-        _seal(partial)
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+_SHARD_BYTES: Final = 128 << 20  # Enough shards to share out among threads, few enough for a folder to be looked at.
+_BATCH_BYTES: Final = 4 << 20  # Of one record batch: its copy stays in the processor's cache until it is written.
+_THREADS_MAX: Final = 4  # A disk has no use for more.
+_PENDING: Final = "pending.arrow"
+_REMOVED: Final = "removed.arrow"
+_FILTERS: Final = "filters.arrow"
 
 
-def read(path: Path) -> tuple[TableHeader, PendingCounts, Iterator[RowChunk]]:
-    """What `write` was given. The rows are read from the file as the iterator goes on, without copies.
+@final
+class _Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    checksum: str
+    format: int
+    table: dict[str, Any]
+    files: dict[str, FileEntry]
+
+
+class _Head(msgspec.Struct):
+    checksum: str
+    format: int
+
+
+def write(folder: Path, instant: TableInstant) -> dict[str, FileEntry]:
+    """Put a table at ``folder``, which must not exist, by one rename. Returns its files, ``table.json`` among them.
 
     Raises:
-        SnapshotError: the file is torn, damaged, not a table, or of another version.
+        OSError: the folder exists, or the disk failed; nothing is left behind then.
     """
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise SnapshotError(f"{path}: the file is empty, so it is no table; fetch it again")
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    _check_seal(path, mapping)
-    reader = pa.ipc.open_file(pa.py_buffer(mapping))
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; save each version of a table under a name of its own")
+    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
     try:
-        values = json.loads(reader.schema.metadata[_KEY])
-    except (KeyError, ValueError) as error:
-        raise SnapshotError(f"{path}: an Arrow file, but its schema does not say that it is a table") from error
-    if values["version"] != FORMAT_VERSION:
-        raise SnapshotError(
-            f"{path}: a table of format {values['version']}, this dolmen reads {FORMAT_VERSION}; use the one it is from"
-        )
-    header, pending = _parse(values)
-    return header, pending, _chunks(reader, header)
+        files = _write_files(unfinished, instant)
+        flush(unfinished)
+        unfinished.rename(folder)
+        flush(folder.parent)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return files
 
 
-def _write_arrow(path: Path, header: TableHeader, pending: PendingCounts, chunks: Iterable[RowChunk]) -> None:
+def read(folder: Path, *, is_checked: bool = False) -> tuple[TableHeader, PendingCounts, Iterator[RowChunk]]:
+    """What `write` was given. The rows are mapped from the files as the iterator goes on, without copies.
+
+    Args:
+        folder: the table's.
+        is_checked: the caller has just compared the files with their checksums.
+
+    Raises:
+        SnapshotError: a file is missing, torn, damaged or of another format.
+        OSError: there is no such folder, or it cannot be read.
+    """
+    manifest = _read_manifest(folder)
+    if not is_checked:
+        _check(folder, manifest.files)
+    try:
+        header = _header(manifest.table, _read_columns(folder / _REMOVED), _read_columns(folder / _FILTERS))
+        waiting = _read_columns(folder / _PENDING)
+        pending = PendingCounts(waiting["fid"], waiting["count"], waiting["last_seen_us"])
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as problem:
+        raise SnapshotError(f"{folder}: {MANIFEST} does not describe a table: {problem!r}") from problem
+    shards = [folder / name for name in sorted(manifest.files) if name.startswith("rows-")]
+    return header, pending, (chunk for shard in shards for chunk in _read_rows(shard, header))
+
+
+def _write_files(folder: Path, instant: TableInstant) -> dict[str, FileEntry]:
+    header, pending = instant.header, instant.pending
+    row_bytes = (header.dim + header.state_dim) * 4 + 32
+    shard_rows = -(-_SHARD_BYTES // row_bytes // 64) * 64  # Shards begin at multiples of 64, as an instant wants it.
+    tasks: dict[str, Callable[[Path], None]] = {
+        f"rows-{number:05d}.arrow": partial(_write_rows, instant, begin, begin + shard_rows, row_bytes)
+        for number, begin in enumerate(range(0, max(1, instant.row_end), shard_rows))
+    }
+    waiting = {"fid": pending.fids, "count": pending.counts, "last_seen_us": pending.last_seen_us}
+    removed = {"fid": header.removed, "epoch": header.removed_epochs}
+    slots = sorted(header.filters)
+    states = pa.array([header.filters[slot].tobytes() for slot in slots], pa.large_binary())
+    filters = {"slot": np.array(slots, dtype=np.int64), "state": states}
+    for name, columns in ((_PENDING, waiting), (_REMOVED, removed), (_FILTERS, filters)):
+        batch = pa.record_batch({column: pa.array(values) for column, values in columns.items()})
+        tasks[name] = partial(_write_batch, batch)
+
+    def run(name: str) -> FileEntry:
+        tasks[name](folder / name)
+        flush(folder / name)
+        return entry_of(folder / name)
+
+    with ThreadPoolExecutor(_thread_count(len(tasks)), thread_name_prefix="table-file") as threads:
+        files = dict(zip(tasks, threads.map(run, tasks), strict=True))
+    manifest = _Manifest(checksum=NO_CHECKSUM, format=FORMAT_VERSION, table=_values(header), files=files)
+    path = folder / MANIFEST
+    path.write_bytes(sealed(msgspec.json.format(msgspec.json.encode(manifest, order="sorted"))))
+    flush(path)
+    return {**files, MANIFEST: entry_of(path)}
+
+
+def _write_rows(instant: TableInstant, begin: int, end: int, row_bytes: int, path: Path) -> None:
+    header = instant.header
     fields = [("fid", pa.int64()), ("vector", pa.list_(pa.float32(), header.dim))]
     if header.state_dim > 0:
         fields.append(("state", pa.list_(pa.float32(), header.state_dim)))
     fields += [("last_seen_us", pa.int64()), ("count", pa.int64()), ("epoch", pa.uint32()), ("row", pa.uint32())]
-    metadata = {
-        _KEY: json.dumps(_unparse(header, pending)).encode(),
-        _CHECKSUM_KEY: _CHECKSUM_MARK + b"0" * _CHECKSUM_DIGITS,
-    }
-    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields], metadata)
+    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
+    buffer = instant.buffer(max(64, _BATCH_BYTES // row_bytes))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for chunk in chunks:
+        while begin < end:
+            chunk, begin = instant.read(buffer, begin, end)
             columns = [pa.array(chunk.fids), _list_column(chunk.vectors)]
             if header.state_dim > 0:
                 columns.append(_list_column(chunk.states))
             columns += [pa.array(each) for each in (chunk.last_seen_us, chunk.counts, chunk.epochs, chunk.row_numbers)]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
+            if len(chunk.fids) > 0:
+                writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def _chunks(reader: Any, header: TableHeader) -> Iterator[RowChunk]:
-    for i in range(reader.num_record_batches):
-        batch = reader.get_batch(i)
-        count = batch.num_rows
+def _write_batch(batch: Any, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
 
-        def column(name: str, batch: Any = batch) -> NDArray[Any]:
-            array: NDArray[Any] = batch.column(name).to_numpy()
-            return array
 
-        def lists(name: str, dim: int, batch: Any = batch, count: int = count) -> NDArray[np.float32]:
-            array: NDArray[np.float32] = batch.column(name).flatten().to_numpy().reshape(count, dim)
-            return array
+def _read_manifest(folder: Path) -> _Manifest:
+    text = (folder / MANIFEST).read_bytes()
+    name = f"{folder}: {MANIFEST}"
+    try:
+        head = msgspec.json.decode(text, type=_Head)
+        if not is_sealed(text, head.checksum):
+            raise SnapshotError(f"{name} fails its checksum; it was cut short or damaged, fetch it again")
+        if head.format != FORMAT_VERSION:
+            raise SnapshotError(
+                f"{name} is of format {head.format}, this dolmen reads {FORMAT_VERSION}; use the one it is from"
+            )
+        return msgspec.json.decode(text, type=_Manifest)
+    except (msgspec.DecodeError, ValueError) as problem:
+        raise SnapshotError(f"{name} cannot be read: {problem}; it was cut short or damaged, fetch it again") from None
 
-        yield RowChunk(
-            fids=column("fid"),
-            vectors=lists("vector", header.dim),
-            states=lists("state", header.state_dim) if header.state_dim > 0 else np.empty((count, 0), np.float32),
-            last_seen_us=column("last_seen_us"),
-            counts=column("count"),
-            epochs=column("epoch"),
-            row_numbers=column("row"),
-        )
+
+def _check(folder: Path, files: Mapping[str, FileEntry]) -> None:
+    with ThreadPoolExecutor(_thread_count(len(files)), thread_name_prefix="table-file") as threads:
+        problems = threads.map(lambda name: files[name].problem_of(folder / name), files)
+        for name, problem in zip(files, problems, strict=True):
+            if problem is not None:
+                raise SnapshotError(f"{folder}: {name} {problem}")
+
+
+def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
+    with pa.memory_map(str(path)) as source:
+        batch = pa.ipc.open_file(source).get_batch(0)
+        return {name: np.array(batch.column(name)) for name in batch.schema.names}
+
+
+def _read_rows(path: Path, header: TableHeader) -> Iterator[RowChunk]:
+    with pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        for i in range(reader.num_record_batches):
+            batch = reader.get_batch(i)
+            count = batch.num_rows
+
+            def column(name: str, batch: Any = batch) -> NDArray[Any]:
+                array: NDArray[Any] = batch.column(name).to_numpy()
+                return array
+
+            def lists(name: str, dim: int, batch: Any = batch, count: int = count) -> NDArray[np.float32]:
+                array: NDArray[np.float32] = batch.column(name).flatten().to_numpy().reshape(count, dim)
+                return array
+
+            yield RowChunk(
+                fids=column("fid"),
+                vectors=lists("vector", header.dim),
+                states=lists("state", header.state_dim) if header.state_dim > 0 else np.empty((count, 0), np.float32),
+                last_seen_us=column("last_seen_us"),
+                counts=column("count"),
+                epochs=column("epoch"),
+                row_numbers=column("row"),
+            )
 
 
 def _list_column(rows: NDArray[np.float32]) -> Any:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
 
 
-def _unparse(header: TableHeader, pending: PendingCounts) -> dict[str, Any]:
-    return {
-        "version": FORMAT_VERSION,
-        "dim": header.dim,
-        "state_dim": header.state_dim,
+# Fields of a header that need more than JSON.
+_ELSEWHERE: Final = {"optimizer", "rules", "clocks", "removed", "removed_epochs", "filters"}
+
+
+def _values(header: TableHeader) -> dict[str, Any]:
+    plain = {name: value for name, value in vars(header).items() if name not in _ELSEWHERE}
+    rules = {str(slot): asdict(rule) for slot, rule in sorted(header.rules.items())}
+    return plain | {
         "optimizer": optimizer_to_dict(header.optimizer),
-        "seed": header.seed,
-        "initial_range": header.initial_range,
-        "rules": {str(slot): asdict(rule) for slot, rule in sorted(header.rules.items())},
-        "row_count": header.row_count,
-        "time_seen_max_us": header.time_seen_max_us,
+        "rules": rules,
         "clocks": asdict(header.clocks),
-        "oldest_epoch": header.oldest_epoch,
-        "epoch": header.epoch,
-        "removed": _text(header.removed),
-        "removed_epochs": _text(header.removed_epochs),
-        "filters": {str(slot): _text(state) for slot, state in sorted(header.filters.items())},
-        "pending_fids": _text(pending.fids),
-        "pending_counts": _text(pending.counts),
-        "pending_last_seen_us": _text(pending.last_seen_us),
     }
 
 
-def _parse(values: dict[str, Any]) -> tuple[TableHeader, PendingCounts]:
-    header = TableHeader(
-        dim=values["dim"],
-        state_dim=values["state_dim"],
+def _header(
+    values: Mapping[str, Any], removed: Mapping[str, NDArray[Any]], filters: Mapping[str, NDArray[Any]]
+) -> TableHeader:
+    plain = {name: value for name, value in values.items() if name not in _ELSEWHERE}
+    return TableHeader(
+        **plain,
         optimizer=optimizer_from_dict(values["optimizer"]),
-        seed=values["seed"],
-        initial_range=values["initial_range"],
         rules={int(slot): RowRules(**rule) for slot, rule in values["rules"].items()},
-        row_count=values["row_count"],
-        time_seen_max_us=values["time_seen_max_us"],
         clocks=Clocks(**values["clocks"]),
-        oldest_epoch=values["oldest_epoch"],
-        epoch=values["epoch"],
-        removed=_array(values["removed"], np.int64),
-        removed_epochs=_array(values["removed_epochs"], np.uint32),
-        filters={int(slot): _array(state, np.uint8) for slot, state in values["filters"].items()},
+        removed=removed["fid"],
+        removed_epochs=removed["epoch"],
+        filters={
+            int(slot): np.frombuffer(state, dtype=np.uint8)
+            for slot, state in zip(filters["slot"], filters["state"], strict=True)
+        },
     )
-    pending = PendingCounts(
-        fids=_array(values["pending_fids"], np.int64),
-        counts=_array(values["pending_counts"], np.int64),
-        last_seen_us=_array(values["pending_last_seen_us"], np.int64),
-    )
-    return header, pending
 
 
-def _text(values: NDArray[Any]) -> str:
-    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
-
-
-def _array(text: str, dtype: DTypeLike) -> NDArray[Any]:
-    return np.frombuffer(base64.b64decode(text), dtype=np.dtype(dtype).newbyteorder("<")).astype(dtype)
-
-
-def _seal(path: Path) -> None:
-    """Write the checksum into both of its places, and the file to disk."""
-    with path.open("r+b") as file:
-        with mmap.mmap(file.fileno(), 0) as mapping:
-            places = _checksum_places(mapping)
-            if places is None:
-                raise AssertionError("Arrow wrote a schema without our metadata")
-            digits = _digest(mapping, places)
-            for place in places:
-                mapping[place : place + _CHECKSUM_DIGITS] = digits
-            mapping.flush()
-        os.fsync(file.fileno())
-
-
-def _check_seal(path: Path, mapping: mmap.mmap) -> None:
-    places = _checksum_places(mapping)
-    if places is None:
-        raise SnapshotError(f"{path}: no table, or one that was cut short or damaged; fetch it again")
-    digits = _digest(mapping, places)
-    for place in places:
-        written = mapping[place : place + _CHECKSUM_DIGITS]
-        if written != digits:
-            raise SnapshotError(
-                f"{path}: its checksum is {digits.decode()}, but it says {written.decode(errors='replace')}: "
-                "it was cut short or damaged; fetch it again"
-            )
-
-
-def _checksum_places(mapping: mmap.mmap) -> tuple[int, int] | None:
-    first, last = mapping.find(_CHECKSUM_MARK), mapping.rfind(_CHECKSUM_MARK)
-    if first < 0 or last - first < len(_CHECKSUM_MARK) + _CHECKSUM_DIGITS:
-        return None
-    return first + len(_CHECKSUM_MARK), last + len(_CHECKSUM_MARK)
-
-
-def _digest(mapping: mmap.mmap, places: tuple[int, int]) -> bytes:
-    first, last = places
-    stretches = [(0, first), (first + _CHECKSUM_DIGITS, last), (last + _CHECKSUM_DIGITS, len(mapping))]
-    whole = np.frombuffer(mapping, dtype=np.uint8)
-    parts = np.array([checksum(whole[begin:end], 0) for begin, end in stretches], dtype=np.uint64)
-    del whole  # A view would keep the mapping from being closed.
-    return f"{checksum(parts.view(np.uint8), 0):0{_CHECKSUM_DIGITS}x}".encode()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _thread_count(task_count: int) -> int:
+    return max(1, min(_THREADS_MAX, os.cpu_count() or 1, task_count))

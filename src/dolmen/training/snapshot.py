@@ -2,7 +2,7 @@
 
     snapshots/000000001234/
         manifest.json         what this is, and size and checksum of every other file; itself checksummed
-        table-16.arrow        the rows of dim 16, with optimiser state, ages, counts
+        table-16/             the rows of dim 16, with optimiser state, ages, counts; see ``embedding.table_file``
         dense.safetensors     the model's parameters and buffers
         optimizer.safetensors the state of the dense optimiser
         evaluation.json       the state of progressive evaluation
@@ -26,12 +26,13 @@ import safetensors.torch
 from torch import Tensor
 
 import dolmen
-from dolmen.embedding import Embed, Embeddings
+from dolmen.checksums import NO_CHECKSUM, FileEntry, entry_of, flush, is_sealed, sealed
+from dolmen.embedding import Embed, Embeddings, table_file, table_folder_name
+from dolmen.embedding.instant import TableInstant
 from dolmen.errors import DolmenError, SnapshotError
 from dolmen.features import Schema
 from dolmen.models import Model, build
 from dolmen.telemetry import logger
-from dolmen.training.checksum import checksum_of, checksum_of_file
 
 __all__ = [
     "Contents",
@@ -50,7 +51,6 @@ _log = logger(__name__)
 
 _FORMAT: Final = 1
 _MANIFEST: Final = "manifest.json"
-_NO_CHECKSUM: Final = "0" * 16
 _DENSE: Final = "dense.safetensors"
 _OPTIMIZER: Final = "optimizer.safetensors"
 _EVALUATION: Final = "evaluation.json"
@@ -59,13 +59,6 @@ _UNFINISHED: Final = ".unfinished-"
 
 ModelBuilder = Callable[[str, Mapping[str, Any], Embed], Model]
 """Makes a model of a name and a configuration: ``dolmen.models.build``, or yours."""
-
-
-class FileEntry(msgspec.Struct, frozen=True):
-    """Size and checksum of one file of a snapshot."""
-
-    bytes: int
-    checksum: int
 
 
 class _Head(msgspec.Struct):
@@ -158,11 +151,13 @@ class Contents:
 @final
 @dataclass(frozen=True)
 class Copied:
-    """A snapshot whose bytes are written but not yet on disk for certain, and not visible."""
+    """Parameters as they were at one instant, not yet written. The rows are copied as they are written or changed."""
 
     folder: Path
     manifest: Manifest
     row_count: int
+    tables: Mapping[int, TableInstant]
+    files: Mapping[str, bytes]
 
 
 @final
@@ -170,8 +165,8 @@ class SnapshotFolder:
     """The snapshots of one trainer. One process writes; any may read.
 
     Writing has two halves, so that learning waits for the first only: ``copy`` takes the parameters as they are now,
-    ``seal`` (which may run in another thread) flushes them to disk, checksums, renames and deletes all but the newest
-    ``keep``.
+    ``seal`` (which may run in another thread while learning goes on) writes, flushes, renames and deletes all but the
+    newest ``keep``.
     """
 
     def __init__(self, folder: Path | str, *, keep: int = 3) -> None:
@@ -185,16 +180,9 @@ class SnapshotFolder:
         return self.seal(self.copy(contents))
 
     def copy(self, contents: Contents) -> Copied:
-        """Write the parameters as they are now under a name that no reader looks at."""
-        folder = self.folder / f"{_UNFINISHED}{contents.version}-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        contents.embeddings.save(folder)
-        _save_tensors(contents.model.state_dict(), folder / _DENSE)
-        _save_tensors(contents.optimizer, folder / _OPTIMIZER)
-        (folder / _EVALUATION).write_bytes(msgspec.json.encode(contents.evaluation))
+        """The parameters as they are now. It takes one bit a row, and the dense layers whole; nothing is written."""
         manifest = Manifest(
-            checksum=_NO_CHECKSUM,
+            checksum=NO_CHECKSUM,
             format=_FORMAT,
             dolmen=dolmen.__version__,
             version=contents.version,
@@ -212,22 +200,44 @@ class SnapshotFolder:
             counters=dict(contents.counters),
             files={},
         )
-        return Copied(folder, manifest, len(contents.embeddings))
+        return Copied(
+            folder=self.folder / f"{_UNFINISHED}{contents.version}-{os.getpid()}",
+            manifest=manifest,
+            row_count=len(contents.embeddings),
+            tables=contents.embeddings.instants(),
+            files={
+                _DENSE: _tensor_bytes(contents.model.state_dict()),
+                _OPTIMIZER: _tensor_bytes(contents.optimizer),
+                _EVALUATION: msgspec.json.encode(contents.evaluation),
+            },
+        )
 
     def seal(self, copied: Copied) -> Path:
-        """Make a copied snapshot durable and visible; returns its folder."""
+        """Write a copy, make it durable and visible; returns its folder.
+
+        Raises:
+            OSError: it could not be written; the older snapshots are as they were. The copy is of no more use.
+        """
+        shutil.rmtree(copied.folder, ignore_errors=True)
+        copied.folder.mkdir(parents=True)
         files: dict[str, FileEntry] = {}
-        for path in sorted(copied.folder.iterdir()):
-            _flush(path)
-            files[path.name] = FileEntry(bytes=path.stat().st_size, checksum=checksum_of_file(path))
+        for dim, instant in copied.tables.items():
+            with instant:
+                name = table_folder_name(dim)
+                written = table_file.write(copied.folder / name, instant)
+                files |= {f"{name}/{file}": entry for file, entry in written.items()}
+        for name, octets in copied.files.items():
+            (copied.folder / name).write_bytes(octets)
+            flush(copied.folder / name)
+            files[name] = entry_of(copied.folder / name)
         (copied.folder / _MANIFEST).write_bytes(_encode_manifest(msgspec.structs.replace(copied.manifest, files=files)))
-        _flush(copied.folder / _MANIFEST)
-        _flush(copied.folder)
+        flush(copied.folder / _MANIFEST)
+        flush(copied.folder)
         target = self.folder / f"{copied.manifest.version:0{_VERSION_DIGITS}d}"
         if target.exists():  # an earlier run wrote this version, perhaps badly: what we hold is certainly good
             shutil.rmtree(target)
         copied.folder.rename(target)
-        _flush(self.folder)
+        flush(self.folder)
         for old in self.paths()[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)  # a reader that has it open keeps its files
         return target
@@ -304,17 +314,8 @@ def verify_snapshot(path: Path | str, schema: Schema | None = None) -> Manifest:
             " a changed schema needs a new folder"
         )
     for name, entry in manifest.files.items():
-        try:
-            size = (path / name).stat().st_size
-        except OSError:
-            raise SnapshotError(f"snapshot {path.name}: {name} is missing; fetch the whole folder again") from None
-        if size != entry.bytes:
-            raise SnapshotError(
-                f"snapshot {path.name}: {name} has {size} bytes, the manifest promises {entry.bytes};"
-                " the copy was cut short, fetch it again"
-            )
-        if checksum_of_file(path / name) != entry.checksum:
-            raise SnapshotError(f"snapshot {path.name}: {name} fails its checksum; its bytes were changed")
+        if (problem := entry.problem_of(path / name)) is not None:
+            raise SnapshotError(f"snapshot {path.name}: {name} {problem}")
     return manifest
 
 
@@ -336,7 +337,7 @@ def load_snapshot(
     manifest = read_manifest(path)
     try:
         schema = schema if schema is not None else Schema.from_dict(manifest.schema)
-        embeddings = Embeddings.load(path, schema)
+        embeddings = Embeddings.load(path, schema, is_checked=True)
         if for_serving:
             embeddings = embeddings.serving_copy()
         embed = Embed(embeddings)
@@ -366,18 +367,15 @@ def load_snapshot(
 
 
 def _encode_manifest(manifest: Manifest) -> bytes:
-    # The checksum is that of the same text with zeros in its place, so that the file stays plain JSON.
-    text = msgspec.json.format(
-        msgspec.json.encode(msgspec.structs.replace(manifest, checksum=_NO_CHECKSUM), order="sorted")
-    )
-    return text.replace(_NO_CHECKSUM.encode(), b"%016x" % checksum_of(text), 1)
+    unsealed = msgspec.structs.replace(manifest, checksum=NO_CHECKSUM)
+    return sealed(msgspec.json.format(msgspec.json.encode(unsealed, order="sorted")))
 
 
 def _decode_manifest(path: Path, text: bytes) -> Manifest:
     name = f"snapshot {path.name}: {_MANIFEST}"
     try:
         head = msgspec.json.decode(text, type=_Head)
-        if checksum_of(text.replace(head.checksum.encode(), _NO_CHECKSUM.encode(), 1)) != int(head.checksum, 16):
+        if not is_sealed(text, head.checksum):
             raise SnapshotError(f"{name} fails its checksum; its bytes were changed")
         if head.format != _FORMAT:
             raise SnapshotError(f"snapshot {path.name} has format {head.format}, this release reads {_FORMAT}")
@@ -391,16 +389,6 @@ def _snapshot_paths(folder: Path) -> list[Path]:
     return sorted(names, key=lambda path: int(path.name), reverse=True)
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     # Copies, since safetensors refuses tensors that share memory (a layer used twice is written twice).
-    path.write_bytes(
-        safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
-    )
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return safetensors.torch.save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})

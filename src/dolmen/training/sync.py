@@ -24,9 +24,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from dolmen.checksums import checksum_of
 from dolmen.embedding import Delta
 from dolmen.errors import SnapshotError
-from dolmen.training.checksum import checksum_of
 
 if TYPE_CHECKING:
     from dolmen.training.snapshot import Parameters
