@@ -13,7 +13,18 @@ import pytest
 
 from dolmen.datasets import Dataset, DatasetInfo
 from dolmen.datasets.entry import StoredEntry, Tables, content_sha256
-from dolmen.datasets.sources import Archive, Download, Layout, Place, Wheel, cache_folder, fetch, find, search_path
+from dolmen.datasets.sources import (
+    Archive,
+    Download,
+    Files,
+    Layout,
+    Place,
+    Wheel,
+    cache_folder,
+    fetch,
+    find,
+    search_path,
+)
 from dolmen.errors import DataError
 from dolmen.features import Label, Schema, Slot
 
@@ -160,6 +171,22 @@ def test_an_archive_that_lacks_a_file_is_passed_over(cut_off: Path) -> None:
     put(cut_off / "tiny" / "tiny.zip", "no archive at all")
 
     assert entry().where() is None
+
+
+def test_files_that_belong_together_come_together_or_not_at_all(cut_off: Path, publisher: tuple[Path, str]) -> None:
+    published, address = publisher
+    first, second = put(published / "ids.txt", "1 2"), put(published / "more.txt", "3")
+    sums = [sha256(file.read_bytes()) for file in (first, second)]
+
+    def files(sum_of_second: str) -> Files:
+        return Files((Archive(f"{address}/ids.txt", sums[0]), Archive(f"{address}/more.txt", sum_of_second)))
+
+    with pytest.raises(DataError, match=r"more\.txt"):
+        fetch(INFO, [files("0" * 64)])
+    assert not [one for one in cut_off.rglob("*") if one.is_file()]
+    fetch(INFO, [files(sums[1])])
+    assert sorted(one.name for one in (cut_off / "tiny").iterdir()) == ["ids.txt", "more.txt"]
+    assert "ids.txt" in files(sums[1]).by_hand
 
 
 def test_a_download_is_kept_in_the_cache_and_its_terms_are_shown_once(

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from dolmen.evaluation import auc, calibration_ratio, expected_calibration_error, log_loss
+from dolmen.evaluation import (
+    auc,
+    calibration_ratio,
+    expected_calibration_error,
+    log_loss,
+    normalized_entropy,
+    relative_information_gain,
+)
 
 # Few distinct probabilities, so that ties happen; the ends included.
 PROBABILITIES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
@@ -53,12 +60,35 @@ def test_calibration_is_what_its_definition_says(rows: list[tuple[float, bool, i
     assert expected_calibration_error(probabilities, labels, weights, bin_count=10) == pytest.approx(gap, abs=1e-12)
 
 
+@pytest.mark.property
+@settings(max_examples=50, deadline=None)
+@given(ROWS, st.sampled_from([None, 0.3]))
+def test_normalized_entropy_is_the_log_loss_over_that_of_the_base_rate(
+    rows: list[tuple[float, bool, int]], base_rate: float | None
+) -> None:
+    probabilities, labels, weights = columns(rows)
+    rate = base_rate if base_rate is not None else float(np.average(labels, weights=weights))
+    found = normalized_entropy(probabilities, labels, weights, base_rate=base_rate)
+    if not 0 < rate < 1:
+        assert math.isnan(found)
+        return
+    told, constant = (
+        sklearn_log_loss(labels, one, sample_weight=weights, labels=[0, 1])
+        for one in (probabilities, np.full(len(labels), rate))
+    )
+    assert found == pytest.approx(told / constant)
+    assert relative_information_gain(probabilities, labels, weights, base_rate=base_rate) == pytest.approx(1 - found)
+
+
 def test_what_is_not_defined_is_nan() -> None:
     assert math.isnan(auc([0.3, 0.4], [1, 1]))
     assert math.isnan(auc([], []))
     assert math.isnan(log_loss([], []))
     assert math.isnan(calibration_ratio([0.5], [0]))
     assert math.isnan(expected_calibration_error([], []))
+    assert math.isnan(normalized_entropy([], []))
+    with pytest.raises(ValueError, match="base_rate must be above 0 and below 1, got 0"):
+        normalized_entropy([0.5], [1], base_rate=0)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_offsets_that_point_outside_their_column_are_refused() -> None:
     offsets = np.array([0, 2, 2, 3], dtype=np.int64).tobytes()  # of genres
     assert value.count(offsets) == 1
     for wrong in ([0, 2, 2, 1 << 40], [0, 2, 1, 3], [0, -5, 2, 3], [-(1 << 33), 2, 2, 3]):
-        with pytest.raises(SchemaError, match="is no batch of examples"):
+        with pytest.raises(SchemaError, match="genres"):
             decode_examples(SCHEMA, value.replace(offsets, np.array(wrong, dtype=np.int64).tobytes()))
 
 

@@ -79,11 +79,19 @@ def test_the_json_holds_every_cell_and_no_nan(tmp_path: Path) -> None:
 def test_missing_cases_and_open_cells_are_told(tmp_path: Path) -> None:
     parts = (Part(case="absent", arms=("plain",), seed_count=1), Part(case="films", arms=("plain",), seed_count=1))
     report = report_of(tmp_path, full=Plan(parts=parts, minutes=1))
-    text = replace(report, outcome=replace(report.outcome, open_count=4)).to_markdown(None)
+    text = replace(report, outcome=replace(report.outcome, open_counts={"films": 4})).to_markdown(None)
     assert "**absent** was not run: absent is not on this machine." in text
-    assert "4 cells of the plan were not run." in text
+    assert "Cells of the plan that were not run: 4 of films." in text
     assert report.judged[0].verdict is Verdict.OPEN
     assert [finding.case for finding in report.judged[0].findings] == ["absent", "films"]
+    assert "so far: part of the plan was not run" in write_report(report, tmp_path / "out")[-1].read_text()
+
+
+def test_a_verdict_says_how_much_it_rests_on(tmp_path: Path) -> None:
+    arms = ("plain", "better")
+    parts = (Part(case="absent", arms=arms, seed_count=2), Part(case="films", arms=arms, seed_count=2))
+    (judged,) = report_of(tmp_path, full=Plan(parts=parts, minutes=1)).judged
+    assert judged.summary == "holds (1 of 1 comparisons; 1 not judged)"
 
 
 def test_the_picture_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
@@ -185,5 +193,7 @@ def test_only_touched_studies_run(console: Console, monkeypatch: pytest.MonkeyPa
 
 def test_outcome_of_nothing_is_a_report_too() -> None:
     study = toy()
-    outcome = Outcome(results=Results({}), prepared={}, missing={}, open_count=6, device="cpu")
-    assert "6 cells of the plan were not run." in make_report(study, study.full, outcome, MADE_BY).to_markdown(None)
+    outcome = Outcome(results=Results({}), prepared={}, missing={}, open_counts={"films": 6}, device="cpu")
+    assert "Cells of the plan that were not run: 6 of films." in make_report(
+        study, study.full, outcome, MADE_BY
+    ).to_markdown(None)

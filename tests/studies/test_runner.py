@@ -76,7 +76,7 @@ def test_data_that_is_not_here_is_told_and_passed_over(tmp_path: Path) -> None:
     outcome = run(toy(full=Plan(parts=parts, minutes=1)), CellStore(tmp_path))
     assert outcome.missing == {"absent": "absent is not on this machine\nlooked in: nowhere"}
     assert [cell.case for cell in outcome.results.finished] == ["films"]
-    assert outcome.open_count == 0
+    assert outcome.open_counts == {}
 
 
 def test_stored_runs_nothing_and_counts_what_is_open(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_stored_runs_nothing_and_counts_what_is_open(tmp_path: Path) -> None:
     store = CellStore(tmp_path / "cells")
     run(study, store, seed_count=1)
     outcome = run(study, store, only_stored=True)
-    assert (len(outcome.results.finished), outcome.open_count) == (2, 4)
+    assert (len(outcome.results.finished), outcome.open_counts) == (2, {"films": 4})
     assert len(runs.read_text().splitlines()) == 2
 
 

@@ -191,7 +191,7 @@ def test_no_torn_record_stops_the_trainer(world) -> None:
 @pytest.mark.parametrize(
     ("slot", "values", "offsets", "message"),
     [
-        ("genres", [5, 6], [0, 2, 1, 2], "do not add up"),
+        ("genres", [5, 6], [0, 2, 1, 2], "non-monotonic offset"),
         ("user", [5, 6, 7], [0, 2, 2, 3], "has 2 values, and the schema says one"),
         ("user", [5, -6, 7], [0, 1, 2, 3], "-6 is no FID"),
     ],
@@ -204,7 +204,7 @@ def test_record_that_no_table_can_take_is_refused_by_slot(world, tmp_path, slot,
     assert trainer.learn(Record(0, 2**60, encode_examples(world.schema, wrong, {}))) is None
     (why,) = tmp_path.glob("*.txt")
     assert message in why.read_text()
-    assert f"slot {slot!r}" in why.read_text()
+    assert repr(slot) in why.read_text()
 
 
 @pytest.mark.parametrize("poison", ["labels", "dense", "weights"])
@@ -286,7 +286,7 @@ def test_unregistered_model_needs_a_description_for_its_snapshot(world, tmp_path
         pass
 
     plain.model.__class__ = Mine
-    with pytest.raises(ConfigError, match="Mine is not in the registry"):
+    with pytest.raises(ConfigError, match="Mine cannot be imported by name"):
         plain.save(tmp_path)
     own = Trainer(plain.model, plain.embed, description={"name": "mine", "options": {"a": 1}})
     own.step(world.batch(0))

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ __all__ = ["Candidates", "CatalogueRanking", "Ranks", "Ties", "rank_catalogue", 
 ScoreItems: TypeAlias = Callable[[Tensor], Tensor]
 """Scores of every item of the catalogue for the queries at these places: (n,) int64 -> (n, item_count)."""
 
-_CHUNK_BYTES: Final = 64 << 20  # the scores that exist at once; a whole matrix of users and items need not fit
+_CHUNK_BYTES: Final = 16 << 20  # the scores that exist at once: near the caches, and no matrix of people and items
 _METRICS: Final = ("hr", "recall", "precision", "ndcg", "mrr", "map")
 
 
@@ -163,6 +163,8 @@ def rank_catalogue(
 ) -> CatalogueRanking:
     """Rank every item of the catalogue for each query, a few queries at a time, so that memory stays bounded.
 
+    Scores are compared as float32, or as float64 where they are.
+
     Args:
         score: given places of queries, the scores of all items, on any device. For query and item vectors:
             ``lambda places: queries[places] @ items.T``.
@@ -170,9 +172,10 @@ def rank_catalogue(
         item_count: how many items the catalogue has.
         exclude: items that are no candidates, such as what was trained on; those that are relevant stay candidates.
         top_count: how many of the best items to keep of each query; among equal scores the order is arbitrary. Where
-            fewer than that are candidates, the list ends in -1.
+            fewer than that are candidates, the list ends in -1. An item with a score of -inf is never among them.
         ties: what stands above the relevant item among equals.
-        chunk_bytes: bound of the scores held at once (one query's scores are always held).
+        chunk_bytes: bound of the scores held at once, and of the copy of them that ``exclude`` needs (one query's
+            scores are always held).
 
     Raises:
         ValueError: shapes do not fit, a place is outside the catalogue, or a score is NaN.
@@ -186,16 +189,16 @@ def rank_catalogue(
     top = np.full((relevant.size, top_count), -1, dtype=np.int64)
     for start in range(0, relevant.size, step):
         queries = torch.arange(start, min(start + step, relevant.size))
-        scores = score(queries)
-        if scores.shape != (len(queries), item_count):
-            raise ValueError(f"scores must have shape {(len(queries), item_count)}, got {tuple(scores.shape)}")
-        if bool(scores.isnan().any()):
-            raise ValueError(f"a score of query {start + int(scores.isnan().any(dim=1).nonzero()[0])} is NaN")
+        scores = _scores(score, queries, item_count)
         mine = relevant.take(queries)
-        is_candidate = None if exclude is None else _candidates(exclude.take(queries), mine, scores)
-        ranks.append(_ranks_of(scores, mine, is_candidate, ties))
+        left_out = None
+        if exclude is not None:
+            scores = scores.copy()  # they may be a view of the caller's
+            left_out = _left_out(exclude.take(queries), mine, item_count)
+            scores[left_out] = np.nan  # neither above nor equal to anything
+        ranks.append(_ranks_of(scores, mine, ties))
         if top_count:
-            top[start : start + len(queries)] = _top(scores, is_candidate, top_count)
+            top[start : start + len(queries)] = _top(scores, left_out, top_count)
     values = np.concatenate(ranks) if ranks else np.empty(0)
     return CatalogueRanking(Ranks(Candidates.FULL, values, relevant.offsets.numpy()), top)
 
@@ -235,54 +238,62 @@ def _check_places(name: str, places: Jagged, query_count: int, item_count: int) 
         raise ValueError(f"{name} holds places {lowest} to {highest}; the catalogue has {item_count} items")
 
 
-def _rows_of(jagged: Jagged) -> Tensor:
+def _scores(score: ScoreItems, queries: Tensor, item_count: int) -> NDArray[Any]:
+    """The scores of all items for ``queries``, in memory that NumPy counts in: many times faster than torch does."""
+    scores = score(queries)
+    if scores.shape != (len(queries), item_count):
+        raise ValueError(f"scores must have shape {(len(queries), item_count)}, got {tuple(scores.shape)}")
+    told: NDArray[Any] = (scores if scores.dtype is torch.float64 else scores.float()).detach().cpu().numpy()
+    is_nan = np.isnan(told.min(axis=1, initial=0))
+    if is_nan.any():
+        raise ValueError(f"a score of query {int(queries[0]) + int(is_nan.argmax())} is NaN")
+    return told
+
+
+def _rows_of(jagged: Jagged) -> NDArray[np.int64]:
     """The row of each value, shape (total,)."""
-    return torch.repeat_interleave(torch.arange(jagged.size), jagged.lengths)
+    return np.repeat(np.arange(jagged.size), jagged.lengths.numpy())
 
 
-def _candidates(exclude: Jagged, relevant: Jagged, scores: Tensor) -> Tensor:
-    """Whether each item may be ranked for each query, shape (queries, items)."""
-    mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
-    mask[_rows_of(exclude), exclude.values] = False
-    mask[_rows_of(relevant), relevant.values] = True
-    return mask
+def _left_out(exclude: Jagged, relevant: Jagged, item_count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Query and item of what must not be ranked."""
+    out, kept = (_rows_of(one) * item_count + one.values.numpy() for one in (exclude, relevant))
+    rows, items = np.divmod(np.setdiff1d(out, kept), item_count)
+    return rows, items
 
 
-def _ranks_of(scores: Tensor, relevant: Jagged, is_candidate: Tensor | None, ties: Ties) -> NDArray[np.float64]:
+def _ranks_of(scores: NDArray[Any], relevant: Jagged, ties: Ties) -> NDArray[np.float64]:
     """Ranks of the relevant items, ascending in each query, shape (relevant,)."""
-    rows = _rows_of(relevant).to(scores.device)
-    mine = scores[rows, relevant.values.to(scores.device)]
-    above, equal = torch.empty(len(rows), dtype=torch.int64), torch.empty(len(rows), dtype=torch.int64)
-    step = max(1, scores.shape[0])  # as many comparisons at once as there are scores, however many are relevant
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        theirs, own = scores[rows[part]], mine[part, None]
-        candidate = True if is_candidate is None else is_candidate[rows[part]]
-        above[part] = ((theirs > own) & candidate).sum(dim=1).cpu()
-        equal[part] = ((theirs == own) & candidate).sum(dim=1).cpu()
+    row, items = _rows_of(relevant), relevant.values.numpy()
+    own = scores[row, items]
+    order = np.lexsort((-own, row))
+    row, own = row[order], own[order]
+    above, not_below = np.empty(len(row), dtype=np.int64), np.empty(len(row), dtype=np.int64)
+    for pair, (query, told) in enumerate(zip(row, own, strict=True)):
+        above[pair] = np.count_nonzero(scores[query] > told)
+        not_below[pair] = np.count_nonzero(scores[query] >= told)
     # Both counts are over all candidates; what is relevant itself stands in them too, and is taken out again.
-    row, own_scores = rows.cpu().numpy(), mine.cpu().numpy()
-    order = np.lexsort((-own_scores, row))
-    row, own_scores = row[order], own_scores[order]
     new_row = np.ones(len(row), dtype=bool)
     new_row[1:] = np.diff(row) != 0
     new_group = new_row.copy()
-    new_group[1:] |= own_scores[1:] != own_scores[:-1]
-    indices = np.arange(len(row))
-    place = indices - np.maximum.accumulate(np.where(new_row, indices, 0))
-    relevant_above = place - (indices - np.maximum.accumulate(np.where(new_group, indices, 0)))
-    relevant_equal = np.bincount(np.cumsum(new_group) - 1)[np.cumsum(new_group) - 1] if len(row) else indices
-    others_above = above.numpy()[order] - relevant_above
-    others_equal = equal.numpy()[order] - relevant_equal
+    new_group[1:] |= own[1:] != own[:-1]
+    places = np.arange(len(row))
+    place = places - np.maximum.accumulate(np.where(new_row, places, 0))
+    relevant_above = place - (places - np.maximum.accumulate(np.where(new_group, places, 0)))
+    group = np.cumsum(new_group) - 1
+    relevant_equal = np.bincount(group)[group] if len(row) else places
+    others_above = above - relevant_above
+    others_equal = not_below - above - relevant_equal
     ranks: NDArray[np.float64] = 1.0 + place + others_above + others_equal * _share(ties)
     return ranks
 
 
-def _top(scores: Tensor, is_candidate: Tensor | None, count: int) -> NDArray[np.int64]:
-    kept = scores if is_candidate is None else scores.masked_fill(~is_candidate, -torch.inf)
-    places = kept.topk(min(count, scores.shape[1]), dim=1).indices
-    if is_candidate is not None:
-        places = places.masked_fill(~is_candidate.gather(1, places), -1)
+def _top(
+    scores: NDArray[Any], left_out: tuple[NDArray[np.int64], NDArray[np.int64]] | None, count: int
+) -> NDArray[np.int64]:
+    if left_out is not None:
+        scores[left_out] = -np.inf  # torch takes NaN for the largest
+    best, places = torch.from_numpy(scores).topk(min(count, scores.shape[1]), dim=1)
     top = np.full((len(scores), count), -1, dtype=np.int64)
-    top[:, : places.shape[1]] = places.cpu().numpy()
+    top[:, : places.shape[1]] = places.masked_fill(best == -torch.inf, -1).numpy()
     return top

@@ -85,8 +85,11 @@ def decode_examples(schema: Schema, value: bytes) -> Examples:
                 theirs = metadata.get(_SCHEMA, b"none").decode()
                 raise SchemaError(f"examples of schema {theirs}, expected {schema.fingerprint}: were fields changed?")
             rows = stream.read_next_batch()
-        rows.validate(full=True)
         for name, column in zip(rows.schema.names, rows.columns, strict=True):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as problem:
+                raise SchemaError(f"examples: column {name!r}: {problem}") from None
             if column.null_count or (pa.types.is_large_list(column.type) and column.values.null_count):
                 raise SchemaError(f"examples: column {name!r} has nulls, and an example has none")
         batch = Batch.from_examples(schema, rows.select(examples_schema(schema).names))

@@ -98,6 +98,8 @@ def _chosen(options: Options, console: Console) -> Sequence[Study]:
 def _run(one: Study, options: Options) -> Report:
     plan = one.quick if options.quick else one.full
     told = f"dolmen reproduce {one.name}{' --quick' if options.quick else ''}"
+    if options.only_stored:
+        told += " --stored"
     if options.seed_count is not None:
         told += f" --seeds {options.seed_count}"
     made_by = {

@@ -334,7 +334,7 @@ STUDY: Final = Study(
     full=Plan(
         parts=tuple(Part(case=case, arms=tuple(_ARMS), seed_count=_SEEDS) for case in _CASES),
         settings={"tuning_examples_max": 1_000_000},
-        minutes=150,
+        minutes=60,
     ),
     quick=Plan(
         parts=(Part(case="movielens-100k", arms=("collisionless", "hashed-1-8", "quotient-1-8"), seed_count=1),),

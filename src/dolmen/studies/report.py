@@ -32,7 +32,9 @@ class Judged:
     def summary(self) -> str:
         """The verdict and how many comparisons it rests on, for people."""
         judged = [finding.holds for finding in self.findings if finding.holds is not None]
-        return f"{self.verdict} ({sum(judged)} of {len(judged)} comparisons)" if judged else str(self.verdict)
+        open_count = len(self.findings) - len(judged)
+        rest = f"; {open_count} not judged" if open_count else ""
+        return f"{self.verdict} ({sum(judged)} of {len(judged)} comparisons{rest})" if judged else str(self.verdict)
 
 
 @final
@@ -67,8 +69,9 @@ class Report:
             lines += [*self._table(results, case), ""]
         for case, why in self.outcome.missing.items():
             lines += [f"**{case}** was not run: {why.splitlines()[0]}.", ""]
-        if self.outcome.open_count:
-            lines += [f"{self.outcome.open_count} cells of the plan were not run.", ""]
+        if self.outcome.open_counts:
+            counts = ", ".join(f"{count} of {case}" for case, count in self.outcome.open_counts.items())
+            lines += [f"Cells of the plan that were not run: {counts}.", ""]
         lines += ["| arm | what it is |", "| --- | --- |"]
         lines += [f"| {arm} | {what} |" for arm, what in study.arms.items() if self._was_run(arm)]
         lines += ["", "| figure | what it is |", "| --- | --- |"]
@@ -114,7 +117,7 @@ class Report:
             ],
             "prepared": {case: dict(figures) for case, figures in self.outcome.prepared.items()},
             "missing": dict(self.outcome.missing),
-            "open_count": self.outcome.open_count,
+            "open_counts": dict(self.outcome.open_counts),
             "cells": [{**asdict(cell), **asdict(done)} for cell, done in self.outcome.results.finished.items()],
         }
 
@@ -142,7 +145,7 @@ class Report:
             "data": ", ".join(self.study.data),
             "seeds": ", ".join(str(seed) for seed in sorted({cell.seed for cell in cells})),
             "machine": f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {self.outcome.device}",
-            "cells": f"{len(cells)}, {seconds / 60:.1f} minutes of one thread in all",
+            "cells": f"{len(cells)}, {seconds / 60:.1f} minutes of wall time in all",
             "date": str(self.made_by["date"]),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,14 +32,14 @@ class Outcome:
         results: the finished cells.
         prepared: what was prepared, by case.
         missing: cases that could not be run, and why.
-        open_count: cells that were not run, though they could be; above 0 only where nothing new was to be run.
+        open_counts: by case, cells that were not run though they could be: only where nothing new was to be run.
         device: what the cells ran on.
     """
 
     results: Results
     prepared: Mapping[str, Mapping[str, float]]
     missing: Mapping[str, str]
-    open_count: int
+    open_counts: Mapping[str, int]
     device: str
 
 
@@ -77,7 +78,7 @@ def run_study(
         results=Results(runner.finished),
         prepared=runner.prepared,
         missing=runner.missing,
-        open_count=runner.open_count,
+        open_counts=dict(runner.open_counts),
         device=device,
     )
 
@@ -91,7 +92,7 @@ class _Runner:
         self.finished: dict[Cell, Finished] = {}
         self.prepared: dict[str, Mapping[str, float]] = {}
         self.missing: dict[str, str] = {}
-        self.open_count = 0
+        self.open_counts: Counter[str] = Counter()
 
     def finish(self, cell: Cell) -> Finished | None:
         """From the store, or by running it; ``None`` where neither can be."""
@@ -104,7 +105,7 @@ class _Runner:
             self.missing[cell.case] = str(problem)
             return None
         if done is None:
-            self.open_count += 1
+            self.open_counts[cell.case] += 1
         else:
             self.finished[cell] = done
         return done

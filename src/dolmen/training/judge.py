@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dolmen.evaluation import Progressive
 from dolmen.features import Batch, Schema
 from dolmen.models import Model, scorer
+from dolmen.training.mode import set_mode
 
 __all__ = ["Judge"]
 
@@ -79,7 +80,7 @@ class Judge:
 
 def _probabilities(model: Model, batch: Batch) -> NDArray[np.float32]:
     able = scorer(model)
-    able.eval()
+    set_mode(able, is_training=False)
     with torch.no_grad():
         probabilities: NDArray[np.float32] = able.score(batch).sigmoid().numpy()
     return probabilities
