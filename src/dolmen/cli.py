@@ -62,6 +62,9 @@ def demo(
     data: Annotated[
         str, typer.Option(help="Which data set to replay: `dolmen data list` names them.")
     ] = "movielens-100k",
+    ranker: Annotated[
+        str | None, typer.Option(help="Which model ranks, such as din or sdim; deepfm if left out.")
+    ] = None,
     events: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many items were shown; all if left out.")
     ] = None,
@@ -90,6 +93,7 @@ def demo(
         _refuse(context, "a headless run without --state begins in a new folder; name one, or leave this out", "fresh")
     options = DemoOptions(
         data=data,
+        ranker=ranker,
         event_count=events,
         rate=rate,
         headless=headless,

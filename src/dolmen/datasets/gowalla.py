@@ -31,6 +31,8 @@ INFO: Final = DatasetInfo(
     terms_url="https://snap.stanford.edu/data/loc-gowalla.html",
     statistics={"users": 29_858, "items": 40_981, "interactions": 1_027_370, "clicks": 1_027_370},
     content_sha256="532fdf8b4feebe83e452ff07dee33481d1a75443b72bf80e0709c86a9019953b",
+    notes="No times, and each pair once. Validation is a tenth of NGCF's training part.",
+    used_by=("Monolith", "NGCF", "kNN-Embed"),
 )
 SCHEMA: Final = Schema(Slot("user"), Slot("item"), Label("click"))
 

@@ -67,6 +67,8 @@ SAMPLE_INFO: Final = DatasetInfo(
     terms_url="https://files.grouplens.org/datasets/movielens/ml-1m-README.txt",
     statistics={"users": 6040, "items": 3883, "interactions": 100_000},
     content_sha256="afa0298c91a025ee7f210f9d82a01cf3a89564709a322988c04ab0f26f904668",
+    notes="How the ratings were drawn is not documented. Nine films of ten are missing on each page.",
+    used_by=("Monolith",),
 )
 
 OFFICIAL: Final = Layout(

@@ -37,6 +37,8 @@ INFO: Final = DatasetInfo(
     terms_url="https://www.kaggle.com/datasets/chiranjivdas09/ta-feng-grocery-dataset",
     statistics={"users": 32_266, "items": 23_812, "interactions": 817_741, "slates": 119_578, "clicks": 817_741},
     content_sha256="adb80c192f509ad5fd9a8ce98fbe1cf57c4378a00d2daaea2e28b746daa27e19",
+    notes="A slate is what a customer bought in one day. Only days are known, and only what was bought.",
+    used_by=("Monolith",),
 )
 SCHEMA: Final = Schema(
     Slot("user"),

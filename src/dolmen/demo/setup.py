@@ -42,6 +42,7 @@ class DemoOptions:
     """What the command line asks for; see ``dolmen demo --help``."""
 
     data: str = "movielens-100k"
+    ranker: str | None = None
     event_count: int | None = None
     rate: float | None = None
     headless: bool = False
@@ -82,6 +83,7 @@ class DemoNotes:
         self.is_new = not notes
         self._plan: dict[str, Any] = {
             "data": options.data,
+            "ranker": options.ranker,
             "seed": options.seed,
             "events": options.event_count,
             "rate": options.events_per_second,
@@ -110,6 +112,8 @@ class DemoNotes:
 
     def _go_on(self, options: DemoOptions, notes: dict[str, Any]) -> None:
         asked: dict[str, Any] = {"data": options.data, "seed": options.seed}
+        if options.ranker is not None:
+            asked["ranker"] = options.ranker
         if options.event_count is not None:
             asked["events"] = options.event_count
         if options.rate is not None:
@@ -153,7 +157,7 @@ def configuration(options: DemoOptions, dataset: Dataset) -> str:
         "dataset": dataset.info.title,
         "simulated": simulated,
         "schema": dataset.schema.to_dict(),
-        "model": {"name": "joint"},
+        "model": {"name": "joint", "options": {} if options.ranker is None else {"ranker": options.ranker}},
         "join": {
             "window": format_duration(_window_us(options, dataset, shown)),
             "negative_rate": negative_rate,

@@ -188,13 +188,21 @@ class Embed:
         Raises:
             SchemaError: an unknown slot, no slot, or slots of different ``dim``.
         """
-        dim = self.dim(slots)
+        table = self.embeddings.tables[self.dim(slots)]
         columns = [batch.slot(name) for name in slots]
         rows = self._rows(slots, columns)
-        fids, first = np.unique(torch.cat([column.values for column in columns]).numpy(), return_index=True)
-        sights = self.embeddings.tables[dim].counts(fids)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
-        return merged.index_select(0, torch.from_numpy(first)), torch.from_numpy(sights).to(torch.float32)
+        values = torch.cat([column.values for column in columns]).numpy()
+        _, first = np.unique(values, return_index=True)
+        # By a policy an id's vector is made of several rows; the least seen of them tells how rare it may be.
+        sights = [
+            table.counts(_keys(self._policies, name, column.values))
+            .reshape(-1, _width(self._policies, name))
+            .min(axis=1)
+            for name, column in zip(slots, columns, strict=True)
+        ]
+        counts = torch.from_numpy(np.concatenate(sights)[first])
+        return merged.index_select(0, torch.from_numpy(first)), counts.to(torch.float32)
 
     def frequencies(self, batch: Batch, slot: str) -> Tensor:
         """How common each example's id is: its share of all sights of its slot's rows, shape (batch,).
@@ -272,12 +280,16 @@ def _keys(policies: Mapping[str, RowPolicy], slot: str, fids: Tensor) -> Tensor:
     return fids if policy is None else policy.keys(fids)
 
 
+def _width(policies: Mapping[str, RowPolicy], slot: str) -> int:
+    """How many keys each FID has."""
+    policy = policies.get(slot)
+    return 1 if policy is None else policy.width
+
+
 def _merge(policies: Mapping[str, RowPolicy], slot: str, rows: Tensor) -> Tensor:
     """One vector for each FID, from the rows of its keys."""
-    policy = policies.get(slot)
-    if policy is None or policy.width == 1:
-        return rows
-    return rows.view(-1, policy.width, rows.shape[1]).sum(dim=1)
+    width = _width(policies, slot)
+    return rows if width == 1 else rows.view(-1, width, rows.shape[1]).sum(dim=1)
 
 
 def pool(rows: Tensor, lengths: Tensor, pooling: Pooling, weights: Tensor | None = None) -> Tensor:
