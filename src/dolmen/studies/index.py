@@ -34,4 +34,5 @@ def _verdicts(report: dict[str, Any]) -> str:
     """Such as "holds: 2, partly: 1", the most frequent first; and whether that is all there is to judge."""
     counts = Counter(claim["verdict"] for claim in report["claims"])
     told = ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common())
-    return f"{told} (so far: part of the plan was not run)" if report["open_counts"] or report["missing"] else told
+    is_partial = report.get("open_counts") or report.get("missing")
+    return f"{told} (so far: part of the plan was not run)" if is_partial else told
