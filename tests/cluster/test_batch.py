@@ -58,7 +58,8 @@ def test_a_filling_that_was_killed_is_completed_by_the_next_start(
     append = EmbeddedLog.append
     monkeypatch.setattr(EmbeddedLog, "append", break_off)
     monkeypatch.setattr("dolmen.cluster.batch._CATALOGUE_CHUNK", len(expected) // 3 + 1)
-    for left in (0, 1, 2):  # noqa: B007 - counted down by the log
+    for chunk_count in (0, 1, 2):
+        left = chunk_count
         with pytest.raises(LogError, match="killed"):
             snapshot_config(snapshot, data=DATA, port=0)
     monkeypatch.undo()

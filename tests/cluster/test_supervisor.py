@@ -31,13 +31,12 @@ open(sys.argv[1], "a").write("down\\n")
 
 
 PLAIN = """
-import os, sys, time
+import sys
 open(sys.argv[1], "a").write("up\\n")
-while not os.path.exists(sys.argv[2]):
-    time.sleep(0.01)
+open(sys.argv[2]).read()
 open(sys.argv[1], "a").write("down\\n")
 """
-"""Knows nothing of dolmen, and so starts at once; ends when a file is there, whatever happens to its supervisor."""
+"""Knows nothing of dolmen, so starts at once; ends when its pipe is written, whatever happens to its supervisor."""
 
 
 def plain(name: str, notes: Path, may_end: Path) -> Stage:
@@ -134,6 +133,7 @@ def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> Non
 def test_the_folder_stays_held_while_stages_of_a_killed_supervisor_finish(tmp_path: Path) -> None:
     """Else `demo --fresh` could delete the state under them."""
     state, notes, may_end = tmp_path / "state", tmp_path / "notes", tmp_path / "may-end"
+    os.mkfifo(may_end)
     program = f"""
 import sys, threading
 from pathlib import Path
@@ -154,7 +154,7 @@ with hold_folder(Path({str(state)!r})) as held:
         parent.kill()
     with pytest.raises(ConfigError, match="in use by another dolmen"), hold_folder(state):
         raise AssertionError("held twice")
-    may_end.touch()
+    may_end.write_bytes(b"")
     psutil.wait_procs([child], timeout=30)
     with hold_folder(state):
         assert lines_of(notes) == ["up", "down"]

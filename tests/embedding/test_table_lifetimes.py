@@ -321,10 +321,10 @@ def test_a_loaded_table_evicts_what_the_saved_one_would_have(tmp_path: Path) -> 
 
 def test_expiry_in_turns_removes_what_one_call_would_have(tmp_path: Path) -> None:
     table = table_with(admit_after=2, expire_after_us=10)
-    for now_us in range(40):
-        ids = np.arange(now_us * 10, now_us * 10 + 10)
-        table.lookup_or_insert(np.repeat(ids, 2), now_us)
-        table.lookup_or_insert(ids + 10_000, now_us)  # Not admitted.
+    for time_us in range(40):
+        ids = np.arange(time_us * 10, time_us * 10 + 10)
+        table.lookup_or_insert(np.repeat(ids, 2), time_us)
+        table.lookup_or_insert(ids + 10_000, time_us)  # Not admitted.
     other = table.clone()
     table.begin_expiry(39)
     turns = [table.maintain(rows_max=50) for _ in range(3)]

