@@ -488,6 +488,18 @@ NB_MODULE(_native, m) {
              }
              return nb::make_tuple(handed_over(std::move(rows)), handed_over(std::move(sights)));
            })
+      .def(
+          "fids_of",
+          [](const Table& table, std::uint32_t slot) {
+            require_slot(slot);
+            std::vector<std::int64_t> fids;
+            {
+              nb::gil_scoped_release unlocked;
+              fids = table.fids_of(slot);
+            }
+            return handed_over(std::move(fids));
+          },
+          "slot"_a)
       .def("memory", [](const Table& table) {
         const auto sizes = table.memory();
         return std::tuple(sizes.index, sizes.rows, sizes.pending, sizes.changes);

@@ -687,6 +687,17 @@ std::vector<SlotTotal> Table::slot_totals() const {
   return totals_;
 }
 
+std::vector<std::int64_t> Table::fids_of(std::uint32_t slot) const {
+  const std::lock_guard lock(writing_);
+  std::vector<std::int64_t> fids;
+  fids.reserve(static_cast<std::size_t>(totals_[slot].rows));
+  for (std::uint32_t row = rows_.next_live(0); row < rows_.row_end(); row = rows_.next_live(row + 1)) {
+    const std::int64_t fid = rows_.facts(row).fid.load(std::memory_order_relaxed);
+    if (slot_of(fid) == slot) fids.push_back(fid);
+  }
+  return fids;
+}
+
 MemorySizes Table::memory() const {
   const std::lock_guard lock(writing_);
   MemorySizes sizes{index_.memory_size(), rows_.memory_size(), 0, touched_.capacity() * sizeof(std::uint64_t)};

@@ -153,6 +153,7 @@ class Table {
   void restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals);
 
   std::vector<SlotTotal> slot_totals() const;  // By slot number.
+  std::vector<std::int64_t> fids_of(std::uint32_t slot) const;  // Those with a row, in the order of row numbers.
   MemorySizes memory() const;
 
  private:

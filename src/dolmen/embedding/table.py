@@ -177,6 +177,11 @@ class Table:
         rows, _ = self._native.slot_totals()
         return {int(slot): int(rows[slot]) for slot in np.flatnonzero(rows)}
 
+    def fids(self, slot: int) -> NDArray[np.int64]:
+        """Every FID of a slot that has a row, ascending, shape (rows,). Writers wait while the table is walked."""
+        _require_slot(slot)
+        return np.sort(self._native.fids_of(slot))
+
     def admission_failures(self, slot: int) -> int:
         """How many FIDs the slot's sketch admitted at once because it had no cell for them; 0 for other kinds."""
         _require_slot(slot)
