@@ -152,7 +152,7 @@ class Table {
   std::vector<Removal> removals() const;
   void restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals);
 
-  std::vector<SlotTotal> slot_totals() const;  // By slot number.
+  std::vector<SlotTotal> slot_totals() const;                   // By slot number.
   std::vector<std::int64_t> fids_of(std::uint32_t slot) const;  // Those with a row, in the order of row numbers.
   MemorySizes memory() const;
 
