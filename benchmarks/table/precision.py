@@ -26,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dims", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--batch", type=int, default=65_536)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=8192)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out", type=Path, help="write the JSON here, too")
     options = parser.parse_args()
     report: dict[str, Any] = {
@@ -54,7 +54,7 @@ def measure(rows: int, dim: int, batch: int, repeats: int) -> list[dict[str, Any
     tables = {one: Table(dim, optimizer=SGD(), precision=one) for one in Precision}
     for table in tables.values():
         table.assign(fids, vectors)
-    batches = [rng.integers(0, rows, batch) for _ in range(16)]
+    batches = [rng.integers(0, rows, batch) for _ in range(100)]
     out = np.empty((batch, dim), dtype=np.float32)
     rates: dict[Precision, list[float]] = {one: [] for one in Precision}
     for _ in range(repeats):

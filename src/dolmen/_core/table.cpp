@@ -12,6 +12,7 @@ constexpr std::size_t kLine = 64;
 
 DOLMEN_INLINE std::byte* prefetched(std::byte* begin, std::size_t size) noexcept {
   for (std::size_t offset = 0; offset < size; offset += kLine) __builtin_prefetch(begin + offset);
+  if (size % (kLine / 2) != 0) __builtin_prefetch(begin + size - 1);  // Such rows may lie across a line's end.
   return begin;
 }
 
