@@ -88,14 +88,19 @@ def measure(rows: int, dim: int, batch: int, repeats: int) -> list[dict[str, Any
                 "checksum": float(found.sum(dtype=np.float64)),
             }
         )
-        run = runs[-1]
-        print(
-            f"  dim {dim:>3} {one:9}{run['vector_bytes']:>5} B a vector{run['bytes_per_row']:>7.1f} B a row, error mean "
-            f"{run['error_mean']:.1e} max {run['error_max']:.1e}, of products {run['product_error_mean']:.1e} "
-            f"{run['product_error_max']:.1e}; {statistics.median(rates[one]) / 1e6:6.1f} M look-ups/s "
-            f"({min(rates[one]) / 1e6:.1f} to {max(rates[one]) / 1e6:.1f}), {run['speed_beside_float32']:.2f} of float32"
-        )
+        show(runs[-1])
     return runs
+
+
+def show(run: dict[str, Any]) -> None:
+    speeds = run["lookups_per_second"]
+    print(
+        f"  dim {run['dim']:>3} {run['precision']:9}{run['vector_bytes']:>5} B a vector"
+        f"{run['bytes_per_row']:>7.1f} B a row, error mean {run['error_mean']:.1e} max {run['error_max']:.1e}, "
+        f"of products {run['product_error_mean']:.1e} {run['product_error_max']:.1e}; "
+        f"{statistics.median(speeds) / 1e6:6.1f} M look-ups/s ({min(speeds) / 1e6:.1f} to {max(speeds) / 1e6:.1f}), "
+        f"{run['speed_beside_float32']:.2f} of float32"
+    )
 
 
 def vector_bytes(precision: Precision, dim: int) -> int:
