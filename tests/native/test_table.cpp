@@ -181,7 +181,7 @@ void test_readers_beside_a_writer(double seconds) {
 
 // However a row is stored, a reader never sees half of it: all its columns are alike.
 void test_narrow_rows_beside_a_writer(dolmen::Precision precision, double seconds) {
-  Table table({kDim, 1, 7, 0.01F, {}, precision}, dolmen::SGD{});
+  Table table({kDim, 1, 7, 0.01F, {}, precision}, dolmen::Sgd{});
   std::vector<std::int64_t> fids;
   for (std::int64_t i = 0; i < 3000; ++i) fids.push_back(i);
   table.assign(fids, rows_of(fids));
