@@ -29,7 +29,7 @@ struct CapacityOptions {
   std::int64_t half_life_us = 0;  // Of kScore: a row's count weighs half for each of these that it was not seen.
 };
 
-// The rows of one slot that has a bound: one bit for each row number of the table.
+// The rows that share a bound (a slot's, or all of the table): one bit for each row number of the table.
 class SlotRows {
  public:
   explicit SlotRows(const CapacityOptions& options) : options_(options) {}
@@ -54,18 +54,8 @@ class SlotRows {
 
   // The row to evict; there must be one. `draw` is the number of draws so far, in the whole table.
   std::uint32_t victim(const RowStore& rows, std::uint64_t draw) const noexcept {
-    std::array<std::uint32_t, kSampleCount> sample;
-    std::uint32_t at = 0;
+    const Sample sample = sampled(rows, draw);
     const std::size_t sample_count = std::min(count_, kSampleCount);
-    for (std::size_t i = 0; i < sample_count; ++i) {
-      if (count_ > kSampleCount) {
-        const std::uint64_t hash = mix64((draw * kSampleCount + i) * kGolden);
-        at = static_cast<std::uint32_t>(((hash >> 32) * rows.row_end()) >> 32);
-      }
-      sample[i] = next(at);
-      __builtin_prefetch(&rows.facts(sample[i]));
-      at = sample[i] + 1;
-    }
     std::uint32_t worst = sample[0];
     Rank worst_rank = rank(rows.facts(worst));
     for (std::size_t i = 1; i < sample_count; ++i) {
@@ -77,9 +67,29 @@ class SlotRows {
     return worst;
   }
 
+  // Calls in what `victim` of this draw will look at, give or take the rows that leave until then.
+  void prefetch(const RowStore& rows, std::uint64_t draw) const noexcept { sampled(rows, draw); }
+
  private:
   static constexpr std::size_t kSampleCount = 16;
+  using Sample = std::array<std::uint32_t, kSampleCount>;
   using Rank = std::tuple<double, std::int64_t, std::int64_t>;
+
+  // Row numbers; all of them where there are no more than the sample has places. Their facts are on their way.
+  Sample sampled(const RowStore& rows, std::uint64_t draw) const noexcept {
+    Sample sample{};
+    std::uint32_t at = 0;
+    for (std::size_t i = 0; i < std::min(count_, kSampleCount); ++i) {
+      if (count_ > kSampleCount) {
+        const std::uint64_t hash = mix64((draw * kSampleCount + i) * kGolden);
+        at = static_cast<std::uint32_t>(((hash >> 32) * rows.row_end()) >> 32);
+      }
+      sample[i] = next(at);
+      __builtin_prefetch(&rows.facts(sample[i]));
+      at = sample[i] + 1;
+    }
+    return sample;
+  }
 
   // The first row of the slot from `row` on, around the end.
   std::uint32_t next(std::uint32_t row) const noexcept {

@@ -309,6 +309,15 @@ NB_MODULE(_native, m) {
           "slot"_a, nb::kw_only(), "admission"_a, "admit_after"_a, "admission_capacity"_a, "expire_after_us"_a,
           "eviction"_a, "capacity"_a, "half_life_us"_a, "learning_rate_scale"_a, "absent_reads_start"_a)
       .def(
+          "set_capacity",
+          [](Table& table, std::int64_t row_count_max, const std::string& eviction, std::int64_t half_life_us) {
+            const dolmen::CapacityOptions options{row_count_max, kind_named(kEvictions, eviction, "eviction"),
+                                                  half_life_us};
+            nb::gil_scoped_release unlocked;
+            table.set_capacity(options);
+          },
+          "row_count_max"_a, "eviction"_a, "half_life_us"_a)
+      .def(
           "lookup",
           [](const Table& table, const Fids& fids, const Rows<float>& out) {
             require_fids(fids);
