@@ -472,12 +472,19 @@ std::size_t Table::evict(std::size_t count_max) {
   const std::lock_guard lock(writing_);
   std::size_t count = 0;
   for (const std::uint32_t bound : bounds_) {
-    for (const SlotRows& rows = *bounded_[bound]; rows.is_over() && count < count_max; ++count) {
-      const std::uint32_t row = rows.victim(rows_, clocks_.eviction_count);
+    const SlotRows& rows = *bounded_[bound];
+    if (!rows.is_over()) continue;
+    for (auto sample = rows.sample(rows_, clocks_.eviction_count); count < count_max; ++count) {
+      const std::uint32_t row = rows.victim(rows_, sample);
       clocks_.eviction_count += 1;
-      rows.prefetch(rows_, clocks_.eviction_count);  // On its way while the index is waited for.
+      sample = rows.sample(rows_, clocks_.eviction_count);  // On its way while the index is waited for.
       const std::int64_t fid = rows_.facts(row).fid.load(std::memory_order_relaxed);
       remove_for_good(index_.place_of(fid), fid);
+      if (!rows.is_over()) {
+        count += 1;
+        break;
+      }
+      if (!rows.is_current(sample, rows_, row)) sample = rows.sample(rows_, clocks_.eviction_count);
     }
   }
   return count;
