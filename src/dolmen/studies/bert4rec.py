@@ -67,7 +67,8 @@ def _popularity(people: Tensor, items: Tensor, item_count: int) -> Callable[[Jag
 def _item_knn(people: Tensor, items: Tensor, item_count: int) -> Callable[[Jagged], Tensor]:
     """Cosine of two items' columns of the matrix of people and items (B. Sarwar et al., WWW 2001), all neighbours."""
     shape = (int(people.max()) + 1, item_count)
-    met = torch.sparse_coo_tensor(torch.stack([people, items]), torch.ones(len(items)), shape).coalesce()
+    places = torch.stack([people, items])
+    met = torch.sparse_coo_tensor(places, torch.ones(len(items)), shape, check_invariants=True).coalesce()
     lengths = torch.sparse.sum(met.pow(2), dim=0).to_dense().sqrt().clamp(min=1)
     by_item = met.t().coalesce()
 
