@@ -61,6 +61,7 @@ class Table:
         seed: int,
         hash_seed: int,
         initial_range: float,
+        precision: str,
     ) -> None: ...
     @property
     def dim(self) -> int: ...

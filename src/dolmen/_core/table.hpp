@@ -57,6 +57,7 @@ struct TableOptions {
   std::uint64_t hash_seed;  // Of places in the index; not seen in any result.
   float initial_range;
   Clip clip{};
+  Precision precision = Precision::kFloat32;  // Narrower: a table that serves, whose rows come by `put` alone.
 };
 
 class Table;
@@ -95,6 +96,7 @@ class Table {
 
   std::uint32_t dim() const noexcept { return rows_.dim(); }
   std::uint32_t state_dim() const noexcept { return rows_.state_dim(); }
+  Precision precision() const noexcept { return rows_.precision(); }
   std::size_t size() const noexcept { return index_.size(); }
 
   // Absent FIDs read as zeros.
