@@ -351,12 +351,12 @@ def test_a_capacity_of_the_table_takes_the_worst_of_all_slots(
         left = set(np.array(list(rows))[table.contains(np.array(list(rows)))].tolist())
         of_slot, before = [fid for fid in rows if fid >> 53 == 1], len(rows)
         for bound, eviction, among in ((2, Eviction.LRU, of_slot), (5, capacity.eviction, list(rows))):
-            among = [fid for fid in among if fid in rows]
-            while len(among) > bound:
-                worst = min(rank(fid, eviction) for fid in among)
+            here = [fid for fid in among if fid in rows]
+            while len(here) > bound:
+                worst = min(rank(fid, eviction) for fid in here)
                 # Of equals any may leave: the one that did.
-                fid = next(fid for fid in among if rank(fid, eviction) == worst and fid not in left)
-                among.remove(fid)
+                fid = next(fid for fid in here if rank(fid, eviction) == worst and fid not in left)
+                here.remove(fid)
                 del rows[fid]
         assert left == set(rows)
         assert gone == before - len(rows)
