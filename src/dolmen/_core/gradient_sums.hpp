@@ -19,10 +19,25 @@ class GradientSums {
   // `seed` is secret, so that nobody can choose FIDs that meet in one place.
   explicit GradientSums(std::uint64_t seed) noexcept : factor_(mix64(seed) | 1) {}
 
-  // Both spans must stay as they are while the sums are used. `dim` may be a constant of the type.
+  // For a batch of so many FIDs.
+  void make_room(std::size_t fid_count, std::size_t dim) {
+    heads_.resize(std::bit_ceil(std::max<std::size_t>(2 * fid_count, 2)));
+    if (fids_.size() < fid_count) {
+      fids_.resize(fid_count);
+      sources_.resize(fid_count);
+    }
+    if (const std::size_t needed = fid_count / 2 * dim; sums_size_ < needed) {
+      sums_ = std::make_unique_for_overwrite<float[]>(needed);
+      sums_size_ = needed;
+    }
+  }
+
+  // Of the FIDs whose hash falls to this share, of so many. There must be room. Both spans must stay as they are while
+  // the sums are used. `dim` may be a constant of the type.
   template <typename Dim>
-  DOLMEN_INLINE void sum(std::span<const std::int64_t> fids, std::span<const float> gradients, Dim dim) {
-    make_room(fids.size(), dim);
+  DOLMEN_INLINE void sum(std::span<const std::int64_t> fids, std::span<const float> gradients, Dim dim,
+                         std::size_t share, std::size_t share_count) noexcept {
+    std::ranges::fill(heads_, 0);
     const unsigned shift = 64 - static_cast<unsigned>(std::countr_zero(heads_.size()));
     const std::size_t mask = heads_.size() - 1;
     // A head is 1 + the position in fids_, under as many bits of the hash as there is room for; 0: none.
@@ -38,6 +53,7 @@ class GradientSums {
       if (i + kAhead < fids.size()) __builtin_prefetch(heads + (hash_of(fids[i + kAhead]) >> shift), 1);
       const std::int64_t fid = fids[i];
       const std::uint64_t hash = hash_of(fid);
+      if (share_count > 1 && ((hash >> 32) * share_count) >> 32 != share) continue;
       const std::uint32_t tag = static_cast<std::uint32_t>(hash >> 8) & ~position_mask;
       std::size_t at = hash >> shift;
       const float* more = gradients.data() + i * dim;
@@ -73,18 +89,6 @@ class GradientSums {
 
  private:
   static constexpr std::size_t kAhead = 12;
-
-  void make_room(std::size_t fid_count, std::size_t dim) {
-    heads_.assign(std::bit_ceil(std::max<std::size_t>(2 * fid_count, 2)), 0);
-    if (fids_.size() < fid_count) {
-      fids_.resize(fid_count);
-      sources_.resize(fid_count);
-    }
-    if (const std::size_t needed = fid_count / 2 * dim; sums_size_ < needed) {
-      sums_ = std::make_unique_for_overwrite<float[]>(needed);
-      sums_size_ = needed;
-    }
-  }
 
   // Where in the sums a source begins; past their end if it stands elsewhere.
   std::size_t at_in_sums(const float* source) const noexcept {
