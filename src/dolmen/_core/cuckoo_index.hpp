@@ -114,14 +114,17 @@ class CuckooIndex {
   };
 
   // Looks for many FIDs at once: while some wait for memory, others are on their way. Calls `fetch(row)` as soon as a
-  // row is known, to call its memory in and say where it is; some time later `use(i, finding)`, for each i in order.
-  // `lag`, a multiple of kStep and at most kLagMax, is by how many FIDs one stage of the road follows the other. A
+  // row is known, to call its memory in and say where it is; some time later `use(i, finding)`, for each i in order. A
   // finding may be out of date by then; `is_current` tells a reader, after it has copied, whether it was good.
+  //
+  // One FID goes through each stage by turns: several at a time would ask for more lines at once than the processor
+  // can wait for, and it would stand still.
   template <typename Processor, typename Fetch, typename Use>
-  DOLMEN_INLINE void find_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
-                               const Fetch& fetch, const Use& use) const noexcept {
-    constexpr std::size_t kRing = 128;
-    static_assert(3 * kLagMax + kStep <= kRing);
+  DOLMEN_INLINE void find_each(Processor processor, std::span<const std::int64_t> fids, const Fetch& fetch,
+                               const Use& use) const noexcept {
+    constexpr std::size_t kLag = 20;  // By so many FIDs one stage follows the other.
+    constexpr std::size_t kRing = 64;
+    static_assert(3 * kLag < kRing);
     std::array<Finding, kRing> ring;
     std::array<std::size_t, kRing> missing;  // Positions of FIDs that were not in their first bucket.
     std::size_t missing_begin = 0;
@@ -129,14 +132,13 @@ class CuckooIndex {
     // A directory that is replaced meanwhile leads to segments that are marked as out of date.
     const Directory directory = *directory_.load(std::memory_order_acquire);
     const std::size_t count = fids.size();
-    for (std::size_t begin = 0; begin < count + 3 * lag; begin += kStep) {
-      for (std::size_t i = begin; i < std::min(begin + kStep, count); ++i) {
-        Bucket* bucket = choice(fids[i], directory).first;
-        ring[i % kRing].bucket = bucket;
+    for (std::size_t begin = 0; begin < count + 3 * kLag; ++begin) {
+      if (begin < count) {
+        Bucket* bucket = choice(fids[begin], directory).first;
+        ring[begin % kRing].bucket = bucket;
         __builtin_prefetch(bucket);
       }
-      if (begin < lag) continue;
-      for (std::size_t i = begin - lag; i < std::min(begin - lag + kStep, count); ++i) {
+      if (const std::size_t i = begin - kLag; i < count) {  // Below 0 it wraps around, beyond any count.
         Finding& found = ring[i % kRing];
         if (look(processor, found, fids[i])) [[likely]] {
           found.memory = fetch(found.row);
@@ -146,10 +148,8 @@ class CuckooIndex {
           missing[missing_end++ % kRing] = i;
         }
       }
-      if (begin < 2 * lag) continue;
-      for (; missing_begin != missing_end; ++missing_begin) {
-        const std::size_t i = missing[missing_begin % kRing];
-        if (i >= begin - 2 * lag + kStep) break;
+      if (missing_begin != missing_end && missing[missing_begin % kRing] + 2 * kLag <= begin) {
+        const std::size_t i = missing[missing_begin++ % kRing];
         Finding& found = ring[i % kRing];
         if (look(processor, found, fids[i])) {
           found.memory = fetch(found.row);
@@ -157,14 +157,9 @@ class CuckooIndex {
           found.bucket = nullptr;
         }
       }
-      if (begin < 3 * lag) continue;
-      for (std::size_t i = begin - 3 * lag; i < std::min(begin - 3 * lag + kStep, count); ++i) {
-        use(i, ring[i % kRing]);
-      }
+      if (const std::size_t i = begin - 3 * kLag; i < count) use(i, ring[i % kRing]);
     }
   }
-  static constexpr std::size_t kStep = 8;  // So many FIDs at each stage by turns.
-  static constexpr std::size_t kLagMax = 24;
 
   static bool is_current(const Finding& found) noexcept {
     fence_acquire();

@@ -37,11 +37,6 @@ DOLMEN_INLINE void with_dim(std::uint32_t dim, const Work& work) {
   work(std::size_t{dim});
 }
 
-// Wide rows that come too early push each other out of the nearest cache.
-constexpr std::size_t lag_of(std::size_t row_size) noexcept {
-  return row_size > 4 * kLine ? CuckooIndex::kStep : CuckooIndex::kLagMax;
-}
-
 }  // namespace
 
 Table::Table(const TableOptions& options, Optimizer optimizer)
@@ -57,19 +52,26 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
 
 // ---------------------------------------------------------------------------------------------------------- reading
 
+// Apart from the loop over a batch, which it would slow down: few FIDs come here.
+template <typename Copy, typename Absent>
+[[gnu::noinline, gnu::cold]] void Table::read_again(std::int64_t fid, const Copy& copy,
+                                                    const Absent& absent) const noexcept {
+  if (!index_.read(fid, copy)) absent();
+}
+
 // Calls `copy(i, memory)` with what `fetch(row)` gave, for each FID that is present (again if the row changed
 // meanwhile), and `absent(i)` for the others, with buckets and rows on their way from memory before they are used.
 template <typename Processor, typename Fetch, typename Copy, typename Absent>
-DOLMEN_INLINE void Table::read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
-                                    const Fetch& fetch, const Copy& copy, const Absent& absent) const noexcept {
+DOLMEN_INLINE void Table::read_each(Processor processor, std::span<const std::int64_t> fids, const Fetch& fetch,
+                                    const Copy& copy, const Absent& absent) const noexcept {
   const Readers<CuckooIndex::Memory>::Visit visit(index_.readers());
-  index_.find_each(processor, fids, lag, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+  index_.find_each(processor, fids, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     if (found.bucket != nullptr) [[likely]] {
       copy(i, found.memory);
       if (CuckooIndex::is_current(found)) [[likely]]
         return;
     }
-    if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, fetch(row)); })) absent(i);
+    read_again(fids[i], [&](std::uint32_t row) { copy(i, fetch(row)); }, [&] { absent(i); });
   });
 }
 
@@ -80,7 +82,7 @@ DOLMEN_INLINE void Table::lookup_by(Processor processor, std::span<const std::in
     const RowStore::Vectors vectors = rows_.vectors();
     float* const begin = out.data();
     read_each(
-        processor, fids, lag_of(dim * sizeof(float)),
+        processor, fids,
         [vectors, dim](std::uint32_t row) DOLMEN_INLINED { return prefetched(vectors[row], dim * sizeof(float)); },
         [begin, dim](std::size_t i, const std::byte* memory)
             DOLMEN_INLINED { copy_from_shared(begin + i * dim, reinterpret_cast<const float*>(memory), dim); },
@@ -102,7 +104,7 @@ void Table::read_absent(std::int64_t fid, std::span<float> out) const noexcept {
 
 void Table::contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept {
   read_each(
-      Portable(), fids, CuckooIndex::kLagMax, [](std::uint32_t) -> std::byte* { return nullptr; },
+      Portable(), fids, [](std::uint32_t) -> std::byte* { return nullptr; },
       [&](std::size_t i, const std::byte*) { out[i] = true; }, [&](std::size_t i) { out[i] = false; });
 }
 
@@ -117,7 +119,7 @@ void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t
 void Table::read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
                        std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept {
   read_each(
-      Portable(), fids, CuckooIndex::kLagMax,
+      Portable(), fids,
       [&](std::uint32_t row) { return prefetched(reinterpret_cast<std::byte*>(&rows_.facts(row)), sizeof(RowFacts)); },
       [&](std::size_t i, const std::byte* memory) {
         out[i] = (reinterpret_cast<const RowFacts*>(memory)->*fact).load(std::memory_order_relaxed);
@@ -175,7 +177,7 @@ DOLMEN_INLINE void Table::see_by(Processor processor, std::span<const std::int64
     totals_[slot_of(fid)].sights += sights.count;
     copy_from_shared(&out[i * dim], rows_.vector(row), dim);
   };
-  index_.find_each(processor, fids, lag_of(vector_size), fetch, use);
+  index_.find_each(processor, fids, fetch, use);
 }
 
 void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
@@ -209,7 +211,7 @@ void Table::forget_pending(std::int64_t fid) noexcept {
 struct Table::PendingStep {
   float* vector;
   float* state;
-  const float* gradient;
+  std::size_t position;  // In the sums.
   std::atomic<std::uint32_t>* version;
   float scale;
 };
@@ -217,13 +219,13 @@ struct Table::PendingStep {
 template <typename Processor>
 DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const std::int64_t> fids,
                                           std::span<const float> gradients, float scale) {
-  with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED { sums_.sum(fids, gradients, dim); });
+  sums_.group(fids, gradients);
   constexpr std::size_t kBlock = 16;  // So many rows a choice of optimiser.
   std::array<PendingStep, kBlock> block;
   std::size_t pending_count = 0;
   std::size_t updated_count = 0;
   const std::uint64_t step_count = clocks_.step_count;
-  if (clip_.is_on()) clipped_.resize(kBlock * rows_.dim());
+  made_.resize(2 * std::size_t{rows_.dim()});
   const auto step_block = [&] {
     std::visit(
         [&](const auto& optimizer) {
@@ -231,9 +233,11 @@ DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const s
             with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
               for (std::size_t i = 0; i < pending_count; ++i) {
                 const PendingStep& each = block[i];
+                const float* gradient = sums_.sum(each.position, dim, made_.data());
+                gradient = clip_.apply(gradient, static_cast<std::uint32_t>(dim), made_.data() + dim);
                 const Change change(*each.version);
                 optimizer.step(
-                    {each.vector, each.state, each.gradient, static_cast<std::uint32_t>(dim), each.scale, step_count});
+                    {each.vector, each.state, gradient, static_cast<std::uint32_t>(dim), each.scale, step_count});
               }
             });
           });
@@ -257,14 +261,12 @@ DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const s
     if (slot_scale == 0.0F) return;  // Some steps divide by the rate.
     about_to_change(found.row);
     touch(found.row);
-    const float* gradient = sums_.sum(i);
-    if (clip_.is_on()) gradient = clip_.apply(gradient, rows_.dim(), &clipped_[pending_count * rows_.dim()]);
     auto* vector = reinterpret_cast<float*>(found.memory);
     float* state = rows_.is_state_beside_vector() ? vector + rows_.dim() : rows_.state(found.row);
-    block[pending_count++] = {vector, state, gradient, &found.bucket->version, slot_scale};
+    block[pending_count++] = {vector, state, i, &found.bucket->version, slot_scale};
     if (pending_count == kBlock) step_block();
   };
-  index_.find_each(processor, sums_.fids(), lag_of(vector_size), fetch, use);
+  index_.find_each(processor, sums_.fids(), fetch, use);
   step_block();
   return updated_count;
 }

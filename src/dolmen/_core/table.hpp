@@ -187,9 +187,11 @@ class Table {
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
   void read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
                   std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept;
+  template <typename Copy, typename Absent>
+  void read_again(std::int64_t fid, const Copy& copy, const Absent& absent) const noexcept;
   template <typename Processor, typename Fetch, typename Copy, typename Absent>
-  void read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch,
-                 const Copy& copy, const Absent& absent) const noexcept;
+  void read_each(Processor processor, std::span<const std::int64_t> fids, const Fetch& fetch, const Copy& copy,
+                 const Absent& absent) const noexcept;
   template <typename Processor>
   void lookup_by(Processor processor, std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
   template <typename Processor>
@@ -206,7 +208,7 @@ class Table {
   RowStore rows_;
   Optimizer optimizer_;
   Clip clip_;
-  std::vector<float> clipped_;  // Where clipped gradients are made.
+  std::vector<float> made_;  // Where a row's gradients are added up, and clipped.
   GradientSums sums_;
   std::uint64_t seed_, hash_seed_;
   StartValues start_values_;
