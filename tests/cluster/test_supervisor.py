@@ -40,6 +40,7 @@ open(sys.argv[1], "a").write("down\\n")
 
 
 def plain(name: str, notes: Path, may_end: Path) -> Stage:
+    os.mkfifo(may_end)
     return Stage(name=name, command=[sys.executable, "-c", PLAIN, str(notes), str(may_end)])
 
 
@@ -116,7 +117,8 @@ def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> Non
         taken.listen()
         port = taken.getsockname()[1]
         (tmp_path / "dolmen.toml").write_text(
-            f'[[schema.slot]]\nname = "item"\n[[schema.label]]\nname = "click"\n[serving]\nport = {port}\n'
+            '[[schema.slot]]\nname = "user"\nof = "user"\n[[schema.slot]]\nname = "item"\nof = "item"\n'
+            f'[[schema.label]]\nname = "click"\n[serving]\nport = {port}\n'
         )
         command = [sys.executable, "-m", "dolmen", "up", "--config", str(tmp_path / "dolmen.toml")]
         ended = subprocess.run(
@@ -133,7 +135,6 @@ def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> Non
 def test_the_folder_stays_held_while_stages_of_a_killed_supervisor_finish(tmp_path: Path) -> None:
     """Else `demo --fresh` could delete the state under them."""
     state, notes, may_end = tmp_path / "state", tmp_path / "notes", tmp_path / "may-end"
-    os.mkfifo(may_end)
     program = f"""
 import sys, threading
 from pathlib import Path
@@ -210,6 +211,7 @@ def test_output_of_a_stage_is_bounded_while_it_runs(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("dolmen.cluster.supervisor._LOG_BYTES_MAX", 10_000)
     notes, folder = tmp_path / "notes", tmp_path / "logs"
     talk = "for number in range(2000): print(f'line {number:05d} 100 %d', flush=True)\n"
+    os.mkfifo(tmp_path / "never")
     stage = Stage(name="talker", command=[sys.executable, "-c", talk + PLAIN, str(notes), str(tmp_path / "never")])
     with Supervisor([stage], policy=QUICK, log_folder=folder) as supervisor:
         await_lines(notes, 1)

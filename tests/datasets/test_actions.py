@@ -154,7 +154,7 @@ def test_whole_sequences_are_cut_into_windows(actions: Actions, max_len: int, st
         if len(window) >= length_min
     ]
     assert batches.example_count == len(expected)
-    assert raw(batches, "history") == [window for _, window in expected]
+    assert raw(batches, "history") == [window[:-1] for _, window in expected]
     assert raw(batches, "user") == [[person] for person, _ in expected]
     assert raw(batches, "item") == [window[-1:] for _, window in expected]
 
@@ -162,8 +162,9 @@ def test_whole_sequences_are_cut_into_windows(actions: Actions, max_len: int, st
 def test_a_training_sequence_holds_nothing_that_validates_or_tests() -> None:
     dataset = dataset_of([(0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (1, 6)])
 
-    assert raw(dataset.sequence_batches(9, "train", max_len=10), "history") == [[1, 2], [5, 6]]
-    assert raw(dataset.sequence_batches(9, "train", "validation", max_len=10), "history") == [[1, 2, 3], [5, 6]]
+    assert raw(dataset.sequence_batches(9, "train", max_len=10), "history") == [[1], [5]]
+    assert raw(dataset.sequence_batches(9, "train", max_len=10), "item") == [[2], [6]]
+    assert raw(dataset.sequence_batches(9, "train", "validation", max_len=10), "history") == [[1, 2], [5]]
     assert raw(dataset.batches(9, "test"), "history") == [[1, 2, 3]]
 
 

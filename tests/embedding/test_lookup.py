@@ -333,3 +333,29 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_read() -> None:
         with pytest.raises(SchemaError, match="weights of 'user', which is not among the slots asked for: tags"):
             embed(batch_of(tags=[[98, 99]]), ["tags"], weights={"user": torch.ones(1)})
     assert len(embed.embeddings) == rows
+
+
+def test_the_catalogue_is_every_row_of_the_slot_and_no_other() -> None:
+    embed = filled()
+    assert embed.live("item").tolist() == fids_of("item", list(range(10)))
+    assert embed.live("history").tolist() == embed.live("item").tolist()  # shared rows: one catalogue
+    assert embed.live("rare").tolist() == []
+    embed.embeddings.table_of("item").erase(np.array(fids_of("item", [3, 5])))
+    assert embed.live("item").tolist() == fids_of("item", [0, 1, 2, 4, 6, 7, 8, 9])
+
+
+def test_what_is_peeked_at_counts_no_sight_makes_no_row_and_learns() -> None:
+    embed = filled()
+    fids = torch.tensor(fids_of("item", [1, 2, 77]))
+    before, sights, size = row_of(embed, "item", 1), embed.sights("item", fids), len(embed.embeddings)
+    with embed.recording(now_us=2) as tape:
+        rows = embed.peek("item", fids)
+        both = embed(batch_of(item=[[1]]), ["item"])  # seen, and peeked at: one step by the sum of both gradients
+        (rows.sum() + both.sum()).backward()
+        assert tape.apply() == 2
+    assert sights.tolist() == [2, 2, 0]  # as an item, and in a history
+    assert embed.sights("item", fids).tolist() == [3, 2, 0]
+    assert len(embed.embeddings) == size
+    assert np.allclose(row_of(embed, "item", 1), before - 2, atol=1e-6)
+    assert not row_of(embed, "item", 77).any()
+    assert torch.equal(embed.peek("item", fids)[2], torch.zeros(DIM))

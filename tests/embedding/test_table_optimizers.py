@@ -316,11 +316,11 @@ def test_each_slot_learns_at_its_own_rate(optimizer: Optimizer, tmp_path: Path) 
 
 def test_the_native_table_names_a_setting_that_it_does_not_know() -> None:
     with pytest.raises(ValueError, match="optimizer sgd has no setting momentum"):
-        NativeTable(2, "sgd", {"learning_rate": 0.1, "weight_decay": 0.0, "momentum": 0.9}, 0, 0, 0.01)
+        NativeTable(2, "sgd", {"learning_rate": 0.1, "weight_decay": 0.0, "momentum": 0.9}, 0, 0, 0.01, "float32")
     with pytest.raises(ValueError, match="optimizer sgd needs the setting weight_decay"):
-        NativeTable(2, "sgd", {"learning_rate": 0.1}, 0, 0, 0.01)
+        NativeTable(2, "sgd", {"learning_rate": 0.1}, 0, 0, 0.01, "float32")
     with pytest.raises(ValueError, match="unknown optimizer lion"):
-        NativeTable(2, "lion", {}, 0, 0, 0.01)
+        NativeTable(2, "lion", {}, 0, 0, 0.01, "float32")
 
 
 @pytest.mark.parametrize("optimizer", [case[0] for case in CASES], ids=str)

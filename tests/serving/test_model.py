@@ -76,6 +76,26 @@ def test_the_served_probability_is_that_of_the_model(ready: Any, knowing_hand: A
     assert [one["probability"] for one in slate["items"]] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+def test_rows_of_one_byte_a_value_rank_almost_alike(
+    ready: Any, serve: Serve, wait: Callable[..., Any], knowing_hand: Any
+) -> None:
+    body = {"user": 5, "items": [4, 9, 2, 13, 21], "context": {"hour": 12.0}}
+    exact = [one["probability"] for one in ready.post("/v1/rank", body).json()["items"]]
+    ready.end()
+    narrow = serve(precision="int8", explore_share=0.0)
+    wait(lambda: version(narrow) == 150)
+    # A value is off by at most 1/254 of its row's largest, and a probability moves by at most a quarter of its logit.
+    ranked = [one["probability"] for one in narrow.post("/v1/rank", body).json()["items"]]
+    assert ranked == pytest.approx(exact, abs=0.05)
+    assert ranked != exact
+    for step in range(5):
+        narrow.click("newcomer", 2 + 5 * step)  # horror
+    assert shares(narrow.recommend("newcomer", 20)).most_common(1)[0][0] == "horror"
+    knowing_hand.learn(1)
+    knowing_hand.publish()
+    wait(lambda: version(narrow) == 151)  # a delta's rows are stored as narrow as those of the snapshot
+
+
 def test_an_uncorrected_model_is_corrected_by_ln_of_its_negative_rate(
     ready: Any, serve: Serve, wait: Callable[..., Any]
 ) -> None:

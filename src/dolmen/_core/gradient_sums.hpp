@@ -69,7 +69,7 @@ class GradientSums {
   template <std::size_t count, typename Dim>
   DOLMEN_INLINE void add_up(const std::uint32_t* begin, const std::uint32_t* end, Dim dim, std::size_t column,
                             float* room) const noexcept {
-    std::array<Piece, count> total;
+    Piece total[count];
     const auto piece = [&](std::uint32_t position, std::size_t k) DOLMEN_INLINED {
       return *reinterpret_cast<const Piece*>(gradients_ + position * dim + column + k * kPiece);
     };

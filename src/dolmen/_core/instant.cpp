@@ -26,7 +26,7 @@ void Instant::save_aside(std::uint32_t row) noexcept {
     const View view = view_of(row);
     *place = {view.fid, view.last_seen_us, view.count, view.epoch, row, heads_[word]};
     auto* values = reinterpret_cast<float*>(place + 1);
-    std::copy_n(view.vector, rows_.dim(), values);
+    rows_.read(row, values);
     std::copy_n(view.state, rows_.state_dim(), values + rows_.dim());
     heads_[word] = place;
   } catch (const std::bad_alloc&) {
@@ -104,7 +104,7 @@ Instant::View Instant::view_of(std::uint32_t row) const noexcept {
           facts.count.load(std::memory_order_relaxed),
           facts.epoch.load(std::memory_order_relaxed),
           row,
-          rows_.vector(row),
+          nullptr,
           rows_.state(row)};
 }
 
@@ -115,7 +115,12 @@ Instant::View Instant::view_of(const Saved& saved) const noexcept {
 
 void Instant::put(const View& view, const RowColumns<false>& columns, std::size_t i) const noexcept {
   columns.fids[i] = view.fid;
-  std::copy_n(view.vector, rows_.dim(), columns.vectors.data() + i * rows_.dim());
+  float* vector = columns.vectors.data() + i * rows_.dim();
+  if (view.vector == nullptr) {
+    rows_.read(view.row, vector);
+  } else {
+    std::copy_n(view.vector, rows_.dim(), vector);
+  }
   std::copy_n(view.state, rows_.state_dim(), columns.states.data() + i * rows_.state_dim());
   columns.last_seen_us[i] = view.last_seen_us;
   columns.counts[i] = view.count;

@@ -53,7 +53,7 @@ class Instant {
   struct View {
     std::int64_t fid, last_seen_us, count;
     std::uint32_t epoch, row;
-    const float* vector;
+    const float* vector;  // Null: as it is in the store.
     const float* state;
   };
 

@@ -88,6 +88,12 @@ constexpr std::pair<const char*, dolmen::AdmissionKind> kAdmissions[] = {
     {"probabilistic", dolmen::AdmissionKind::kProbabilistic},
     {"proportional", dolmen::AdmissionKind::kProportional},
 };
+constexpr std::pair<const char*, dolmen::Precision> kPrecisions[] = {
+    {"float32", dolmen::Precision::kFloat32},
+    {"float16", dolmen::Precision::kFloat16},
+    {"bfloat16", dolmen::Precision::kBfloat16},
+    {"int8", dolmen::Precision::kInt8},
+};
 constexpr std::pair<const char*, dolmen::Eviction> kEvictions[] = {
     {"lru", dolmen::Eviction::kLru},
     {"lfu", dolmen::Eviction::kLfu},
@@ -100,6 +106,12 @@ auto kind_named(const Kinds& kinds, const std::string& name, const char* of) {
     if (name == known) return kind;
   }
   throw nb::value_error((std::string("unknown ") + of + " " + name).c_str());
+}
+
+// Whoever learns reads what it has written, to the last bit.
+void require_learning(const Table& table) {
+  if (table.precision() == dolmen::Precision::kFloat32) return;
+  throw nb::value_error("a table whose precision is not float32 serves and never learns; rows come by apply_delta");
 }
 
 void require_slot(std::uint32_t slot) {
@@ -255,11 +267,18 @@ NB_MODULE(_native, m) {
           "__init__",
           [](Table* self, std::uint32_t dim, const std::string& optimizer,
              const std::map<std::string, double>& settings, std::uint64_t seed, std::uint64_t hash_seed,
-             float initial_range) {
+             float initial_range, const std::string& precision) {
             auto [made, clip] = dolmen::make_optimizer(optimizer, settings);
-            new (self) Table({dim, seed, hash_seed, initial_range, clip}, std::move(made));
+            const auto stored = kind_named(kPrecisions, precision, "precision");
+            const bool has_state = std::visit([&](const auto& one) { return one.state_dim(dim) > 0; }, made);
+            if (has_state && stored != dolmen::Precision::kFloat32) {
+              throw nb::value_error(("precision " + precision + " leaves no room for the state of optimizer " +
+                                     optimizer + "; a table that serves has none")
+                                        .c_str());
+            }
+            new (self) Table({dim, seed, hash_seed, initial_range, clip, stored}, std::move(made));
           },
-          "dim"_a, "optimizer"_a, "settings"_a, "seed"_a, "hash_seed"_a, "initial_range"_a)
+          "dim"_a, "optimizer"_a, "settings"_a, "seed"_a, "hash_seed"_a, "initial_range"_a, "precision"_a)
       .def_prop_ro("dim", &Table::dim)
       .def_prop_ro("state_dim", &Table::state_dim)
       .def("__len__", &Table::size)
@@ -290,6 +309,7 @@ NB_MODULE(_native, m) {
       .def(
           "lookup_or_insert",
           [](Table& table, const Fids& fids, std::int64_t now_us, const Rows<float>& out) {
+            require_learning(table);
             require_fids(fids);
             require_shape(out, fids.size(), table.dim(), "out");
             nb::gil_scoped_release unlocked;
@@ -299,6 +319,7 @@ NB_MODULE(_native, m) {
       .def(
           "apply_gradients",
           [](Table& table, const Fids& fids, const Rows<const float>& grads, float learning_rate_scale) {
+            require_learning(table);
             require_fids(fids);
             require_shape(grads, fids.size(), table.dim(), "grads");
             nb::gil_scoped_release unlocked;
@@ -488,6 +509,18 @@ NB_MODULE(_native, m) {
              }
              return nb::make_tuple(handed_over(std::move(rows)), handed_over(std::move(sights)));
            })
+      .def(
+          "fids_of",
+          [](const Table& table, std::uint32_t slot) {
+            require_slot(slot);
+            std::vector<std::int64_t> fids;
+            {
+              nb::gil_scoped_release unlocked;
+              fids = table.fids_of(slot);
+            }
+            return handed_over(std::move(fids));
+          },
+          "slot"_a)
       .def("memory", [](const Table& table) {
         const auto sizes = table.memory();
         return std::tuple(sizes.index, sizes.rows, sizes.pending, sizes.changes);

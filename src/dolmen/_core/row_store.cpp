@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 namespace dolmen {
@@ -20,17 +21,36 @@ std::size_t rounded_up(std::size_t size, std::size_t step) noexcept {
 
 }  // namespace
 
-RowStore::RowStore(std::uint32_t dim, std::uint32_t state_dim)
+RowStore::RowStore(std::uint32_t dim, std::uint32_t state_dim, Precision precision)
     : dim_(dim),
       state_dim_(state_dim),
+      precision_(precision),
       is_state_beside_vector_((dim + std::size_t{state_dim}) * sizeof(float) % kHalfLine == 0),
-      vector_stride_((dim + (is_state_beside_vector_ ? std::size_t{state_dim} : 0)) * sizeof(float)),
+      vector_stride_(with_precision(precision, [&](auto stored) { return stored.size(dim); }) +
+                     (is_state_beside_vector_ ? state_dim * sizeof(float) : 0)),
       side_stride_(rounded_up(sizeof(RowFacts) + (is_state_beside_vector_ ? 0 : std::size_t{state_dim} * sizeof(float)),
                               alignof(RowFacts))) {
   const std::size_t fitting = kChunkSize / std::max(vector_stride_, side_stride_);
   chunk_shift_ = std::clamp(static_cast<unsigned>(std::bit_width(fitting)), kChunkShiftMin + 1, kChunkShiftMax + 1) - 1;
   chunk_addresses_ = Mapping((std::size_t{1} << (kRowBits - chunk_shift_)) * sizeof(Chunk), false);
   chunks_ = reinterpret_cast<Chunk*>(chunk_addresses_.data());
+  encoded_.resize(vector_stride_ / sizeof(float));
+}
+
+void RowStore::write(std::uint32_t row, const float* vector) noexcept {
+  auto* to = reinterpret_cast<float*>(memory(row));
+  with_precision(precision_, [&](auto stored) {
+    if constexpr (std::is_same_v<decltype(stored), Float32>) {
+      copy_to_shared(to, vector, dim_);
+    } else {
+      stored.encode(reinterpret_cast<std::byte*>(encoded_.data()), vector, dim_);
+      copy_to_shared(to, encoded_.data(), stored.size(dim_) / sizeof(float));
+    }
+  });
+}
+
+void RowStore::read(std::uint32_t row, float* out) const noexcept {
+  with_precision(precision_, [&](auto stored) { stored.read(Portable(), out, memory(row), std::size_t{dim_}); });
 }
 
 std::size_t RowStore::memory_size() const noexcept {

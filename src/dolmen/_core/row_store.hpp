@@ -3,9 +3,10 @@
 // A row is in two places: its vector in one arena, and its facts (FID, age, count, epoch) in another, since a look-up
 // reads only the first. The optimiser's state stands behind the vector where both together fill cache lines well, since
 // a step then touches the fewest lines; an odd state (one float a row) stands behind the facts, so that it does not
-// push the vectors across line ends. The free row with the lowest number is used first, so after an expiry the highest
-// chunks empty, and an empty chunk's memory goes back to the system. The numbering follows from the set of live rows
-// alone, which lets a loaded table go on exactly as the saved one would have.
+// push the vectors across line ends. Vectors may be kept narrower than float32 where there is no state. The free row
+// with the lowest number is used first, so after an expiry the highest chunks empty, and an empty chunk's memory goes
+// back to the system. The numbering follows from the set of live rows alone, which lets a loaded table go on exactly as
+// the saved one would have.
 //
 // One writer calls all; any thread may read a row's vector and `RowFacts` under the version stamp of its index bucket
 // (a chunk stays mapped while the store lives, so a stale row number reads nonsense, never a fault).
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "mapping.hpp"
+#include "precision.hpp"
 
 namespace dolmen {
 
@@ -38,10 +40,11 @@ class RowStore {
   };
 
  public:
-  RowStore(std::uint32_t dim, std::uint32_t state_dim);
+  RowStore(std::uint32_t dim, std::uint32_t state_dim, Precision precision = Precision::kFloat32);
 
   std::uint32_t dim() const noexcept { return dim_; }
   std::uint32_t state_dim() const noexcept { return state_dim_; }
+  Precision precision() const noexcept { return precision_; }
   std::size_t live_count() const noexcept { return live_count_; }
   std::uint32_t row_end() const noexcept { return row_end_; }         // Above the highest live row.
   std::size_t row_max() const noexcept { return live_.size() * 64; }  // Above any row number given out so far.
@@ -58,9 +61,15 @@ class RowStore {
   // The first live row that is not below `row`, or row_end().
   std::uint32_t next_live(std::uint32_t row) const noexcept;
 
-  float* vector(std::uint32_t row) const noexcept {
-    return reinterpret_cast<float*>(chunk(row).vectors.load(std::memory_order_relaxed) + offset(row) * vector_stride_);
+  // The vector as float32, whatever it is stored as. Who writes where others may read stamps the row's bucket.
+  void write(std::uint32_t row, const float* vector) noexcept;
+  void read(std::uint32_t row, float* out) const noexcept;
+  // Where it is stored.
+  std::byte* memory(std::uint32_t row) const noexcept {
+    return chunk(row).vectors.load(std::memory_order_relaxed) + offset(row) * vector_stride_;
   }
+  // The vector itself, of a store of float32.
+  float* vector(std::uint32_t row) const noexcept { return reinterpret_cast<float*>(memory(row)); }
   // Where vectors are, as a copy that a loop can keep in registers.
   class Vectors {
    public:
@@ -100,12 +109,14 @@ class RowStore {
   void mark_live(std::uint32_t row) noexcept;
 
   std::uint32_t dim_, state_dim_;
+  Precision precision_;
   bool is_state_beside_vector_;
   std::size_t vector_stride_, side_stride_;
   unsigned chunk_shift_;
   Mapping chunk_addresses_;  // Reserved for all the chunks there can be, so that readers see it never move.
   Chunk* chunks_;
   std::vector<Owned> owned_;
+  std::vector<float> encoded_;        // Where `write` makes what it stores.
   std::vector<std::uint64_t> live_;   // One bit a row.
   std::vector<std::uint64_t> roomy_;  // One bit a word of `live_`: a row of it is free.
   std::uint32_t row_end_ = 0;

@@ -32,6 +32,13 @@ inline void store_shared(float* to, float value) noexcept {
 inline void copy_from_shared(float* to, const float* from, std::size_t count) noexcept {
   for (std::size_t i = 0; i < count; ++i) __atomic_load(from + i, to + i, __ATOMIC_ACQUIRE);
 }
+// Whole words of shared memory that may be read as bytes: a copy, until this thread asks for the next.
+inline const std::byte* steady(const std::byte* from, std::size_t size) {
+  thread_local std::vector<float> copy;
+  copy.resize(size / sizeof(float));
+  copy_from_shared(copy.data(), reinterpret_cast<const float*>(from), copy.size());
+  return reinterpret_cast<const std::byte*>(copy.data());
+}
 #else
 inline void fence_acquire() noexcept {
   std::atomic_thread_fence(std::memory_order_acquire);
@@ -51,6 +58,9 @@ inline void store_shared(float* to, float value) noexcept {
     *reinterpret_cast<Piece*>(to + i) = *reinterpret_cast<const Piece*>(from + i);
   }
   for (; i < count; ++i) to[i] = from[i];
+}
+inline const std::byte* steady(const std::byte* from, std::size_t) noexcept {
+  return from;
 }
 #endif
 

@@ -12,6 +12,7 @@ constexpr std::size_t kLine = 64;
 
 DOLMEN_INLINE std::byte* prefetched(std::byte* begin, std::size_t size) noexcept {
   for (std::size_t offset = 0; offset < size; offset += kLine) __builtin_prefetch(begin + offset);
+  if (size % (kLine / 2) != 0) __builtin_prefetch(begin + size - 1);  // Such rows may lie across a line's end.
   return begin;
 }
 
@@ -37,11 +38,24 @@ DOLMEN_INLINE void with_dim(std::uint32_t dim, const Work& work) {
   work(std::size_t{dim});
 }
 
+// Calls `work(stored, dim)`, with the usual widths as constants where they gain most.
+template <typename Work>
+DOLMEN_INLINE void with_row(const RowStore& rows, const Work& work) {
+  with_precision(rows.precision(), [&](auto stored) DOLMEN_INLINED {
+    if constexpr (std::is_same_v<decltype(stored), Float32>) {
+      with_dim(rows.dim(), [&](auto dim) DOLMEN_INLINED { work(stored, dim); });
+    } else {
+      work(stored, std::size_t{rows.dim()});
+    }
+  });
+}
+
 }  // namespace
 
 Table::Table(const TableOptions& options, Optimizer optimizer)
     : index_(options.hash_seed),
-      rows_(options.dim, std::visit([&](const auto& o) { return o.state_dim(options.dim); }, optimizer)),
+      rows_(options.dim, std::visit([&](const auto& o) { return o.state_dim(options.dim); }, optimizer),
+            options.precision),
       optimizer_(std::move(optimizer)),
       clip_(options.clip),
       sums_(options.hash_seed),
@@ -78,14 +92,14 @@ DOLMEN_INLINE void Table::read_each(Processor processor, std::span<const std::in
 template <typename Processor>
 DOLMEN_INLINE void Table::lookup_by(Processor processor, std::span<const std::int64_t> fids,
                                     std::span<float> out) const noexcept {
-  with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
+  with_row(rows_, [&](auto stored, auto dim) DOLMEN_INLINED {
     const RowStore::Vectors vectors = rows_.vectors();
     float* const begin = out.data();
     read_each(
         processor, fids,
-        [vectors, dim](std::uint32_t row) DOLMEN_INLINED { return prefetched(vectors[row], dim * sizeof(float)); },
-        [begin, dim](std::size_t i, const std::byte* memory)
-            DOLMEN_INLINED { copy_from_shared(begin + i * dim, reinterpret_cast<const float*>(memory), dim); },
+        [vectors, stored, dim](std::uint32_t row) DOLMEN_INLINED { return prefetched(vectors[row], stored.size(dim)); },
+        [processor, stored, begin, dim](std::size_t i, const std::byte* memory)
+            DOLMEN_INLINED { stored.read(processor, begin + i * dim, memory, dim); },
         [&](std::size_t i) { read_absent(fids[i], out.subspan(i * dim, dim)); });
   });
 }
@@ -429,7 +443,7 @@ CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us
       start_values_.fill(fid, start_);
       vector = start_.data();
     }
-    copy_to_shared(rows_.vector(row), vector, rows_.dim());
+    rows_.write(row, vector);
     std::visit([&](const auto& optimizer) { optimizer.init(rows_.state(row), rows_.dim()); }, optimizer_);
     RowFacts& facts = rows_.facts(row);
     facts.fid.store(fid, std::memory_order_relaxed);
@@ -456,7 +470,7 @@ std::uint32_t Table::put(std::int64_t fid, const float* vector) {
   }
   about_to_change(place.row());
   const Change change(place.bucket->version);
-  copy_to_shared(rows_.vector(place.row()), vector, rows_.dim());
+  rows_.write(place.row(), vector);
   return place.row();
 }
 
@@ -598,7 +612,7 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
       if (rows_.is_live(row)) return false;
       rows_.allocate(row);
     }
-    copy_to_shared(rows_.vector(row), &columns.vectors[i * dim()], dim());
+    rows_.write(row, &columns.vectors[i * dim()]);
     std::copy_n(columns.states.data() + i * state_dim(), state_dim(), rows_.state(row));
     RowFacts& facts = rows_.facts(row);
     facts.fid.store(fid, std::memory_order_relaxed);
@@ -687,6 +701,17 @@ void Table::restore_epochs(std::uint32_t oldest, std::uint32_t current, std::spa
 std::vector<SlotTotal> Table::slot_totals() const {
   const std::lock_guard lock(writing_);
   return totals_;
+}
+
+std::vector<std::int64_t> Table::fids_of(std::uint32_t slot) const {
+  const std::lock_guard lock(writing_);
+  std::vector<std::int64_t> fids;
+  fids.reserve(static_cast<std::size_t>(totals_[slot].rows));
+  for (std::uint32_t row = rows_.next_live(0); row < rows_.row_end(); row = rows_.next_live(row + 1)) {
+    const std::int64_t fid = rows_.facts(row).fid.load(std::memory_order_relaxed);
+    if (slot_of(fid) == slot) fids.push_back(fid);
+  }
+  return fids;
 }
 
 MemorySizes Table::memory() const {

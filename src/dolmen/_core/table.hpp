@@ -57,6 +57,7 @@ struct TableOptions {
   std::uint64_t hash_seed;  // Of places in the index; not seen in any result.
   float initial_range;
   Clip clip{};
+  Precision precision = Precision::kFloat32;  // Narrower: a table that serves, whose rows come by `put` alone.
 };
 
 class Table;
@@ -95,6 +96,7 @@ class Table {
 
   std::uint32_t dim() const noexcept { return rows_.dim(); }
   std::uint32_t state_dim() const noexcept { return rows_.state_dim(); }
+  Precision precision() const noexcept { return rows_.precision(); }
   std::size_t size() const noexcept { return index_.size(); }
 
   // Absent FIDs read as zeros.
@@ -152,7 +154,8 @@ class Table {
   std::vector<Removal> removals() const;
   void restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals);
 
-  std::vector<SlotTotal> slot_totals() const;  // By slot number.
+  std::vector<SlotTotal> slot_totals() const;                   // By slot number.
+  std::vector<std::int64_t> fids_of(std::uint32_t slot) const;  // Those with a row, in the order of row numbers.
   MemorySizes memory() const;
 
  private:

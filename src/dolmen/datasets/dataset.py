@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from dolmen.datasets.examples import Batches, Columns, people_of
+from dolmen.datasets.examples import Batches, Columns, Spans, people_of
 from dolmen.errors import DataError
 from dolmen.evaluation import Needs, Split, SplitRule, TemporalSplit, draw_negatives
 from dolmen.features import Jagged, RawId, Schema
@@ -379,15 +379,15 @@ class Dataset:
     ) -> Batches:
         """Whole sequences of ``splits`` as examples, for models that learn from every place of one (SASRec, BERT4Rec).
 
-        An example is a run of one person's actions: history slots hold all of it, the last action included, and the
-        other fields are those of that last action. Longer sequences are cut into windows of ``max_len``, from the end
-        back by ``stride``, and one from the start (BERT4Rec's way). To ask such a model for the next item, use
-        ``batches``: there a history ends before the item.
+        An example is a run of one person's actions. As in ``batches``, it is about the last of them, and history slots
+        hold those before it. Longer sequences are cut into windows of ``max_len``, from the end back by ``stride``, and
+        one from the start (BERT4Rec's way).
 
         Args:
             batch_size: examples in a batch; the last one may be smaller.
             splits: which parts; the person's actions in them follow each other. All if none is named.
-            max_len: the longest run; a history slot whose own ``max_len`` is shorter keeps its end.
+            max_len: the longest run, its last action included; a history slot with a shorter ``max_len`` of its own
+                keeps its end.
             stride: from one window's end to the one before; ``max_len`` if ``None``.
             length_min: leave out runs with fewer actions.
             schema: as in ``batches``.
@@ -410,7 +410,8 @@ class Dataset:
         spans = self._columns.sequences(self._is_row_of(*splits)).windows(max_len, stride)
         spans = spans.take(np.flatnonzero(spans.stops - spans.starts >= length_min))
         schema = schema if schema is not None else self.schema
-        return Batches(self._columns, schema, spans.actions[spans.stops - 1], batch_size, shuffle_seed, spans)
+        before = Spans(spans.actions, spans.starts, spans.stops - 1)
+        return Batches(self._columns, schema, spans.actions[before.stops], batch_size, shuffle_seed, before)
 
     def _is_row_of(self, *splits: Split | str) -> NDArray[np.bool_]:
         """Whether each row of the interactions belongs to one of ``splits``; to any if none is named."""

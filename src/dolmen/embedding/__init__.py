@@ -2,6 +2,7 @@
 
 from dolmen.embedding.lookup import Embed, Pooling, Tape
 from dolmen.embedding.optimizers import SGD, AdaGrad, Adam, Optimizer, optimizer_from_dict, optimizer_to_dict
+from dolmen.embedding.precision import Precision
 from dolmen.embedding.store import Embeddings, table_folder_name
 from dolmen.embedding.table import Delta, MemoryUse, RowRules, Table, Upkeep
 
@@ -15,6 +16,7 @@ __all__ = [
     "MemoryUse",
     "Optimizer",
     "Pooling",
+    "Precision",
     "RowRules",
     "Table",
     "Tape",

@@ -104,6 +104,14 @@ class Tape:
                 self._reads[id(column), name] = _Read(name, column, keys, leaf, _merge(self._policies, name, leaf))
         return [self._reads[id(column), name].merged for name, column in zip(names, columns, strict=True)]
 
+    def _peek(self, slot: str, fids: Tensor) -> Tensor:
+        """A leaf over rows that are read and not seen."""
+        keys = _keys(self._policies, slot, fids)
+        leaf = self._embeddings.lookup(slot, keys).requires_grad_()
+        column, merged = Jagged.single(fids), _merge(self._policies, slot, leaf)
+        self._reads[id(column), slot] = _Read(slot, column, keys, leaf, merged)
+        return merged
+
 
 @final
 class Embed:
@@ -188,21 +196,16 @@ class Embed:
         Raises:
             SchemaError: an unknown slot, no slot, or slots of different ``dim``.
         """
-        table = self.embeddings.tables[self.dim(slots)]
+        self.dim(slots)
         columns = [batch.slot(name) for name in slots]
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
         values = torch.cat([column.values for column in columns]).numpy()
         _, first = np.unique(values, return_index=True)
         # By a policy an id's vector is made of several rows; the least seen of them tells how rare it may be.
-        sights = [
-            table.counts(_keys(self._policies, name, column.values))
-            .reshape(-1, _width(self._policies, name))
-            .min(axis=1)
-            for name, column in zip(slots, columns, strict=True)
-        ]
-        counts = torch.from_numpy(np.concatenate(sights)[first])
-        return merged.index_select(0, torch.from_numpy(first)), counts.to(torch.float32)
+        sights = torch.cat([self.sights(name, column.values) for name, column in zip(slots, columns, strict=True)])
+        places = torch.from_numpy(first)
+        return merged.index_select(0, places), sights.index_select(0, places)
 
     def frequencies(self, batch: Batch, slot: str) -> Tensor:
         """How common each example's id is: its share of all sights of its slot's rows, shape (batch,).
@@ -223,6 +226,35 @@ class Embed:
         counts = torch.from_numpy(table.counts(_keys(self._policies, slot, column.values)))
         shares[column.lengths > 0] = width * counts.view(-1, width).amin(dim=1).to(torch.float32) / total
         return shares
+
+    def live(self, slot: str) -> Tensor:
+        """The FIDs of every id that has a row in the table of ``slot``, ascending: its catalogue as of now, (count,).
+
+        Raises:
+            SchemaError: the slot has a policy, so a row does not belong to one id.
+        """
+        if slot in self._policies:
+            raise SchemaError(
+                f"the ids of {slot!r} share rows (policy {str(self.schema.owner(slot).policy)!r}), so they cannot be "
+                "listed; a model over the whole catalogue needs policy='collisionless'"
+            )
+        return torch.from_numpy(self.embeddings.table_of(slot).fids(self.schema.slot_number(slot)))
+
+    def peek(self, slot: str, fids: Tensor) -> Tensor:
+        """The rows of ``fids`` that nobody saw, such as the candidates of a softmax, (count, dim).
+
+        They count no sight and make no row, so ages and admission know of what happened only. While recording, a
+        gradient reaches them as any other does.
+        """
+        if self._tape is not None:
+            return self._tape._peek(slot, fids)
+        return _merge(self._policies, slot, self.embeddings.lookup(slot, _keys(self._policies, slot, fids)))
+
+    def sights(self, slot: str, fids: Tensor) -> Tensor:
+        """How often each id was seen, by its row's count, float32 (count,); 0 without a row, the rarest of several."""
+        width = _width(self._policies, slot)
+        counts = self.embeddings.table_of(slot).counts(_keys(self._policies, slot, fids))
+        return torch.from_numpy(counts.reshape(-1, width).min(axis=1)).to(torch.float32)
 
     def dim(self, slots: Sequence[str]) -> int:
         """The width that all of ``slots`` share.

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.embedding.optimizers import Optimizer
+from dolmen.embedding.precision import Precision
 from dolmen.features import Absent, Admission, Eviction
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX
 
@@ -156,3 +157,4 @@ class TableHeader:
     removed: NDArray[np.int64]
     removed_epochs: NDArray[np.uint32]
     filters: Mapping[int, NDArray[np.uint8]]
+    precision: Precision = Precision.FLOAT32

@@ -6,7 +6,8 @@ Epochs, deltas and files cover the tables together: they move as one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, final
 
@@ -17,7 +18,8 @@ from torch import Tensor
 from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
-from dolmen.embedding.table import Delta, RowRules, Table, Upkeep
+from dolmen.embedding.precision import Precision
+from dolmen.embedding.table import Delta, RowChunk, RowRules, Table, Upkeep
 from dolmen.errors import SnapshotError
 from dolmen.features import Schema
 from dolmen.seeds import derive_seed
@@ -49,13 +51,14 @@ class Embeddings:
         )
 
     @classmethod
-    def for_serving(cls, schema: Schema, *, seed: int = 0) -> Embeddings:
+    def for_serving(cls, schema: Schema, *, seed: int = 0, precision: Precision = Precision.FLOAT32) -> Embeddings:
         """Empty embeddings without optimiser state, which rows enter by ``apply_delta`` only.
 
         ``seed``: of the embeddings that are learned, for slots whose absent ids read as their start values.
+        ``precision``: what vectors are stored as.
         """
         seeds = {dim: _table_seed(seed, dim) for dim in _rules(schema)}
-        return cls._of(schema, _serving_tables(schema, seeds), is_for_serving=True)
+        return cls._of(schema, _serving_tables(schema, seeds, precision), is_for_serving=True)
 
     @property
     def is_for_serving(self) -> bool:
@@ -148,14 +151,13 @@ class Embeddings:
         tables = {dim: table.clone() for dim, table in self.tables.items()}
         return self._of(self.schema, tables, is_for_serving=self.is_for_serving)
 
-    def serving_copy(self) -> Embeddings:
-        """The vectors alone, without optimiser state, counts and ages."""
+    def serving_copy(self, precision: Precision = Precision.FLOAT32) -> Embeddings:
+        """The vectors alone, without optimiser state, counts and ages, stored in this precision."""
         seeds = {dim: table.seed for dim, table in self.tables.items()}
-        copy = Embeddings._of(self.schema, _serving_tables(self.schema, seeds), is_for_serving=True)
+        tables = _serving_tables(self.schema, seeds, precision)
         for dim, table in self.tables.items():
-            for chunk in table.export_chunks():
-                copy.tables[dim].apply_delta(Delta(chunk.fids, chunk.vectors, _NO_FIDS))
-        return copy
+            _take_over(tables[dim], table.export_chunks())
+        return Embeddings._of(self.schema, tables, is_for_serving=True)
 
     def instants(self) -> dict[int, TableInstant]:
         """Every table as it is now, by width, to be read while they go on; see ``Table.instant``."""
@@ -180,8 +182,34 @@ class Embeddings:
         Raises:
             SnapshotError: a file is missing, torn, or not of this schema.
         """
-        tables = {dim: _load_table(Path(folder), dim, is_checked=is_checked) for dim in sorted(_rules(schema))}
+        tables = {}
+        for dim in sorted(_rules(schema)):
+            with _naming(Path(folder), dim) as path:
+                tables[dim] = Table.load(path, is_checked=is_checked)
+                _require_dim(path, dim, tables[dim].dim)
         return cls._of(schema, tables, is_for_serving=False)
+
+    @classmethod
+    def load_for_serving(
+        cls,
+        folder: Path | str,
+        schema: Schema,
+        *,
+        precision: Precision = Precision.FLOAT32,
+        is_checked: bool = False,
+    ) -> Embeddings:
+        """What ``load(...).serving_copy(precision)`` gives, without ever holding the rest in memory."""
+        seeds, chunks = {}, {}
+        for dim in sorted(_rules(schema)):
+            with _naming(Path(folder), dim) as path:
+                header, _, chunks[dim] = table_file.read(path, is_checked=is_checked)
+                _require_dim(path, dim, header.dim)
+                seeds[dim] = header.seed
+        tables = _serving_tables(schema, seeds, precision)
+        for dim, table in tables.items():
+            with _naming(Path(folder), dim):
+                _take_over(table, chunks[dim])
+        return cls._of(schema, tables, is_for_serving=True)
 
     @classmethod
     def _of(cls, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool) -> Embeddings:
@@ -204,7 +232,7 @@ def _table_seed(seed: int, dim: int) -> int:
     return derive_seed(seed, "table", dim)
 
 
-def _serving_tables(schema: Schema, seeds: Mapping[int, int]) -> dict[int, Table]:
+def _serving_tables(schema: Schema, seeds: Mapping[int, int], precision: Precision) -> dict[int, Table]:
     """Tables that never learn: of the rules, only what absent ids read as is left."""
     return {
         dim: Table(
@@ -212,20 +240,30 @@ def _serving_tables(schema: Schema, seeds: Mapping[int, int]) -> dict[int, Table
             optimizer=SGD(),
             seed=seeds[dim],
             rules={number: RowRules(absent=rule.absent) for number, rule in rules.items()},
+            precision=precision,
         )
         for dim, rules in sorted(_rules(schema).items())
     }
 
 
-def _load_table(folder: Path, dim: int, *, is_checked: bool) -> Table:
+def _take_over(table: Table, chunks: Iterable[RowChunk]) -> None:
+    for chunk in chunks:
+        table.apply_delta(Delta(chunk.fids, chunk.vectors, _NO_FIDS))
+
+
+@contextmanager
+def _naming(folder: Path, dim: int) -> Iterator[Path]:
+    """The table's folder; what cannot be read within is told by its name."""
     name = table_folder_name(dim)
     try:
-        table = Table.load(folder / name, is_checked=is_checked)
+        yield folder / name
     except OSError as problem:
         raise SnapshotError(f"{name} of {folder} cannot be read: {problem}") from problem
-    if table.dim != dim:
-        raise SnapshotError(f"{name} of {folder} holds rows of dim {table.dim}")
-    return table
+
+
+def _require_dim(path: Path, dim: int, found: int) -> None:
+    if found != dim:
+        raise SnapshotError(f"{path.name} of {path.parent} holds rows of dim {found}")
 
 
 def _rules(schema: Schema) -> dict[int, dict[int, RowRules]]:

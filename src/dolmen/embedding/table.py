@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from dolmen._core import NativeTable
 from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
-from dolmen.embedding.optimizers import AdaGrad, Optimizer
+from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
+from dolmen.embedding.precision import Precision
 from dolmen.embedding.rows import Clocks, Delta, MemoryUse, PendingCounts, RowChunk, RowRules, TableHeader, Upkeep
 from dolmen.features import Absent
 
@@ -39,6 +40,10 @@ class Table:
     microseconds since 1970 and not negative. Arrays may be NumPy's or CPU tensors, and are not copied when they are
     contiguous and of the right type.
 
+    A ``precision`` below float32 makes a table for serving: its rows come by `assign`, `apply_delta` and
+    `restore_chunk` alone, have no optimiser state, and read as float32. ``optimizer``: `AdaGrad` if ``None``, or there
+    none that needs state.
+
     >>> from dolmen.embedding.optimizers import SGD
     >>> table = Table(2, optimizer=SGD(learning_rate=1.0))
     >>> table.assign(np.array([7]), np.ones((1, 2), dtype=np.float32))
@@ -56,6 +61,7 @@ class Table:
         seed: int = 0,
         initial_range: float = 0.01,
         rules: Mapping[int, RowRules] | None = None,
+        precision: Precision = Precision.FLOAT32,
     ) -> None:
         if not 1 <= dim <= _DIM_MAX:
             raise ValueError(f"dim must be between 1 and {_DIM_MAX}, got {dim}")
@@ -65,12 +71,16 @@ class Table:
             raise ValueError(f"initial_range must be 0 or more and finite, got {initial_range}")
         for slot in rules or {}:
             _require_slot(slot)
-        self._optimizer, self._seed, self._initial_range = optimizer or AdaGrad(), seed, initial_range
+        self._precision = Precision(precision)
+        default = AdaGrad() if self._precision is Precision.FLOAT32 else SGD()
+        self._optimizer, self._seed, self._initial_range = optimizer or default, seed, initial_range
         self._rules = dict(rules or {})
         settings = {name: float(value) for name, value in asdict(self._optimizer).items() if value is not None}
         # Nobody who sends ids may know which of them share a bucket, so places in the index are drawn anew each time.
         hash_seed = secrets.randbits(64)
-        self._native = NativeTable(dim, self._optimizer.name, settings, seed, hash_seed, initial_range)
+        self._native = NativeTable(
+            dim, self._optimizer.name, settings, seed, hash_seed, initial_range, str(self._precision)
+        )
         for slot, rule in self._rules.items():
             self._native.set_rule(
                 slot,
@@ -105,6 +115,11 @@ class Table:
     def initial_range(self) -> float:
         """Half the width of the start values' range."""
         return self._initial_range
+
+    @property
+    def precision(self) -> Precision:
+        """What vectors are stored as."""
+        return self._precision
 
     @property
     def rules(self) -> Mapping[int, RowRules]:
@@ -176,6 +191,11 @@ class Table:
         """How many rows each slot has, for the slots that have any."""
         rows, _ = self._native.slot_totals()
         return {int(slot): int(rows[slot]) for slot in np.flatnonzero(rows)}
+
+    def fids(self, slot: int) -> NDArray[np.int64]:
+        """Every FID of a slot that has a row, ascending, shape (rows,). Writers wait while the table is walked."""
+        _require_slot(slot)
+        return np.sort(self._native.fids_of(slot))
 
     def admission_failures(self, slot: int) -> int:
         """How many FIDs the slot's sketch admitted at once because it had no cell for them; 0 for other kinds."""
@@ -423,6 +443,7 @@ class Table:
             removed=removed,
             removed_epochs=removed_epochs,
             filters=native.filters(),
+            precision=self._precision,
         )
 
     @classmethod
@@ -433,6 +454,7 @@ class Table:
             seed=header.seed,
             initial_range=header.initial_range,
             rules=header.rules,
+            precision=header.precision,
         )
         native = table._native
         native.restore_epochs(header.oldest_epoch, header.epoch, header.removed, header.removed_epochs)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from dolmen.checksums import NO_CHECKSUM, FileEntry, entry_of, flush, is_sealed, sealed
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import optimizer_from_dict, optimizer_to_dict
+from dolmen.embedding.precision import Precision
 from dolmen.embedding.rows import Clocks, PendingCounts, RowChunk, RowRules, TableHeader
 from dolmen.errors import SnapshotError
 
@@ -223,7 +224,7 @@ def _list_column(rows: NDArray[np.float32]) -> Any:
 
 
 # Fields of a header that need more than JSON.
-_ELSEWHERE: Final = {"optimizer", "rules", "clocks", "removed", "removed_epochs", "filters"}
+_ELSEWHERE: Final = {"optimizer", "rules", "clocks", "removed", "removed_epochs", "filters", "precision"}
 
 
 def _values(header: TableHeader) -> dict[str, Any]:
@@ -232,6 +233,7 @@ def _values(header: TableHeader) -> dict[str, Any]:
     return plain | {
         "optimizer": optimizer_to_dict(header.optimizer),
         "rules": rules,
+        "precision": str(header.precision),
         "clocks": asdict(header.clocks),
     }
 
@@ -251,6 +253,7 @@ def _header(
             int(slot): np.frombuffer(state, dtype=np.uint8)
             for slot, state in zip(filters["slot"], filters["state"], strict=True)
         },
+        precision=Precision(values.get("precision", Precision.FLOAT32)),
     )
 
 

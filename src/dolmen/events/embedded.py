@@ -18,7 +18,7 @@ import time
 import uuid
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise, repeat
 from pathlib import Path
 from typing import Final, NamedTuple, final
@@ -113,7 +113,6 @@ class EmbeddedLog:
         store = self._store(topic, partition)
         assert store is not None, "the topic was made above"
         retention = self._retention.get(topic)
-        floor = self._floor(retention, topic, partition)
 
         def work(txn: Transaction) -> Appended:
             head = _head(store, txn)
@@ -123,7 +122,7 @@ class EmbeddedLog:
                     return Appended(partition, *earlier, repeated=True)
                 _remember(txn, producer, sequence, head.next, head.next + len(values))
             now_us = self._clock.now_us()
-            head = _retain(txn, head, retention, now_us, floor)
+            head = _retain(txn, head, retention, now_us, lambda: self._floor(retention, topic, partition))
             offset, stored = head.next, head.stored_bytes
             for count, body in chunks:
                 chunk = _CHUNK.pack(count, now_us) + body
@@ -422,12 +421,16 @@ def _remember(txn: Transaction, producer: str, sequence: int, first: int, follow
             cursor.delete()
 
 
-def _retain(txn: Transaction, head: _Head, retention: Retention | None, now_us: int, floor: int) -> _Head:
-    """Delete what retention no longer keeps, a few chunks at a time; nothing from offset ``floor`` on."""
+def _retain(txn: Transaction, head: _Head, retention: Retention | None, now_us: int, floor: Callable[[], int]) -> _Head:
+    """Delete what retention no longer keeps, a few chunks at a time; nothing from offset ``floor()`` on.
+
+    ``floor`` is asked only where something is due: on most appends nothing is.
+    """
     if retention is None or head.first == head.next:
         return head
     oldest_us = now_us - retention.max_age_us if retention.max_age_us is not None else None
     first, stored = head.first, head.stored_bytes
+    end: int | None = None
     with txn.cursor() as cursor:
         cursor.set_range(_chunk_key(0))
         for _ in range(_DELETED_MAX):
@@ -436,7 +439,10 @@ def _retain(txn: Transaction, head: _Head, retention: Retention | None, now_us: 
             too_much = retention.max_bytes is not None and stored > retention.max_bytes
             too_old = oldest_us is not None and time_us < oldest_us
             base = int.from_bytes(cursor.key()[1:], "big")
-            if not (too_much or too_old) or base + count > floor:
+            if not (too_much or too_old):
+                break
+            end = floor() if end is None else end
+            if base + count > end:
                 break
             first, stored = max(first, base + count), stored - (len(chunk) - _CHECKSUM.size)
             if not cursor.delete() or not cursor.key():

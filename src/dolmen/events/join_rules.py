@@ -47,7 +47,7 @@ class JoinConfig:
     window: str = "10s"
     retention: str = "7d"
     negative_rate: float = 1.0
-    flush_every: str = "50ms"
+    flush_every: str = "200ms"
     batch_max: int = 2048
     read_max: int = 2000
     cache_max: int = 50_000

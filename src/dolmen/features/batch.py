@@ -23,6 +23,15 @@ from dolmen.settings import suggestion
 
 __all__ = ["Batch", "Jagged", "examples_schema"]
 
+_NONE: Final = torch.empty(0)
+_NO_TIMES: Final = torch.empty(0, dtype=torch.int64)
+_DEFAULTS: Final = {
+    "weights": np.float32(1.0),
+    "sampling_rates": np.float32(1.0),
+    "served_probabilities": np.float32("nan"),
+    "event_times_us": np.int64(0),
+}
+
 _META: Final = {
     "weight": pa.float32(),
     "sampling_rate": pa.float32(),
@@ -128,18 +137,18 @@ class Batch:
     slots: Mapping[str, Jagged]
     dense: Mapping[str, Tensor] = field(default_factory=dict)
     labels: Mapping[str, Tensor] = field(default_factory=dict)
-    weights: Tensor = field(default_factory=lambda: torch.empty(0))
-    sampling_rates: Tensor = field(default_factory=lambda: torch.empty(0))
-    served_probabilities: Tensor = field(default_factory=lambda: torch.empty(0))
-    event_times_us: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    weights: Tensor = _NONE
+    sampling_rates: Tensor = _NONE
+    served_probabilities: Tensor = _NONE
+    event_times_us: Tensor = _NO_TIMES
 
     def __post_init__(self) -> None:
-        defaults = {"weights": 1.0, "sampling_rates": 1.0, "served_probabilities": float("nan"), "event_times_us": 0}
-        for name, default in defaults.items():
+        for name, default in _DEFAULTS.items():
             # ``shape[0]``, for ``len`` of a tensor goes a long way through Python, and this runs for each request.
             count = getattr(self, name).shape[0]
             if count == 0 < self.size:
-                object.__setattr__(self, name, torch.full((self.size,), default))
+                # Made by NumPy, which keeps the interpreter: torch would hand it to another thread each time.
+                object.__setattr__(self, name, torch.from_numpy(np.full(self.size, default)))
                 count = self.size
             if count != self.size:
                 raise SchemaError(f"batch of {self.size} examples: {name} has {count} values")

@@ -31,6 +31,9 @@ from dolmen.models.ranking.sdim import SDIM, SDIMConfig
 from dolmen.models.ranking.tin import TIN, TINConfig
 from dolmen.models.ranking.wide_deep import WideDeep, WideDeepConfig
 from dolmen.models.retrieval.two_tower import TwoTower, TwoTowerConfig
+from dolmen.models.sequence.bert4rec import BERT4Rec, BERT4RecConfig
+from dolmen.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig
+from dolmen.models.sequence.sasrec import SASRec, SASRecConfig
 from dolmen.seeds import derive_seed
 from dolmen.settings import read_settings, suggestion, write_settings
 
@@ -42,6 +45,7 @@ class Job(StrEnum):
 
     RANKING = "ranking"
     RETRIEVAL = "retrieval"
+    SEQUENCE = "sequence"
     JOINT = "joint"
 
 
@@ -204,6 +208,7 @@ def _make_joint(config: JointConfig, embed: Embed) -> Model:
 _BEHAVIOURS: Final = (
     "a history (an ordered slot with the rows of the item's), the candidate, other slots, dense features"
 )
+_RUNS: Final = "a history of items (an ordered slot with the rows of the item's) and the item that came next"
 
 _MODELS: Final = {
     one.name: one
@@ -297,6 +302,36 @@ _MODELS: Final = {
             config=TwoTowerConfig,
             make=TwoTower,
             reads="slots of the person and of the item, dense features",
+        ),
+        Entry(
+            name="bert4rec",
+            job=Job.SEQUENCE,
+            title="Items of the past hidden and told from both sides; at the end hides the next one",
+            source='Sun et al., "BERT4Rec", CIKM 2019',
+            model=BERT4Rec,
+            config=BERT4RecConfig,
+            make=BERT4Rec,
+            reads=_RUNS,
+        ),
+        Entry(
+            name="sasrec",
+            job=Job.SEQUENCE,
+            title="At each place attention over what came before tells what comes next",
+            source='Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018',
+            model=SASRec,
+            config=SASRecConfig,
+            make=SASRec,
+            reads=_RUNS,
+        ),
+        Entry(
+            name="gru4rec",
+            job=Job.SEQUENCE,
+            title="A recurrent network reads the past and tells what comes next",
+            source='Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016',
+            model=GRU4Rec,
+            config=GRU4RecConfig,
+            make=GRU4Rec,
+            reads=_RUNS,
         ),
         Entry(
             name="joint",

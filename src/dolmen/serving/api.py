@@ -14,6 +14,7 @@ from dolmen.errors import SchemaError
 from dolmen.events import Action, CatalogueChange, encode
 from dolmen.features import RawId, Side
 from dolmen.serving.behaviours import Behaviours
+from dolmen.serving.bodies import BodyRoute
 from dolmen.serving.catalogue import Catalogue, check_attributes
 from dolmen.serving.ids import key_of, resolve
 from dolmen.serving.ingest import Writer
@@ -67,10 +68,12 @@ PathId = Annotated[
 def routers(parts: Parts) -> list[APIRouter]:
     """All routes, each with the parts that it needs."""
     names = _Names(parts.catalogue, parts.behaviours)
+    slates = _slates(parts.settings, names, parts.scoring)
     return [
+        # The framework looks for a route one after the other: what is asked most stands first.
         _events(parts.settings, parts.clock, names, parts.actions),
+        *slates,
         _catalogue(parts.settings, parts.clock, names, parts.changes),
-        _slates(parts.settings, names, parts.scoring),
         _similar(parts, names, parts.shelf, parts.recommender),
         _people(names, parts.catalogue, parts.behaviours),
         _operations(parts, parts.board),
@@ -94,7 +97,7 @@ class _Names:
 
 
 def _events(settings: ServeSettings, clock: Clock, names: _Names, writer: Writer) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["events"], responses=_REFUSED)
+    router = APIRouter(prefix="/v1", tags=["events"], responses=_REFUSED, route_class=BodyRoute)
     ahead_us = settings.us("event_ahead_max")
 
     @router.post("/events", status_code=202, response_model=Accepted)
@@ -128,7 +131,7 @@ def _action(place: int, event: OneEvent, names: _Names, now_us: int, ahead_us: i
 
 
 def _catalogue(settings: ServeSettings, clock: Clock, names: _Names, writer: Writer) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=_REFUSED)
+    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=_REFUSED, route_class=BodyRoute)
 
     async def write(of: Side, name: str, entries: Sequence[CatalogueEntry]) -> Response:
         resolved = [(names.item if of is Side.ITEM else names.user)(entry.id) for entry in entries]
@@ -162,8 +165,9 @@ def _catalogue(settings: ServeSettings, clock: Clock, names: _Names, writer: Wri
     return router
 
 
-def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> APIRouter:
+def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> tuple[APIRouter, APIRouter]:
     router = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED)
+    bodies = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED, route_class=BodyRoute)
 
     async def answer(ask: Ask) -> Response:
         if ask.count > settings.slate_max:
@@ -182,7 +186,7 @@ def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> APIRout
         """The next slate for a person, known or not."""
         return await answer(Ask(names.user(user), count=count, learn=learn, request_id=request_id))
 
-    @router.post("/recommend", response_model=SlateAnswer)
+    @bodies.post("/recommend", response_model=SlateAnswer)
     async def post_recommend(body: RecommendAsk) -> Response:
         """The next slate for a person, known or not. What this person did is not shown again (see `serving.hide`)."""
         user = names.user(body.user)
@@ -190,7 +194,7 @@ def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> APIRout
             Ask(user, count=body.count, context=body.context, learn=body.learn, request_id=body.request_id)
         )
 
-    @router.post("/rank", response_model=SlateAnswer)
+    @bodies.post("/rank", response_model=SlateAnswer)
     async def post_rank(body: RankAsk) -> Response:
         """Your items in the order in which this person should see them; they count as shown. Unknown items work."""
         items = [names.item(raw) for raw in body.items]
@@ -200,7 +204,7 @@ def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> APIRout
         user = names.user(body.user)
         return await answer(Ask(user, items=items, context=body.context, learn=body.learn, request_id=body.request_id))
 
-    return router
+    return bodies, router
 
 
 def _similar(parts: Parts, names: _Names, shelf: Shelf, recommender: Recommender) -> APIRouter:

@@ -74,10 +74,11 @@ def create_app(settings: ServeSettings, *, log: Log | None = None, clock: Clock 
         docs_url=None,  # those pages load scripts from elsewhere
         redoc_url=None,
         default_response_class=JSONResponse,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics is ours; looked up at each request
     )
     install(app)
     for router in routers(parts):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # an included router would be searched anew at each request
     app.add_middleware(Guard, settings=settings, timed=parts.timed)
     return app
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import msgspec
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dolmen.errors import SchemaError
 from dolmen.events.event import CatalogueChange, decode
 from dolmen.events.log import Log, Topic
-from dolmen.features import Batch, RawId, Schema, Side, extract_rows
+from dolmen.features import Batch, RawId, Schema, Side, encode_values, extract_rows
 from dolmen.serving.columns import Columns, Rows
 from dolmen.serving.ids import id_of, key_of, key_prefix
 from dolmen.serving.settings import ServeSettings
@@ -78,6 +78,7 @@ class Catalogue:
         self._alive_count = 0
         self._changed_rows: list[int] = []
         self._profiles: OrderedDict[RawId, Profile] = OrderedDict()
+        self._nobody = _profile(self.schema, 0, _NO_ATTRIBUTES)
         self._dirty: dict[tuple[str, bytes], bytes | None] = {}
         self._saving: dict[tuple[str, bytes], bytes | None] = {}
         self._load()
@@ -144,11 +145,19 @@ class Catalogue:
                 self._profiles.move_to_end(raw)
                 return profile
             value = self._user_value(raw)
-            profile = _profile(self.schema, raw, _decoder.decode(value).attributes if value else _NO_ATTRIBUTES)
+            profile = _profile(self.schema, raw, _decoder.decode(value).attributes) if value else self._stranger(raw)
             self._profiles[raw] = profile
             if len(self._profiles) > self._settings.people_in_memory:
                 self._profiles.popitem(last=False)
             return profile
+
+    def _stranger(self, raw: RawId) -> Profile:
+        """Of whom only the id is known: there is no need to read features out of nothing, and most may be strangers."""
+        own = str(Side.USER)
+        if own not in self._nobody.slots:
+            return self._nobody
+        fids = encode_values(self.schema.slot_number(own), [raw]).tolist()
+        return replace(self._nobody, slots={**self._nobody.slots, own: fids})
 
     def is_known_user(self, raw: RawId) -> bool:
         """Whether the catalogue describes this person."""

@@ -97,7 +97,7 @@ class Inputs:
             size=items.size,
             slots={**slots, **items.slots},
             dense={**dense, **items.dense},
-            event_times_us=torch.full((items.size,), now_us, dtype=torch.int64),
+            event_times_us=torch.from_numpy(np.full(items.size, now_us, dtype=np.int64)),
         )
 
     def _names_of(self, side: Side) -> tuple[list[str], list[str]]:

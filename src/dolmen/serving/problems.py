@@ -78,9 +78,8 @@ async def _invalid(_: Request, problem: Exception) -> Response:
     first = problem.errors()[0]
     field = _field(first["loc"])
     if first["type"] == "json_invalid":
-        why = first.get("ctx", {}).get("error", "")
-        return refusal(400, "bad_request", f"the body is no JSON: {why} at character {first['loc'][-1]}")
-    if first["type"] in ("model_attributes_type", "dict_type", "missing") and field == "":
+        return refusal(400, "bad_request", f"the body is no JSON: {first['ctx']['error']}")
+    if first["type"] == "model_type" and field == "":
         message = "the body must be a JSON object, sent with Content-Type: application/json"
         return refusal(422, "invalid", message)
     return refusal(422, "invalid", f"{field}: {_said(first)}" if field else _said(first), field=field or None)

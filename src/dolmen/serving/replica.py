@@ -47,6 +47,7 @@ class Replica:
         self._schema: Schema = settings.schema
         self._snapshots = SnapshotFolder(settings.snapshot_folder)
         self._log, self._touched = log, touched
+        self._precision = settings.precision
         self._item_number = self._schema.slot_number("item")
         self.worker = Worker("replica", self._run)
         self.parameters: Parameters | None = None
@@ -81,7 +82,7 @@ class Replica:
         if path is None:
             return
         started = time.perf_counter()
-        snapshot = load_snapshot(path, for_serving=True)
+        snapshot = load_snapshot(path, for_serving=True, precision=self._precision)
         follower = DeltaFollower(snapshot.parameters)
         offset = max(snapshot.manifest.parameters_offset, self._log.bounds(Topic.PARAMETERS, 0)[0])
         # Serve only what is no older than before: a person must not see an answer unlearn what they did.

@@ -27,7 +27,7 @@ from torch import Tensor
 
 import dolmen
 from dolmen.checksums import NO_CHECKSUM, FileEntry, entry_of, flush, is_sealed, sealed
-from dolmen.embedding import Embed, Embeddings, table_file, table_folder_name
+from dolmen.embedding import Embed, Embeddings, Precision, table_file, table_folder_name
 from dolmen.embedding.instant import TableInstant
 from dolmen.errors import DolmenError, SnapshotError
 from dolmen.features import Schema
@@ -320,7 +320,12 @@ def verify_snapshot(path: Path | str, schema: Schema | None = None) -> Manifest:
 
 
 def load_snapshot(
-    path: Path | str, *, schema: Schema | None = None, builder: ModelBuilder = build, for_serving: bool = False
+    path: Path | str,
+    *,
+    schema: Schema | None = None,
+    builder: ModelBuilder = build,
+    for_serving: bool = False,
+    precision: Precision = Precision.FLOAT32,
 ) -> Snapshot:
     """Read a snapshot: schema, tables and model, ready to score or to go on learning.
 
@@ -329,6 +334,7 @@ def load_snapshot(
         schema: what it must be of; any if ``None``.
         builder: makes the model; yours, if the model is not one of ``dolmen models``.
         for_serving: leave the optimiser's state out; such tables never get new rows by a look-up.
+        precision: what vectors are stored as, where they are for serving.
 
     Raises:
         SnapshotError: see ``find_snapshot``; or the model cannot be built as the snapshot says.
@@ -337,9 +343,10 @@ def load_snapshot(
     manifest = read_manifest(path)
     try:
         schema = schema if schema is not None else Schema.from_dict(manifest.schema)
-        embeddings = Embeddings.load(path, schema, is_checked=True)
         if for_serving:
-            embeddings = embeddings.serving_copy()
+            embeddings = Embeddings.load_for_serving(path, schema, precision=precision, is_checked=True)
+        else:
+            embeddings = Embeddings.load(path, schema, is_checked=True)
         embed = Embed(embeddings)
         model = builder(manifest.model, manifest.model_options, embed)
         model.load_state_dict(safetensors.torch.load_file(path / _DENSE))

@@ -1,0 +1,1 @@
+"""Models that follow a sequence: what comes next, from what came before."""
