@@ -170,6 +170,7 @@ class CuckooIndex {
   // What it replaces is freed by a later `readers().collect()`.
   Place insert(std::int64_t fid, std::uint32_t row);
   void erase(Place place) noexcept;
+  // Makes room for so many FIDs at once, where none has come yet; else they find it as they come.
   void reserve(std::size_t row_count);
 
   // Calls `see(row, copy)` for a reader until it saw one consistent state. `copy(row)` copies what the row holds and is
@@ -209,16 +210,16 @@ class CuckooIndex {
 
  private:
   // The sizes of a segment. A directory entry carries their position in its low bits, beside the address.
-  static constexpr std::array<std::uint32_t, 12> kBucketCounts{16,   32,   64,   128,  256,  512,
-                                                               1024, 2048, 4096, 5120, 6144, 7168};
+  static constexpr std::array<std::uint32_t, 10> kBucketCounts{16, 32, 64, 128, 256, 512, 1024, 1280, 1536, 1792};
   static constexpr std::uint64_t kCodeMask = 63;
-  static constexpr unsigned kCodeAfterSplit = 8;
+  static constexpr unsigned kCodeAfterSplit = 6;
 
   struct Segment {
     Memory memory;
     unsigned code = 0;   // Position in kBucketCounts.
     unsigned depth = 0;  // How many top bits of the hash its FIDs share.
     std::uint32_t size = 0;
+    std::uint32_t size_max = 0;  // At which it grows.
     Bucket* buckets() const noexcept { return static_cast<Bucket*>(memory.get()); }
     std::uint32_t bucket_count() const noexcept { return kBucketCounts[code]; }
     std::uint64_t entry() const noexcept { return reinterpret_cast<std::uint64_t>(memory.get()) | code; }
@@ -264,6 +265,7 @@ class CuckooIndex {
   Bucket* make_room(Segment& segment, std::uint64_t hash) noexcept;
   bool refill(const Segment& from, std::span<Segment> to) noexcept;
   void grow(std::size_t position);
+  void abandon(Segment& segment);
   void deepen();
   void publish(std::shared_ptr<Segment> segment, std::uint64_t hash);
 
@@ -272,6 +274,7 @@ class CuckooIndex {
   std::atomic<std::size_t> size_{0};
   std::size_t bucket_count_ = 0;
   std::uint64_t moved_count_ = 0;
+  std::uint64_t made_count_ = 0;  // Of segments.
   std::atomic<const Directory*> directory_{nullptr};
   Memory directory_memory_;
   std::vector<std::shared_ptr<Segment>> segments_;  // By directory position; neighbours may share one.

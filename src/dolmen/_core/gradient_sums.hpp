@@ -70,12 +70,14 @@ class GradientSums {
   DOLMEN_INLINE void add_up(const std::uint32_t* begin, const std::uint32_t* end, Dim dim, std::size_t column,
                             float* room) const noexcept {
     Piece total[count];
-    const auto piece = [&](std::uint32_t position, std::size_t k) DOLMEN_INLINED {
-      return *reinterpret_cast<const Piece*>(gradients_ + position * dim + column + k * kPiece);
-    };
-    for (std::size_t k = 0; k < count; ++k) total[k] = piece(*begin, k);
+    const float* from = gradients_ + column;
+    for (std::size_t k = 0; k < count; ++k) {
+      total[k] = *reinterpret_cast<const Piece*>(from + *begin * dim + k * kPiece);
+    }
     for (const std::uint32_t* each = begin + 1; each != end; ++each) {
-      for (std::size_t k = 0; k < count; ++k) total[k] += piece(*each, k);
+      for (std::size_t k = 0; k < count; ++k) {
+        total[k] += *reinterpret_cast<const Piece*>(from + *each * dim + k * kPiece);
+      }
     }
     for (std::size_t k = 0; k < count; ++k) *reinterpret_cast<Piece*>(room + column + k * kPiece) = total[k];
   }

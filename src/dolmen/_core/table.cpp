@@ -430,7 +430,10 @@ void Table::restore_clocks(const Clocks& clocks) {
 }
 
 void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept {
-  if (i + kAhead < fids.size()) __builtin_prefetch(index_.choice(fids[i + kAhead]).first);
+  if (i + kAhead >= fids.size()) return;
+  const CuckooIndex::Choice buckets = index_.choice(fids[i + kAhead]);
+  __builtin_prefetch(buckets.first);
+  __builtin_prefetch(buckets.second);  // An absent FID is looked for in both.
 }
 
 // A row with the given vector, or start values where that is null; not yet counted as seen, in no epoch. It is whole
@@ -486,7 +489,7 @@ void Table::count_row(std::int64_t fid, std::uint32_t row) noexcept {
 
 void Table::touch(std::uint32_t row) {
   if (is_touched(row)) return;
-  changes_.back().rows.push_back(row);
+  changes_.back().rows.add(row, rows_.row_max());
   touched_[row / 64] |= std::uint64_t{1} << (row % 64);
   rows_.facts(row).epoch.store(current_epoch(), std::memory_order_relaxed);
 }
@@ -537,13 +540,12 @@ Changes Table::changes_since(std::uint32_t epoch) {
     std::vector<std::uint64_t> due((std::size_t{rows_.row_end()} + 63) / 64, 0);
     for (std::uint32_t at = epoch; at <= changes.last; ++at) {
       const EpochChanges& listed = changes_[at - oldest_epoch_];
-      for (const std::uint32_t row : listed.rows) {
-        if (rows_.is_live(row)) due[row / 64] |= std::uint64_t{1} << (row % 64);
-      }
+      listed.rows.mark(due);
       for (const std::int64_t fid : listed.removed) {
         if (!index_.place_of(fid)) changes.removed.push_back(fid);
       }
     }
+    for (std::size_t i = 0; i < due.size(); ++i) due[i] &= rows_.live()[i];
     changes.rows = at_this_instant(due);
   }
   std::sort(changes.removed.begin(), changes.removed.end());
@@ -599,9 +601,16 @@ void LetGo::operator()(Instant* instant) const noexcept {
   table->let_go(instant);
 }
 
+void Table::reserve(std::size_t row_count) {
+  const std::lock_guard lock(writing_);
+  index_.reserve(row_count);
+  index_.readers().collect();
+}
+
 bool Table::restore_rows(const RowColumns<true>& columns) {
   const std::lock_guard lock(writing_);
   for (std::size_t i = 0; i < columns.fids.size(); ++i) {
+    prefetch_ahead(columns.fids, i);
     const std::int64_t fid = columns.fids[i];
     if (index_.place_of(fid)) return false;
     std::uint32_t row = 0;
@@ -636,7 +645,9 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
 
 void Table::restore_epoch(std::uint32_t row, std::uint32_t epoch) {
   rows_.facts(row).epoch.store(epoch, std::memory_order_relaxed);
-  if (epoch >= oldest_epoch_ && epoch <= current_epoch()) changes_[epoch - oldest_epoch_].rows.push_back(row);
+  if (epoch >= oldest_epoch_ && epoch <= current_epoch()) {
+    changes_[epoch - oldest_epoch_].rows.add(row, rows_.row_max());
+  }
 }
 
 std::vector<PendingFid> Table::pending() const {
@@ -722,8 +733,7 @@ MemorySizes Table::memory() const {
   }
   for (const std::uint32_t slot : bounded_slots_) sizes.rows += bounded_[slot]->memory_size();
   for (const EpochChanges& changes : changes_) {
-    sizes.changes +=
-        changes.rows.capacity() * sizeof(std::uint32_t) + changes.removed.capacity() * sizeof(std::int64_t);
+    sizes.changes += changes.rows.memory_size() + changes.removed.capacity() * sizeof(std::int64_t);
   }
   return sizes;
 }

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "admission.hpp"
+#include "changed_rows.hpp"
 #include "cuckoo_index.hpp"
 #include "eviction.hpp"
 #include "gradient_sums.hpp"
@@ -141,6 +142,8 @@ class Table {
   std::uint32_t row_end() const;
   HeldInstant all_rows();
   void let_go(Instant* instant) noexcept;
+  // Room in the index for so many rows, made at once; for an empty table.
+  void reserve(std::size_t row_count);
   // False where a FID was present or a row number taken. Empty `row_numbers`: the lowest that are free; empty `epochs`:
   // touched now. Epochs outside those remembered are kept, but no delta will tell of them.
   bool restore_rows(const RowColumns<true>& columns);
@@ -160,7 +163,7 @@ class Table {
 
  private:
   struct EpochChanges {
-    std::vector<std::uint32_t> rows;  // May name a row twice, or one that was freed since.
+    ChangedRows rows;  // Some may have been freed since.
     std::vector<std::int64_t> removed;
   };
   std::uint32_t current_epoch() const noexcept {
