@@ -25,6 +25,7 @@ class Sample:
     widths: tuple[int, ...] = (64,)
     limit: int | None = None
     hide: Mapping[str, str] = field(default_factory=dict)
+    longest: float | None = 10.0
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -41,6 +42,12 @@ def test_values_of_a_file_become_the_declared_types() -> None:
 def test_what_is_written_reads_back_the_same() -> None:
     sample = Sample(folder=Path("x"), widths=(3, 4), limit=None, hide={"a": "1s"})
     assert read_settings(Sample, write_settings(sample), "sample") == sample
+    assert "limit" not in write_settings(sample)
+
+
+def test_none_is_kept_where_the_default_is_something_else() -> None:
+    unbounded = Sample(folder=Path("x"), longest=None)  # left out, it would come back as 10
+    assert read_settings(Sample, write_settings(unbounded), "sample") == unbounded
 
 
 def test_fields_that_the_program_sets_are_no_settings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -158,13 +159,16 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1, help="In batch: examples a step.")] = 256,
     seed: Annotated[int, typer.Option(help="In batch: of everything random.")] = 0,
     out: Annotated[Path, typer.Option(help="In batch: the folder that gets the snapshot.")] = Path("snapshots"),
+    negatives: Annotated[
+        int, typer.Option(min=0, help="In batch: random items beside each acted on, for data of actions alone.")
+    ] = 0,
     log_format: LogForm = LogFormat.AUTO,
 ) -> None:
     """Learn: from the stream (--follow --config FILE), or in batch from a data set (--data NAME)."""
     from dolmen.cluster import Config, stages, train_in_batch
 
     if follow:
-        in_batch = ("data", "model", "epochs", "batch_size", "seed", "out")
+        in_batch = ("data", "model", "epochs", "batch_size", "seed", "out", "negatives")
         _refuse(context, "is for learning in batch; --follow learns as the file of --config says", *in_batch)
         set_up_logs("train", form=log_format)
         stages.train(Config.from_toml(config if config is not None else Path("dolmen.toml")))
@@ -174,10 +178,13 @@ def train(
             "name a data set, such as --data movielens-100k, or follow a stream with --follow --config FILE"
         )
     _refuse(context, "is for --follow; --data learns in batch", "config", "log_format")
-    tested = train_in_batch(data, model=model, epochs=epochs, batch_size=batch_size, seed=seed, out=out)
-    _out.print(
-        f"test: AUC {tested.auc:.4f}, log loss {tested.log_loss:.4f} over {tested.example_count:,} later examples"
+    tested = train_in_batch(
+        data, model=model, epochs=epochs, batch_size=batch_size, seed=seed, out=out, negatives=negatives
     )
+    told = f"loss {tested.loss:.4f}"
+    if not math.isnan(tested.auc):
+        told = f"AUC {tested.auc:.4f}, log loss {tested.log_loss:.4f}"
+    _out.print(f"test: {told} over {tested.example_count:,} later examples")
     _out.print(f"snapshot: {tested.path}\nserve it: dolmen serve --snapshot {out}")
 
 

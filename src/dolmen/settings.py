@@ -58,10 +58,16 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed:
 
 
 def write_settings(settings: Any, *, leave_out: Iterable[str] = ()) -> dict[str, Any]:
-    """The inverse of ``read_settings``: plain values by name, ready for TOML or JSON; ``None`` is left out."""
+    """The inverse of ``read_settings``: plain values by name. ``None`` is left out where it is the default.
+
+    TOML has no ``None``. Where another value is the default it stays, for JSON: left out, it would come back as that.
+    """
     skipped = frozenset(leave_out)
+    values = asdict(settings)
     return {
-        name: _plain(value) for name, value in asdict(settings).items() if value is not None and name not in skipped
+        one.name: _plain(values[one.name])
+        for one in fields(settings)
+        if one.name not in skipped and not (values[one.name] is None and one.default is None)
     }
 
 

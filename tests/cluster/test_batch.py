@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from dolmen import datasets
-from dolmen.cluster import snapshot_config
+from dolmen.cluster import snapshot_config, train_in_batch
 from dolmen.cluster.config import Config
 from dolmen.datasets import item_changes, latest, people
-from dolmen.errors import LogError
+from dolmen.datasets.dataset import actions_table
+from dolmen.errors import DataError, LogError
 from dolmen.events import DEFAULT_RETENTION, Appended, CatalogueChange, EmbeddedLog, Group, Topic, decode, encode
 from dolmen.training import new_trainer
 
@@ -88,3 +92,20 @@ def test_what_a_server_alone_logs_waits_for_no_joiner(snapshot: Path) -> None:
     for topic in (Topic.IMPRESSIONS, Topic.ACTIONS):
         assert retention[topic].readers == (Group.SERVER,)
         assert retention[topic].max_age == DEFAULT_RETENTION[topic].max_age
+
+
+def test_a_ranker_is_not_trained_on_actions_alone_unless_items_are_put_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = datasets.load(DATA)
+    clicked = world.interactions.filter(pc.equal(world.interactions["click"], 1)).slice(0, 300)
+    actions = actions_table(clicked["user"], clicked["item"], clicked["event_time"])
+    monkeypatch.setattr(datasets, "load", lambda _: replace(world, interactions=actions))
+    options: Any = {"model": "logistic_regression", "epochs": 1, "batch_size": 64, "seed": 0, "out": tmp_path}
+    with pytest.raises(DataError, match=r"click is 1 in every example.*--negatives 1"):
+        train_in_batch("actions", **options)
+    assert not list(tmp_path.iterdir())
+    assert train_in_batch("actions", **options, negatives=1).auc > 0
+    found = train_in_batch("actions", **{**options, "model": "two_tower"})
+    assert math.isnan(found.auc)
+    assert found.loss > 0

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "in_parallel.hpp"
 #include "table.hpp"
 
 namespace {
@@ -178,6 +179,79 @@ void test_readers_beside_a_writer(double seconds) {
   REQUIRE(read_count > 0);
 }
 
+// However a row is stored, a reader never sees half of it: all its columns are alike.
+void test_narrow_rows_beside_a_writer(dolmen::Precision precision, double seconds) {
+  Table table({kDim, 1, 7, 0.01F, {}, precision}, dolmen::Sgd{});
+  std::vector<std::int64_t> fids;
+  for (std::int64_t i = 0; i < 3000; ++i) fids.push_back(i);
+  table.assign(fids, rows_of(fids));
+  std::atomic<bool> is_over{false};
+  std::thread reader([&] {
+    std::vector<float> out(fids.size() * kDim);
+    while (!is_over) {
+      table.lookup(fids, out);
+      for (std::size_t i = 0; i < out.size(); ++i) REQUIRE(out[i] == out[i / kDim * kDim]);
+    }
+  });
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  for (int step = 0; std::chrono::steady_clock::now() < end; ++step) {
+    table.assign(fids, rows_of(fids, static_cast<float>(step % 7) * 100.0F));
+  }
+  is_over = true;
+  reader.join();
+}
+
+// Batches of look-ups and steps by one thread and by three, on two tables beside each other: rows, counts and numbers
+// stay the same bits. Meanwhile others read rows, whose columns are equal at any time, and take instants.
+void test_threads_that_share_a_batch(double seconds) {
+  Table alone = make_table(5);
+  Table shared = make_table(6);
+  shared.set_thread_count(3);
+  std::atomic<bool> is_over{false};
+  const auto read = [&] {
+    std::vector<std::int64_t> fids(5000);
+    for (std::size_t i = 0; i < fids.size(); ++i) fids[i] = static_cast<std::int64_t>(i);
+    std::vector<float> out(fids.size() * kDim);
+    while (!is_over) {
+      shared.lookup(fids, out);
+      for (std::size_t i = 0; i < out.size(); ++i) REQUIRE(out[i] == out[i / kDim * kDim]);
+      const dolmen::HeldInstant instant = shared.all_rows();
+      REQUIRE(instant->row_end() <= 30'000);
+    }
+  };
+  std::thread reader(read);
+  std::mt19937_64 random(3);
+  const std::size_t count = 3 * dolmen::kShareMin;
+  std::vector<float> zeros(kDim, 0.0F);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  for (std::int64_t now = 1; std::chrono::steady_clock::now() < end; ++now) {
+    std::vector<std::int64_t> fids(count), made;
+    for (std::int64_t& fid : fids) {
+      fid = static_cast<std::int64_t>(random() % 8 == 0 ? random() % 20'000 : random() % 50);
+      bool is_there = false;
+      alone.contains(std::span(&fid, 1), std::span(&is_there, 1));
+      if (!is_there) made.push_back(fid);
+    }
+    std::vector<float> out_alone(count * kDim), out_shared(count * kDim);
+    for (const std::int64_t fid : made) {  // Start values differ by column.
+      alone.assign(std::span(&fid, 1), zeros);
+      shared.assign(std::span(&fid, 1), zeros);
+    }
+    alone.lookup_or_insert(fids, now, out_alone);
+    shared.lookup_or_insert(fids, now, out_shared);
+    REQUIRE(out_alone == out_shared);
+    std::vector<float> gradients = rows_of(fids, 0.125F * static_cast<float>(now));
+    REQUIRE(alone.apply_gradients(fids, gradients, 1.0F) == shared.apply_gradients(fids, gradients, 1.0F));
+    std::vector<std::int64_t> counts_alone(count), counts_shared(count);
+    alone.counts(fids, counts_alone);
+    shared.counts(fids, counts_shared);
+    REQUIRE(counts_alone == counts_shared);
+    REQUIRE(alone.slot_totals()[0].sights == shared.slot_totals()[0].sights);
+  }
+  is_over = true;
+  reader.join();
+}
+
 // Two writers and two readers on few FIDs; what each call saw is held against the order of the writes.
 //
 // Each FID belongs to one writer. Its n-th write puts n into all columns, or, if n is divisible by 5, erases it. Ticks
@@ -314,6 +388,10 @@ int main(int argument_count, char** arguments) {
   test_load_before_growth();
   test_expire_and_restore();
   test_readers_beside_a_writer(seconds);
+  for (const auto precision : {dolmen::Precision::kFloat16, dolmen::Precision::kBfloat16, dolmen::Precision::kInt8}) {
+    test_narrow_rows_beside_a_writer(precision, seconds / 10.0);
+  }
+  test_threads_that_share_a_batch(seconds / 2.0);
   for (std::uint64_t seed = 0; seed < 5; ++seed) test_histories_are_linearizable(seed, seconds / 5.0);
   std::puts("native tests: ok");
 }

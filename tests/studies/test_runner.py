@@ -12,7 +12,7 @@ from rich.console import Console
 from toy import figures_of, toy
 
 from dolmen.errors import ConfigError
-from dolmen.studies import Cell, CellStore, Outcome, Part, Plan, Study, make_report, run_study
+from dolmen.studies import Cell, CellStore, Outcome, Part, Plan, Setting, Study, make_report, run_study
 from dolmen.studies import runner as runner_module
 from dolmen.studies.study import PREPARED
 
@@ -118,3 +118,25 @@ def test_a_run_that_was_killed_goes_on_and_reports_the_same(tmp_path: Path) -> N
         outcome = replace(outcome, results=type(outcome.results)(timeless))
         reports.append(make_report(study, study.full, outcome, MADE_BY).to_json())
     assert reports[0] == reports[1]
+
+
+def test_what_long_work_left_is_found_by_the_next_try_and_gone_once_finished(tmp_path: Path) -> None:
+    tries: list[Path] = []
+
+    def in_two_pieces(cell: Cell, setting: Setting) -> dict[str, float]:
+        tries.append(setting.scratch)
+        half = setting.scratch / "half"
+        if not half.exists():
+            half.parent.mkdir(parents=True)
+            half.write_text("0.5")
+            raise KeyboardInterrupt
+        return {**figures_of(cell), "rate": float(half.read_text())}
+
+    plan = Plan(parts=(Part(case="films", arms=("plain",), seed_count=1),), minutes=1)
+    study, store = toy(full=plan, run=in_two_pieces), CellStore(tmp_path / "cells")
+    with pytest.raises(KeyboardInterrupt):
+        run(study, store)
+    (done,) = run(study, store).results.finished.values()
+    assert done.figures["rate"] == 0.5
+    assert len(set(tries)) == 1
+    assert not tries[0].exists()

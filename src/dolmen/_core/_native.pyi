@@ -68,6 +68,7 @@ class Table:
     @property
     def state_dim(self) -> int: ...
     def __len__(self) -> int: ...
+    thread_count: int
     def set_rule(
         self,
         slot: int,

@@ -22,16 +22,27 @@ class GradientSums {
   // `seed` is secret, so that nobody can choose FIDs that meet in one place.
   explicit GradientSums(std::uint64_t seed) noexcept : factor_(mix64(seed) | 1) {}
 
-  // Both spans must stay as they are while the sums are used.
-  void group(std::span<const std::int64_t> fids, std::span<const float> gradients) {
-    make_room(fids.size());
+  // For a batch of so many FIDs.
+  void make_room(std::size_t fid_count) {
+    heads_.resize(std::bit_ceil(std::max<std::size_t>(2 * fid_count, 2)));
+    if (fids_.size() >= fid_count) return;
+    mine_.resize(fid_count);
+    order_.resize(fid_count + kAhead);
+    ends_.resize(fid_count);
+    fids_.resize(fid_count);
+  }
+
+  // Of the FIDs whose hash falls to this share, of so many. There must be room. Both spans must stay as they are while
+  // the sums are used.
+  void group(std::span<const std::int64_t> fids, std::span<const float> gradients, std::size_t share,
+             std::size_t share_count) noexcept {
     gradients_ = gradients.data();
-    count_ = number(fids);
+    const std::size_t mine_count = number(fids, share, share_count);
     std::uint32_t begin = 0;
     for (std::size_t i = 0; i < count_; ++i) begin += std::exchange(ends_[i], begin);
     // Each begin moves on to its end while its positions are put down.
-    for (std::size_t i = 0; i < fids.size(); ++i) order_[ends_[numbers_[i]]++] = static_cast<std::uint32_t>(i);
-    std::fill_n(order_.data() + fids.size(), kAhead, 0U);
+    for (std::size_t i = 0; i < mine_count; ++i) order_[ends_[mine_[i].number]++] = mine_[i].position;
+    std::fill_n(order_.data() + mine_count, kAhead, 0U);
   }
 
   std::span<const std::int64_t> fids() const noexcept { return {fids_.data(), count_}; }  // Each once, by their first.
@@ -61,6 +72,9 @@ class GradientSums {
 
  private:
   static constexpr std::size_t kAhead = 12;
+  struct Mine {
+    std::uint32_t position, number;  // In the batch; of its FID.
+  };
   static constexpr std::size_t kLineFloats = 64 / sizeof(float);
   using Piece = float __attribute__((vector_size(32), aligned(alignof(float)), may_alias));
   static constexpr std::size_t kPiece = sizeof(Piece) / sizeof(float);
@@ -82,48 +96,45 @@ class GradientSums {
     for (std::size_t k = 0; k < count; ++k) *reinterpret_cast<Piece*>(room + column + k * kPiece) = total[k];
   }
 
-  // Gives each FID a number, in the order of their firsts, and counts into `ends_` how often each comes.
-  std::size_t number(std::span<const std::int64_t> fids) noexcept {
+  // Gives each FID of the share a number, in the order of their firsts, and counts into `ends_` how often each comes.
+  // Returns how many positions are of the share.
+  std::size_t number(std::span<const std::int64_t> fids, std::size_t share, std::size_t share_count) noexcept {
+    std::ranges::fill(heads_, 0U);
     const unsigned shift = 64 - static_cast<unsigned>(std::countr_zero(heads_.size()));
     const std::size_t mask = heads_.size() - 1;
     std::uint32_t* heads = heads_.data();
     std::uint32_t count = 0;
+    std::size_t mine_count = 0;
     for (std::size_t i = 0; i < fids.size(); ++i) {
       if (i + kAhead < fids.size()) __builtin_prefetch(heads + (hash_of(fids[i + kAhead]) >> shift), 1);
+      const std::uint64_t hash = hash_of(fids[i]);
+      if (share_count > 1 && ((hash >> 32) * share_count) >> 32 != share) continue;
       // Whether a FID is new can't be predicted, so both are written alike: as if it were new, which does no harm.
       fids_[count] = fids[i];
       ends_[count] = 0;
-      std::size_t at = hash_of(fids[i]) >> shift;
+      std::size_t at = hash >> shift;
       std::uint32_t number = heads[at] == 0 ? count : heads[at] - 1;
       while (fids_[number] != fids[i]) [[unlikely]] {
         at = (at + 1) & mask;
         number = heads[at] == 0 ? count : heads[at] - 1;
       }
       heads[at] = number + 1;
-      numbers_[i] = number;
+      mine_[mine_count++] = {static_cast<std::uint32_t>(i), number};
       ends_[number] += 1;
       count += number == count ? 1 : 0;
     }
-    return count;
-  }
-
-  void make_room(std::size_t fid_count) {
-    heads_.assign(std::bit_ceil(std::max<std::size_t>(2 * fid_count, 2)), 0);
-    if (numbers_.size() >= fid_count) return;
-    numbers_.resize(fid_count);
-    order_.resize(fid_count + kAhead);
-    ends_.resize(fid_count);
-    fids_.resize(fid_count);
+    count_ = count;
+    return mine_count;
   }
 
   std::uint64_t hash_of(std::int64_t fid) const noexcept { return static_cast<std::uint64_t>(fid) * factor_; }
 
   std::uint64_t factor_;
-  std::vector<std::uint32_t> heads_;    // Open addressing, at most half full: 1 + the number of a FID; 0: none.
-  std::vector<std::uint32_t> numbers_;  // By position in the batch.
-  std::vector<std::uint32_t> order_;    // Positions by number, then in the order given; then kAhead more.
-  std::vector<std::uint32_t> ends_;     // By number: where its positions end in the order.
-  std::vector<std::int64_t> fids_;      // By number.
+  std::vector<std::uint32_t> heads_;  // Open addressing, at most half full: 1 + the number of a FID; 0: none.
+  std::vector<Mine> mine_;
+  std::vector<std::uint32_t> order_;  // Positions by number, then in the order given; then kAhead more.
+  std::vector<std::uint32_t> ends_;   // By number: where its positions end in the order.
+  std::vector<std::int64_t> fids_;    // By number.
   const float* gradients_ = nullptr;
   std::size_t count_ = 0;
 };

@@ -16,6 +16,7 @@
 #include <string>
 
 #include "hash.hpp"
+#include "in_parallel.hpp"
 #include "table.hpp"
 
 namespace nb = nanobind;
@@ -282,6 +283,16 @@ NB_MODULE(_native, m) {
       .def_prop_ro("dim", &Table::dim)
       .def_prop_ro("state_dim", &Table::state_dim)
       .def("__len__", &Table::size)
+      .def_prop_rw("thread_count", &Table::thread_count,
+                   [](Table& table, std::size_t count) {
+                     if (count < 1 || count > dolmen::kThreadsMax) {
+                       throw nb::value_error(("threads must be between 1 and " + std::to_string(dolmen::kThreadsMax) +
+                                              ", got " + std::to_string(count))
+                                                 .c_str());
+                     }
+                     nb::gil_scoped_release unlocked;
+                     table.set_thread_count(count);
+                   })
       .def(
           "set_rule",
           [](Table& table, std::uint32_t slot, const std::string& admission, std::int64_t admit_after,

@@ -68,11 +68,19 @@ inline void copy_to_shared(float* to, const float* from, std::size_t count) noex
   for (std::size_t i = 0; i < count; ++i) store_shared(to + i, from[i]);
 }
 
-// Makes a version stamp odd for the time of one change. For the one writer.
+// Makes a version stamp odd for the time of one change. `has_rivals`: other threads may be changing what the same stamp
+// guards; they wait for each other then.
 class Change {
  public:
-  explicit Change(std::atomic<std::uint32_t>& version) noexcept : version_(version) {
-    version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  explicit Change(std::atomic<std::uint32_t>& version, bool has_rivals = false) noexcept : version_(version) {
+    if (has_rivals) {
+      std::uint32_t even = version_.load(std::memory_order_relaxed) & ~1U;
+      while (!version_.compare_exchange_weak(even, even + 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+        even &= ~1U;
+      }
+    } else {
+      version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    }
     fence_release();
   }
   ~Change() { version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }

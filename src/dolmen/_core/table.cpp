@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <bit>
 
+#include "in_parallel.hpp"
+
 namespace dolmen {
 namespace {
 
 constexpr std::size_t kAhead = 24;  // So many FIDs are on their way from memory at once.
 constexpr std::size_t kStretch = 1024;
+constexpr std::size_t kStepBlock = 16;  // So many rows a choice of optimiser.
 constexpr std::size_t kLine = 64;
 
 DOLMEN_INLINE std::byte* prefetched(std::byte* begin, std::size_t size) noexcept {
@@ -58,11 +61,12 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
             options.precision),
       optimizer_(std::move(optimizer)),
       clip_(options.clip),
-      sums_(options.hash_seed),
       seed_(options.seed),
       hash_seed_(options.hash_seed),
       start_values_(options.seed, options.initial_range),
-      start_(options.dim) {}
+      start_(options.dim) {
+  set_thread_count(1);
+}
 
 // ---------------------------------------------------------------------------------------------------------- reading
 
@@ -105,7 +109,20 @@ DOLMEN_INLINE void Table::lookup_by(Processor processor, std::span<const std::in
 }
 
 void Table::lookup(std::span<const std::int64_t> fids, std::span<float> out) const noexcept {
-  with_processor([&](auto processor) DOLMEN_INLINED { lookup_by(processor, fids, out); });
+  const std::size_t share_count = share_count_of(fids.size(), thread_count());
+  in_parallel(share_count, [&](std::size_t share) {
+    const auto [begin, count] = stretch_of(fids.size(), share, share_count);
+    const auto my_fids = fids.subspan(begin, count);
+    const auto my_out = out.subspan(begin * dim(), count * dim());
+    with_processor([&](auto processor) DOLMEN_INLINED { lookup_by(processor, my_fids, my_out); });
+  });
+}
+
+void Table::set_thread_count(std::size_t count) {
+  const std::lock_guard lock(writing_);
+  while (shares_.size() > count) shares_.pop_back();
+  while (shares_.size() < count) shares_.emplace_back(hash_seed_);
+  thread_count_.store(count, std::memory_order_relaxed);
 }
 
 void Table::read_absent(std::int64_t fid, std::span<float> out) const noexcept {
@@ -143,59 +160,118 @@ void Table::read_facts(std::span<const std::int64_t> fids, std::span<std::int64_
 
 // ---------------------------------------------------------------------------------------------------------- writing
 
+// Part of a batch that is being seen. `has_rivals`: other threads see the rest of it.
+struct Table::Seeing {
+  std::span<const std::int64_t> fids;
+  std::int64_t now_us;
+  std::span<float> out;
+  bool has_rivals = false;
+};
+
+// Rows that are there are found in parallel; those that are not may be made, which is done in the order of the batch.
 void Table::lookup_or_insert(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
   const std::lock_guard lock(writing_);
   time_seen_max_us_ = std::max(time_seen_max_us_, now_us);
   clocks_.batch_count += 1;
-  // Between two stretches, the memory that growth has replaced can be used again.
-  for (std::size_t begin = 0; begin < fids.size(); begin += kStretch) {
-    const std::size_t count = std::min(kStretch, fids.size() - begin);
-    see(fids.subspan(begin, count), now_us, out.subspan(begin * rows_.dim(), count * rows_.dim()));
-    index_.readers().collect();
+  const std::size_t share_count = share_count_of(fids.size(), thread_count());
+  if (share_count == 1) {
+    // Between two stretches, the memory that growth has replaced can be used again.
+    for (std::size_t begin = 0; begin < fids.size(); begin += kStretch) {
+      const std::size_t count = std::min(kStretch, fids.size() - begin);
+      see({fids.subspan(begin, count), now_us, out.subspan(begin * dim(), count * dim())}, nullptr);
+      index_.readers().collect();
+    }
+    return;
   }
+  const auto part = [&](std::size_t share) {
+    const auto [begin, count] = stretch_of(fids.size(), share, share_count);
+    return Seeing{fids.subspan(begin, count), now_us, out.subspan(begin * dim(), count * dim()), true};
+  };
+  for (std::size_t share = 0; share < share_count; ++share) {
+    shares_[share].missing.clear();
+    shares_[share].missing.reserve(part(share).fids.size());
+  }
+  in_parallel(share_count, [&](std::size_t share) { see(part(share), &shares_[share].missing); });
+  for (std::size_t share = 0; share < share_count; ++share) {
+    const Seeing seeing = part(share);
+    const std::vector<std::size_t>& missing = shares_[share].missing;
+    for (std::size_t i = 0; i < missing.size(); ++i) {
+      if (i + kAhead < missing.size()) __builtin_prefetch(index_.choice(seeing.fids[missing[i + kAhead]]).first);
+      see_missing(seeing, missing[i]);
+      if (i % kStretch == 0) index_.readers().collect();
+    }
+  }
+  index_.readers().collect();
 }
 
+// What has no row goes to `missing`, or is dealt with at once where that is null.
 template <typename Processor>
-DOLMEN_INLINE void Table::see_by(Processor processor, std::span<const std::int64_t> fids, std::int64_t now_us,
-                                 std::span<float> out) {
-  const std::size_t dim = rows_.dim();
+DOLMEN_INLINE void Table::see_by(Processor processor, const Seeing& seeing, std::vector<std::size_t>* missing) {
   const RowStore::Vectors vectors = rows_.vectors();
-  const std::size_t vector_size = dim * sizeof(float);
+  const std::size_t vector_size = dim() * sizeof(float);
   const auto fetch = [&, vectors](std::uint32_t row) DOLMEN_INLINED {
     __builtin_prefetch(&rows_.facts(row), 1);
     return prefetched(vectors[row], vector_size);
   };
+  std::uint32_t slot = 0;
+  std::int64_t sights = 0;  // Of the slot, not yet in its total, which other threads add to as well.
+  const auto add_sights = [&] { std::atomic_ref(totals_[slot].sights).fetch_add(sights, std::memory_order_relaxed); };
   const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
-    const std::int64_t fid = fids[i];
-    Sights sights{1, now_us};
     // A row that was found keeps its number, whatever else this batch moves.
-    std::uint32_t row = found.row;
-    if (found.bucket == nullptr) {
-      CuckooIndex::Place place = index_.place_of(fid);  // It may have come earlier in this batch.
-      if (!place) {
-        sights = sights_to_admit(fid, now_us);
-        if (sights.count == 0) {
-          read_absent(fid, out.subspan(i * dim, dim));
-          return;
-        }
-        place = insert_row(fid, now_us, nullptr);
-        touch(place.row());
+    if (found.bucket != nullptr) {
+      see_found(seeing, i, found.row, {1, seeing.now_us});
+      if (slot_of(seeing.fids[i]) != slot) {
+        add_sights();
+        slot = slot_of(seeing.fids[i]);
+        sights = 0;
       }
-      row = place.row();
+      sights += 1;
+    } else if (missing != nullptr) {
+      missing->push_back(i);
+    } else {
+      see_missing(seeing, i);
     }
-    about_to_change(row);
-    RowFacts& facts = rows_.facts(row);
-    facts.count.store(facts.count.load(std::memory_order_relaxed) + sights.count, std::memory_order_relaxed);
-    facts.last_seen_us.store(std::max(facts.last_seen_us.load(std::memory_order_relaxed), sights.last_us),
-                             std::memory_order_relaxed);
-    totals_[slot_of(fid)].sights += sights.count;
-    copy_from_shared(&out[i * dim], rows_.vector(row), dim);
   };
-  index_.find_each(processor, fids, fetch, use);
+  index_.find_each(processor, seeing.fids, fetch, use);
+  add_sights();
 }
 
-void Table::see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out) {
-  with_processor([&](auto processor) DOLMEN_INLINED { see_by(processor, fids, now_us, out); });
+void Table::see(const Seeing& seeing, std::vector<std::size_t>* missing) {
+  with_processor([&](auto processor) DOLMEN_INLINED { see_by(processor, seeing, missing); });
+}
+
+DOLMEN_INLINE void Table::see_found(const Seeing& seeing, std::size_t i, std::uint32_t row,
+                                    const Sights& sights) noexcept {
+  about_to_change(row);
+  RowFacts& facts = rows_.facts(row);
+  std::int64_t last_us = facts.last_seen_us.load(std::memory_order_relaxed);
+  if (seeing.has_rivals) {
+    facts.count.fetch_add(sights.count, std::memory_order_relaxed);
+    while (last_us < sights.last_us &&
+           !facts.last_seen_us.compare_exchange_weak(last_us, sights.last_us, std::memory_order_relaxed)) {
+    }
+  } else {
+    facts.count.store(facts.count.load(std::memory_order_relaxed) + sights.count, std::memory_order_relaxed);
+    facts.last_seen_us.store(std::max(last_us, sights.last_us), std::memory_order_relaxed);
+  }
+  copy_from_shared(&seeing.out[i * dim()], rows_.vector(row), dim());
+}
+
+void Table::see_missing(const Seeing& seeing, std::size_t i) {
+  const std::int64_t fid = seeing.fids[i];
+  Sights sights{1, seeing.now_us};
+  CuckooIndex::Place place = index_.place_of(fid);  // It may have come earlier in this batch.
+  if (!place) {
+    sights = sights_to_admit(fid, seeing.now_us);
+    if (sights.count == 0) {
+      read_absent(fid, seeing.out.subspan(i * dim(), dim()));
+      return;
+    }
+    place = insert_row(fid, seeing.now_us, nullptr);
+    touch(place.row());
+  }
+  totals_[slot_of(fid)].sights += sights.count;
+  see_found(seeing, i, place.row(), sights);
 }
 
 // Counts one sight of an absent FID. Returns all its sights if it has now earned a row, else none.
@@ -230,16 +306,23 @@ struct Table::PendingStep {
   float scale;
 };
 
+// A batch of gradients; each share of it takes the FIDs whose hash falls to it, so no row is stepped by two.
+struct Table::Stepping {
+  std::span<const std::int64_t> fids;
+  std::span<const float> gradients;
+  float scale;
+  std::size_t share_count;
+};
+
 template <typename Processor>
-DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const std::int64_t> fids,
-                                          std::span<const float> gradients, float scale) {
-  sums_.group(fids, gradients);
-  constexpr std::size_t kBlock = 16;  // So many rows a choice of optimiser.
-  std::array<PendingStep, kBlock> block;
+DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping, std::size_t number) {
+  Share& share = shares_[number];
+  const GradientSums& sums = share.sums;
+  const bool has_rivals = stepping.share_count > 1;
+  share.sums.group(stepping.fids, stepping.gradients, number, stepping.share_count);
+  std::array<PendingStep, kStepBlock> block;
   std::size_t pending_count = 0;
-  std::size_t updated_count = 0;
   const std::uint64_t step_count = clocks_.step_count;
-  made_.resize(2 * std::size_t{rows_.dim()});
   const auto step_block = [&] {
     std::visit(
         [&](const auto& optimizer) {
@@ -247,9 +330,9 @@ DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const s
             with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
               for (std::size_t i = 0; i < pending_count; ++i) {
                 const PendingStep& each = block[i];
-                const float* gradient = sums_.sum(each.position, dim, made_.data());
-                gradient = clip_.apply(gradient, static_cast<std::uint32_t>(dim), made_.data() + dim);
-                const Change change(*each.version);
+                const float* gradient = sums.sum(each.position, dim, share.made.data());
+                gradient = clip_.apply(gradient, static_cast<std::uint32_t>(dim), share.made.data() + dim);
+                const Change change(*each.version, has_rivals);
                 optimizer.step(
                     {each.vector, each.state, gradient, static_cast<std::uint32_t>(dim), each.scale, step_count});
               }
@@ -257,7 +340,7 @@ DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const s
           });
         },
         optimizer_);
-    updated_count += pending_count;
+    share.updated_count += pending_count;
     pending_count = 0;
   };
   const std::size_t vector_size = rows_.vector_stride();
@@ -271,24 +354,43 @@ DOLMEN_INLINE std::size_t Table::apply_by(Processor processor, std::span<const s
   };
   const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     if (found.bucket == nullptr) return;
-    const float slot_scale = scale * rules_[slot_of(sums_.fids()[i])].learning_rate_scale;
+    const float slot_scale = stepping.scale * rules_[slot_of(sums.fids()[i])].learning_rate_scale;
     if (slot_scale == 0.0F) return;  // Some steps divide by the rate.
     about_to_change(found.row);
-    touch(found.row);
+    if (!is_touched(found.row)) {
+      rows_.facts(found.row).epoch.store(current_epoch(), std::memory_order_relaxed);
+      share.fresh.push_back(found.row);
+    }
     auto* vector = reinterpret_cast<float*>(found.memory);
     float* state = rows_.is_state_beside_vector() ? vector + rows_.dim() : rows_.state(found.row);
     block[pending_count++] = {vector, state, i, &found.bucket->version, slot_scale};
-    if (pending_count == kBlock) step_block();
+    if (pending_count == kStepBlock) step_block();
   };
-  index_.find_each(processor, sums_.fids(), fetch, use);
+  index_.find_each(processor, sums.fids(), fetch, use);
   step_block();
-  return updated_count;
 }
 
 std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale) {
   const std::lock_guard lock(writing_);
+  const Stepping stepping{fids, gradients, scale, share_count_of(fids.size(), thread_count())};
+  const auto shares = std::span(shares_).first(stepping.share_count);
+  for (Share& share : shares) {
+    share.sums.make_room(fids.size());
+    share.made.resize(2 * std::size_t{dim()});
+    share.fresh.clear();
+    share.fresh.reserve(fids.size());
+    share.updated_count = 0;
+  }
   clocks_.step_count += 1;
-  return with_processor([&](auto processor) DOLMEN_INLINED { return apply_by(processor, fids, gradients, scale); });
+  in_parallel(stepping.share_count, [&](std::size_t number) {
+    with_processor([&](auto processor) DOLMEN_INLINED { step_by(processor, stepping, number); });
+  });
+  std::size_t updated_count = 0;
+  for (const Share& share : shares) {
+    for (const std::uint32_t row : share.fresh) touch(row);
+    updated_count += share.updated_count;
+  }
+  return updated_count;
 }
 
 void Table::assign(std::span<const std::int64_t> fids, std::span<const float> vectors) {

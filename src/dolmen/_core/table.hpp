@@ -3,10 +3,10 @@
 // Threads: what is const may be called by any thread at any time, and never waits for a writer longer than one row's
 // change takes; `lookup`, `contains`, `counts` and `last_seen` take no lock at all. Calls that change the table are put
 // in line by a mutex; so are the totals, and the first moment of `all_rows` and `changes_since`: what these give is
-// read while writers go on.
+// read while writers go on. A call on a large batch may itself use several threads (`set_thread_count`).
 //
-// Deterministic: the same calls in the same order give the same rows, numbered alike. Only the places in the index
-// depend on its seed, and nobody sees those.
+// Deterministic: the same calls in the same order give the same rows, numbered alike, by however many threads. Only the
+// places in the index depend on its seed, and nobody sees those.
 //
 // Arguments are checked by the caller (module.cpp): FIDs are not negative, spans match in length, rows in width.
 #pragma once
@@ -98,6 +98,9 @@ class Table {
   std::uint32_t dim() const noexcept { return rows_.dim(); }
   std::uint32_t state_dim() const noexcept { return rows_.state_dim(); }
   Precision precision() const noexcept { return rows_.precision(); }
+  // Of the look-ups and the step of a batch; 1 at first, at most kThreadsMax.
+  std::size_t thread_count() const noexcept { return thread_count_.load(std::memory_order_relaxed); }
+  void set_thread_count(std::size_t count);
   std::size_t size() const noexcept { return index_.size(); }
 
   // Absent FIDs read as zeros.
@@ -169,7 +172,8 @@ class Table {
   std::uint32_t current_epoch() const noexcept {
     return oldest_epoch_ + static_cast<std::uint32_t>(changes_.size()) - 1;
   }
-  void see(std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
+  struct Seeing;
+  void see(const Seeing& seeing, std::vector<std::size_t>* missing);
   bool is_expired(std::int64_t fid, std::int64_t last_seen_us, std::int64_t now_us) const noexcept;
   Sights sights_to_admit(std::int64_t fid, std::int64_t now_us);
   void read_absent(std::int64_t fid, std::span<float> out) const noexcept;
@@ -201,11 +205,13 @@ class Table {
   template <typename Processor>
   void lookup_by(Processor processor, std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
   template <typename Processor>
-  void see_by(Processor processor, std::span<const std::int64_t> fids, std::int64_t now_us, std::span<float> out);
+  void see_by(Processor processor, const Seeing& seeing, std::vector<std::size_t>* missing);
+  void see_found(const Seeing& seeing, std::size_t i, std::uint32_t row, const Sights& sights) noexcept;
+  void see_missing(const Seeing& seeing, std::size_t i);
   struct PendingStep;
+  struct Stepping;
   template <typename Processor>
-  std::size_t apply_by(Processor processor, std::span<const std::int64_t> fids, std::span<const float> gradients,
-                       float scale);
+  void step_by(Processor processor, const Stepping& stepping, std::size_t number);
   bool is_touched(std::uint32_t row) const noexcept { return (touched_[row / 64] >> (row % 64) & 1) != 0; }
 
   mutable std::mutex writing_;
@@ -214,8 +220,17 @@ class Table {
   RowStore rows_;
   Optimizer optimizer_;
   Clip clip_;
-  std::vector<float> made_;  // Where a row's gradients are added up, and clipped.
-  GradientSums sums_;
+  // What one of the threads that share a batch works with.
+  struct Share {
+    explicit Share(std::uint64_t hash_seed) : sums(hash_seed) {}
+    GradientSums sums;
+    std::vector<float> made;           // Where a row's gradients are added up, and clipped.
+    std::vector<std::uint32_t> fresh;  // Rows it has changed that were not touched in this epoch before.
+    std::size_t updated_count = 0;
+    std::vector<std::size_t> missing;  // Positions of FIDs without a row.
+  };
+  std::atomic<std::size_t> thread_count_{1};
+  std::vector<Share> shares_;
   std::uint64_t seed_, hash_seed_;
   StartValues start_values_;
   std::vector<float> start_;  // Where they are made.

@@ -9,6 +9,7 @@ from typing import Final, final
 from dolmen import datasets
 from dolmen.cluster.config import Config
 from dolmen.datasets import Dataset, Split, item_changes, latest, people
+from dolmen.errors import DataError
 from dolmen.events import CatalogueChange, Group, Log, Topic, encode
 from dolmen.telemetry import logger
 from dolmen.training import TrainConfig, find_snapshot, new_trainer, read_manifest, validate
@@ -22,23 +23,43 @@ _CATALOGUE_CHUNK: Final = 1000
 @final
 @dataclass(frozen=True)
 class BatchReport:
-    """How good the model is on the last tenth of the data set, in time, which it has not seen; and where it lies."""
+    """How good the model is on the part that tests, which it has not seen; and where it lies.
 
+    ``loss`` is the model's own. ``auc`` and ``log_loss`` are NaN if it cannot score.
+    """
+
+    loss: float
     auc: float
     log_loss: float
     example_count: int
     path: Path
 
 
-def train_in_batch(name: str, *, model: str, epochs: int, batch_size: int, seed: int, out: Path) -> BatchReport:
-    """Learn the first 80 % of a data set in time, watch the next 10 %, test on the last, and write a snapshot.
+def train_in_batch(
+    name: str, *, model: str, epochs: int, batch_size: int, seed: int, out: Path, negatives: int = 0
+) -> BatchReport:
+    """Learn the part of a data set that trains, watch the one that validates, test on the last, and write a snapshot.
+
+    Args:
+        name: of the data set.
+        model: its name.
+        epochs: passes over the training part.
+        batch_size: examples a step.
+        seed: of everything random.
+        out: the folder that gets the snapshot.
+        negatives: how many random items to put beside each that was acted on.
 
     Raises:
-        DataError: there is no such data set, or it cannot be had.
+        DataError: there is no such data set, it cannot be had, or all its examples have one label, of which a model
+            that scores learns nothing.
         ConfigError: there is no such model.
     """
     dataset = datasets.load(name)
     trainer = new_trainer(dataset.schema, model, config=TrainConfig(seed=seed))
+    if negatives:
+        dataset = dataset.with_negatives(negatives, seed=seed)
+    if trainer.judge is not None:
+        _check_labels(dataset, trainer.judge.label)
     trainer.fit(
         dataset.batches(batch_size, Split.TRAIN, shuffle_seed=seed if epochs > 1 else None),
         epochs=epochs,
@@ -46,7 +67,17 @@ def train_in_batch(name: str, *, model: str, epochs: int, batch_size: int, seed:
     )
     tested = validate(trainer, dataset.batches(4096, Split.TEST))
     path = trainer.save(out)
-    return BatchReport(tested.auc, tested.log_loss, tested.example_count, path)
+    return BatchReport(tested.loss, tested.auc, tested.log_loss, tested.example_count, path)
+
+
+def _check_labels(dataset: Dataset, label: str) -> None:
+    found = dataset.interactions[label].unique().to_pylist()
+    if len(found) == 1:
+        raise DataError(
+            f"{dataset.info.name}: {label} is {found[0]} in every example, so there is nothing to tell apart; it holds "
+            "what people did and not what they passed over. Put random items beside that (--negatives 1), or take a "
+            "model that needs none, such as two_tower or sasrec"
+        )
 
 
 def snapshot_config(snapshot: Path, *, data: str | None, port: int) -> Config:

@@ -39,9 +39,10 @@ class Embeddings:
         schema: which slots there are, how wide, and when their ids get a row and lose it.
         optimizer: what a gradient does to a row; ``AdaGrad()`` if ``None``.
         seed: of the rows' start values.
+        threads: see ``Table.threads``.
     """
 
-    def __init__(self, schema: Schema, *, optimizer: Optimizer | None = None, seed: int = 0) -> None:
+    def __init__(self, schema: Schema, *, optimizer: Optimizer | None = None, seed: int = 0, threads: int = 1) -> None:
         kept = optimizer if optimizer is not None else AdaGrad()
         rules = _rules(schema)
         self._fill(
@@ -49,6 +50,7 @@ class Embeddings:
             {dim: Table(dim, optimizer=kept, seed=_table_seed(seed, dim), rules=rules[dim]) for dim in sorted(rules)},
             is_for_serving=False,
         )
+        self.threads = threads
 
     @classmethod
     def for_serving(cls, schema: Schema, *, seed: int = 0, precision: Precision = Precision.FLOAT32) -> Embeddings:
@@ -64,6 +66,16 @@ class Embeddings:
     def is_for_serving(self) -> bool:
         """True where nothing is ever learned or inserted by a look-up."""
         return self._is_for_serving
+
+    @property
+    def threads(self) -> int:
+        """How many threads each table may use for one batch, as ``Table.threads``."""
+        return next(iter(self.tables.values())).threads
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        for table in self.tables.values():
+            table.threads = count
 
     def __len__(self) -> int:
         """How many rows there are."""

@@ -12,8 +12,10 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -66,6 +68,16 @@ class CellStore:
             beside.replace(path)
         except OSError as problem:
             raise DataError(f"{path}: {problem}; finished cells are kept there, name another folder") from problem
+
+    @contextmanager
+    def scratch(self, cell: Cell, fingerprint: str) -> Iterator[Path]:
+        """A folder for work on a cell under this fingerprint, deleted once the work is through; it need not exist yet.
+
+        Where the work is cut off, or fails, the folder stays, and the next try finds it.
+        """
+        folder = self.folder / ".scratch" / f"{cell.case}-{cell.arm}-{cell.seed}-{fingerprint}"
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, cell: Cell) -> Path:
         return self.folder / cell.case / f"{cell.arm}-{cell.seed}.json"

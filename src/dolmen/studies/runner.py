@@ -125,15 +125,16 @@ class _Runner:
         kept = self._store.get(cell, mark)
         if kept is not None or self._only_stored:
             return kept
-        setting = Setting(settings=self._plan.settings, device=self._device, prepared=prepared)
-        started = time.perf_counter()
-        if cell.arm == PREPARED:
-            assert self._study.prepare is not None
-            figures = self._study.prepare(cell.case, setting)
-        else:
-            figures = self._study.run(cell, setting)
-        done = Finished(figures=figures, seconds=round(time.perf_counter() - started, 3))
-        self._store.put(cell, mark, done)
+        with self._store.scratch(cell, mark) as scratch:
+            setting = Setting(settings=self._plan.settings, scratch=scratch, device=self._device, prepared=prepared)
+            started = time.perf_counter()
+            if cell.arm == PREPARED:
+                assert self._study.prepare is not None
+                figures = self._study.prepare(cell.case, setting)
+            else:
+                figures = self._study.run(cell, setting)
+            done = Finished(figures=figures, seconds=round(time.perf_counter() - started, 3))
+            self._store.put(cell, mark, done)
         # What was read back is what a rerun will see: both must give the same report.
         return self._store.get(cell, mark)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, final
 
 from dolmen.studies.results import Cell
@@ -87,10 +88,12 @@ class Plan:
 class Setting:
     """What a cell is run with.
 
-    ``settings`` are the plan's. ``prepared`` is what ``Study.prepare`` found for the case.
+    ``settings`` are the plan's. ``prepared`` is what ``Study.prepare`` found for the case. ``scratch`` is a folder that
+    is the cell's alone: what long work leaves there is found again where it was cut off, and gone once it is finished.
     """
 
     settings: Mapping[str, Any]
+    scratch: Path
     device: str = "cpu"
     prepared: Mapping[str, float] = field(default_factory=dict)
 

@@ -43,7 +43,8 @@ class TrainerSettings:
         keep_snapshots: older ones are deleted; three, so that two may be bad.
         freeze_after_examples: keep a copy of the parameters as of then and judge it beside the learning ones.
         status_every: how often figures go to the topic ``status``.
-        threads: of torch. Steps are small: one thread is fastest, and bits do not depend on the machine's cores.
+        threads: of torch, and of the tables' batches. Steps are small: one thread is fastest, and bits do not depend on
+            the machine's cores.
         dataset: what is being learned, for people.
     """
 

@@ -79,6 +79,7 @@ class _TrainerStage:
         self._snapshots = SnapshotFolder(settings.folder / "snapshots", keep=settings.keep_snapshots)
         self._snapshots.sweep()
         self.trainer, written_lineage = open_trainer(settings, log)
+        self.trainer.embeddings.threads = settings.threads
         self._lineage = written_lineage
         self._publisher = Publisher(self.trainer, log, clock)
         self._frozen = Frozen(settings.folder / "frozen", settings.freeze_after_examples)

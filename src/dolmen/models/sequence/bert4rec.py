@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Final, final
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from dolmen.models.layers.sequences import SequenceConfig, SequenceFields, check
 from dolmen.models.layers.transformer import TransformerLayer
 
 __all__ = ["BERT4Rec", "BERT4RecConfig", "masked_places"]
+
+_START: Final = 0.006  # about as large as the table's rows begin, as in the paper; else places drown the items at first
+_WEIGHT_START: Final = 0.02
 
 
 @final
@@ -92,8 +95,10 @@ class BERT4Rec(nn.Module):
         )
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         for parameter in self.parameters():
-            if parameter.ndim == 2 or parameter is self.mask:
-                nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
+            if parameter.ndim == 2:
+                _draw(parameter, _WEIGHT_START)
+        for parameter in (self.mask, self.positions):
+            _draw(parameter, _START)
 
     @property
     def vector_dim(self) -> int:
@@ -144,3 +149,7 @@ def masked_places(packed: Packed, rate: float) -> Tensor:
     # Owners ascend, so sorting by owner + [0, 1) shuffles each run within itself.
     order = (packed.owners + torch.rand(len(packed.owners), dtype=torch.float64)).argsort()
     return order[packed.positions < counts.index_select(0, packed.owners)]
+
+
+def _draw(parameter: nn.Parameter, deviation: float) -> None:
+    nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation)

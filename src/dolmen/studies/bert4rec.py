@@ -1,0 +1,168 @@
+"""BERT4Rec: whether hiding items and telling them from both sides follows sequences better than reading forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from dolmen.features import Jagged
+from dolmen.studies.next_item import BEAUTY, FIGURES, FILMS, GAMES, MODULES, PROTOCOL, Arm, judged, judged_counts
+from dolmen.studies.results import Cell
+from dolmen.studies.rules import Above, Within
+from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
+
+__all__ = ["STUDY"]
+
+_ARMS: Final = {
+    "popularity": "how often an item was acted on",
+    "item-knn": "items met by the same people, by cosine, summed over the past",
+    "bert4rec": "BERT4Rec as in the paper",
+    "sasrec": "SASRec, a softmax over the catalogue instead of one drawn item each",
+    "matrix-factorisation": "a vector for each person and item: the two towers without features or networks",
+    "bert4rec-last": "BERT4Rec, of each run only the last item hidden",
+    "gru4rec": "GRU4Rec, a softmax over the catalogue",
+}
+_COUNTED: Final = ("popularity", "item-knn")
+_NEGATIVES: Final = {FILMS: None, BEAUTY: 1024, GAMES: 1024}
+_BERT: Final[Mapping[str, Mapping[str, Any]]] = {
+    FILMS: {"mask_rate": 0.2, "dropout": 0.2, "attention_dropout": 0.2},
+    BEAUTY: {"mask_rate": 0.6, "dropout": 0.5, "attention_dropout": 0.2},
+    GAMES: {"mask_rate": 0.6, "dropout": 0.5, "attention_dropout": 0.2},
+}
+_DROPOUT: Final = {FILMS: 0.2, BEAUTY: 0.5, GAMES: 0.5}  # SASRec's own for films and for Amazon
+_FACTORS: Final = {
+    "query_slots": ("user",),
+    "item_slots": ("item",),
+    "hidden": (),
+    "dim": 64,
+    "hide_slot": None,
+    "content_weight": 0.0,
+}
+
+
+def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
+    if cell.arm in _COUNTED:
+        return judged_counts(cell, _popularity if cell.arm == "popularity" else _item_knn)
+    if cell.arm == "matrix-factorisation":
+        return judged(cell, Arm(model="two_tower", options=_FACTORS, of_pairs=True), setting)
+    options: dict[str, Any] = {"negatives": _NEGATIVES[cell.case]}
+    if cell.arm in ("gru4rec", "sasrec"):
+        options["dropout"] = _DROPOUT[cell.case]
+        return judged(cell, Arm(model=cell.arm, options=options), setting)
+    options |= _BERT[cell.case]
+    if cell.arm == "bert4rec-last":
+        options["last_only_rate"] = 1.0
+    return judged(cell, Arm(model="bert4rec", options=options), setting)
+
+
+def _popularity(people: Tensor, items: Tensor, item_count: int) -> Callable[[Jagged], Tensor]:
+    del people  # everybody counts alike
+    counts = torch.bincount(items, minlength=item_count).to(torch.float32)
+    return lambda past: counts.expand(past.size, -1)
+
+
+def _item_knn(people: Tensor, items: Tensor, item_count: int) -> Callable[[Jagged], Tensor]:
+    """Cosine of two items' columns of the matrix of people and items (B. Sarwar et al., WWW 2001), all neighbours."""
+    shape = (int(people.max()) + 1, item_count)
+    places = torch.stack([people, items])
+    met = torch.sparse_coo_tensor(places, torch.ones(len(items)), shape, check_invariants=True).coalesce()
+    lengths = torch.sparse.sum(met.pow(2), dim=0).to_dense().sqrt().clamp(min=1)
+    by_item = met.t().coalesce()
+
+    def score(past: Jagged) -> Tensor:
+        owners = torch.repeat_interleave(past.lengths)
+        told = torch.zeros(item_count, past.size)
+        told[past.values, owners] = 1 / lengths[past.values]
+        scores: Tensor = torch.sparse.mm(by_item, torch.sparse.mm(met, told)) / lengths.unsqueeze(1)
+        return scores.t()
+
+    return score
+
+
+STUDY: Final = Study(
+    name="bert4rec",
+    title="BERT4Rec",
+    paper='F. Sun et al., "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from '
+    'Transformer", CIKM 2019, arXiv 1904.06690',
+    module=__name__,
+    claims=(
+        Claim(
+            name="NDCG on Beauty",
+            statement="NDCG@10 among 100 drawn items is within 3 % of the paper's, or above.",
+            paper="0.1862",
+            rule=Within(arm="bert4rec", figure="sampled_ndcg@10", low=0.97 * 0.1862, cases=(BEAUTY,)),
+        ),
+        Claim(
+            name="HR on Beauty",
+            statement="HR@10 among 100 drawn items is within 3 % of the paper's, or above.",
+            paper="0.3025",
+            rule=Within(arm="bert4rec", figure="sampled_hr@10", low=0.97 * 0.3025, cases=(BEAUTY,)),
+        ),
+        Claim(
+            name="above those before",
+            statement="BERT4Rec ranks better than popularity, factors, GRU4Rec and SASRec.",
+            paper="Beauty NDCG@10 0.1862 against 0.1536 (SASRec) and less",
+            rule=Above(
+                arm="bert4rec",
+                others=("popularity", "item-knn", "matrix-factorisation", "gru4rec", "sasrec"),
+                figure="sampled_ndcg@10",
+            ),
+        ),
+        Claim(
+            name="Cloze",
+            statement="Hiding items anywhere learns more than hiding only the last.",
+            paper="MovieLens-1M NDCG@10 0.4818 against 0.4696",
+            rule=Above(arm="bert4rec", others=("bert4rec-last",), figure="sampled_ndcg@10"),
+        ),
+        Claim(
+            name="whole catalogue",
+            statement="Among all items, too, BERT4Rec ranks better than SASRec does.",
+            paper="not told; later work finds that with the same loss it does not",
+            rule=Above(arm="bert4rec", others=("sasrec",), figure="full_ndcg@10"),
+        ),
+    ),
+    guards=(
+        Claim(
+            name="learns",
+            statement="SASRec ranks far better than popularity after a few passes.",
+            paper="",
+            rule=Above(arm="sasrec", others=("popularity",), figure="full_ndcg@10", margin=0.005, sure=False),
+        ),
+        Claim(
+            name="learns from both sides",
+            statement="BERT4Rec ranks five times better than chance after a few passes.",
+            paper="",
+            rule=Within(arm="bert4rec", figure="full_ndcg@10", low=0.014),
+        ),
+    ),
+    data=(FILMS, BEAUTY, GAMES),
+    protocol=(
+        *PROTOCOL,
+        "Two layers; two heads in BERT4Rec, one in SASRec; rates of masks and dropout as in the papers. On the Amazon "
+        "sets the softmax is over the items of a batch and 1,024 drawn ones, corrected by ln q; on films it is whole.",
+        "The paper learns 400,000 steps of 256 with ten masks of each window; here the budget is what two shared cores "
+        "allow, and the figures at half and end of it tell how far from flat it is.",
+    ),
+    arms=_ARMS,
+    figures=FIGURES,
+    chart=Chart(figure="full_ndcg@10", lines={name: (name,) for name in _ARMS}),
+    full=Plan(
+        parts=(
+            Part(case=FILMS, arms=tuple(_ARMS), seed_count=3),
+            Part(case=BEAUTY, arms=tuple(_ARMS), seed_count=1),
+            Part(case=GAMES, arms=tuple(_ARMS), seed_count=1),
+        ),
+        settings={"passes": {FILMS: 30, BEAUTY: 20, GAMES: 20}},
+        minutes=240,
+    ),
+    quick=Plan(
+        parts=(Part(case=FILMS, arms=("popularity", "sasrec", "bert4rec"), seed_count=1),),
+        settings={"passes": {FILMS: 5}, "sequences_max": 400},
+        minutes=0.9,
+    ),
+    stands_on=(*MODULES, "dolmen.models.sequence"),
+    run=_run,
+)
