@@ -16,8 +16,9 @@ from dolmen.errors import ConfigError, SchemaError
 from dolmen.features import Batch, Label, Policy, Schema, Side, Slot, extract_rows
 from dolmen.models import Model, build, retriever
 from dolmen.models.layers import catalogue
+from dolmen.models.layers.dropout import Dropout
 from dolmen.models.layers.packed import Packed
-from dolmen.models.layers.transformer import TransformerLayer
+from dolmen.models.layers.transformer import Attention, TransformerLayer
 from dolmen.models.sequence.bert4rec import masked_places
 
 MakeEmbed = Callable[[Schema], Embed]
@@ -301,3 +302,29 @@ def test_a_schema_or_option_that_cannot_be_used_is_refused_with_the_mend(make_em
     model = build("sasrec", {}, make_embed(shared))
     with pytest.raises(SchemaError, match="the ids of 'item' share rows"):
         model.loss(batch_of(shared, [[1]], [2]))
+
+
+def test_dropout_drops_at_its_rate_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    ones = torch.ones(101, 999, requires_grad=True)
+    dropped = Dropout(0.2)(ones)
+    rate = round(0.2 * 256) / 256
+    share, error = (dropped == 0).float().mean().item(), (rate * (1 - rate) / ones.numel()) ** 0.5
+    assert abs(share - rate) < 4 * error
+    assert dropped.max().item() == pytest.approx(1 / (1 - rate))
+    (grads,) = torch.autograd.grad(dropped.sum(), ones)
+    assert torch.equal(grads, dropped)  # of ones: what was kept, and as much as it grew
+    assert Dropout(0.2).eval()(ones) is ones
+    assert Dropout(0.0)(ones) is ones
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_that_drops_is_on_average_the_one_that_does_not(is_causal: bool) -> None:
+    torch.manual_seed(0)
+    packed = Packed(torch.tensor([4, 5]))
+    layer = Attention(4, 2, 0.3, is_causal=is_causal)
+    tokens, rounds = torch.randn(9, 4), 1500
+    with torch.no_grad():
+        drawn = torch.stack([layer(tokens, packed) for _ in range(rounds)])
+        errors = drawn.std(dim=0) / rounds**0.5
+        assert ((drawn.mean(dim=0) - layer.eval()(tokens, packed)).abs() <= 4.5 * errors + 1e-6).all()

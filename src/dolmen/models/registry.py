@@ -30,6 +30,7 @@ from dolmen.models.ranking.pnn import PNN, PNNConfig
 from dolmen.models.ranking.sdim import SDIM, SDIMConfig
 from dolmen.models.ranking.tin import TIN, TINConfig
 from dolmen.models.ranking.wide_deep import WideDeep, WideDeepConfig
+from dolmen.models.retrieval.ssl_two_tower import SSLTwoTower, SSLTwoTowerConfig
 from dolmen.models.retrieval.two_tower import TwoTower, TwoTowerConfig
 from dolmen.models.sequence.bert4rec import BERT4Rec, BERT4RecConfig
 from dolmen.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig
@@ -302,6 +303,16 @@ _MODELS: Final = {
             config=TwoTowerConfig,
             make=TwoTower,
             reads="slots of the person and of the item, dense features",
+        ),
+        Entry(
+            name="ssl_two_tower",
+            job=Job.RETRIEVAL,
+            title="Two towers that also learn that two partial views of an item are one item",
+            source='Yao et al., "Self-supervised Learning for Large-scale Item Recommendations", CIKM 2021',
+            model=SSLTwoTower,
+            config=SSLTwoTowerConfig,
+            make=SSLTwoTower,
+            reads="slots of the person and of the item, at least two of the item beside its id; dense features",
         ),
         Entry(
             name="bert4rec",

@@ -6,13 +6,14 @@ from typing import Final
 
 from dolmen.errors import ConfigError
 from dolmen.settings import suggestion
-from dolmen.studies import bert4rec, din, monolith_collisions, sdim, tin
+from dolmen.studies import bert4rec, din, monolith_collisions, sdim, ssl_items, tin
 from dolmen.studies.study import Study
 
 __all__ = ["names", "study"]
 
 _STUDIES: Final = {
-    one.name: one for one in (monolith_collisions.STUDY, din.STUDY, sdim.STUDY, tin.STUDY, bert4rec.STUDY)
+    one.name: one
+    for one in (monolith_collisions.STUDY, din.STUDY, sdim.STUDY, tin.STUDY, bert4rec.STUDY, ssl_items.STUDY)
 }
 
 

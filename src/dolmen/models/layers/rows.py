@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import final
+from typing import Final, final
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,10 @@ from dolmen.embedding import Embed
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Schema
 
-__all__ = ["LinearPart", "chosen_fields", "dense_columns", "input_width", "slot_vectors", "split_rows"]
+__all__ = ["NUMBERS", "LinearPart", "chosen_fields", "dense_columns", "input_width", "slot_vectors", "split_rows"]
+
+NUMBERS: Final = ""
+"""What dense features are called where inputs go by the names of slots; no slot is called that."""
 
 
 def split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,12 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
-from dolmen.features import Batch, Jagged
+from dolmen.features import Batch, Jagged, Schema
 
-__all__ = ["RecentRows", "StreamFrequency"]
+__all__ = ["DistinctRows", "RecentRows", "StreamFrequency", "values_kept"]
 
 _NOTHING: Final = -1  # No FID is negative.
+_MANY_KEPT: Final = 16  # values that are remembered of a slot with many; genres and tags have fewer
 _ODD_FACTORS: Final = (0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9)  # One hash function each; products wrap at 2^64.
 
 
@@ -69,8 +70,7 @@ class StreamFrequency(nn.Module):
         return -torch.where(longest == 0, unseen, longest).clamp(min=1).log()
 
     def _buckets(self, fids: Tensor) -> list[Tensor]:
-        # The high bits of the product depend on every bit of the FID; the sign is cut off.
-        return [((fids * factor) >> 31 & 0x7FFFFFFF) % self.mean_gap.shape[1] for factor in _ODD_FACTORS]
+        return [_bucket(fids, factor, self.mean_gap.shape[1]) for factor in _ODD_FACTORS]
 
 
 @final
@@ -119,6 +119,74 @@ class RecentRows(nn.Module):
             slots={name: _jagged(self.get_buffer(f"slot_{name}")[places]) for name in self.widths},
             dense={name: self.get_buffer(f"dense_{name}")[places] for name in self.dense},
         )
+
+
+@final
+class DistinctRows(nn.Module):
+    """What the stream told of each item, once however often it came: a catalogue to draw from evenly.
+
+    An id has one place, by its hash; where two meet the newer stays, so of many more items than ``capacity`` about
+    ``capacity`` are known, all as likely.
+
+    Args:
+        key: the slot that says which item it is.
+        slots: name and how many values to keep of each slot (the last ones).
+        dense: names of the dense features to keep.
+        capacity: how many places; twice the items lose a fifth of them.
+    """
+
+    keys: Tensor
+
+    def __init__(self, key: str, slots: Mapping[str, int], dense: Sequence[str], capacity: int) -> None:
+        super().__init__()
+        self.key, self.widths, self.dense, self.capacity = key, dict(slots), tuple(dense), capacity
+        self.register_buffer("keys", torch.full((capacity,), _NOTHING, dtype=torch.int64))
+        for name, width in slots.items():
+            self.register_buffer(f"slot_{name}", torch.full((capacity, width), _NOTHING, dtype=torch.int64))
+        for name in dense:
+            self.register_buffer(f"dense_{name}", torch.zeros(capacity))
+
+    @torch.no_grad()
+    def push(self, batch: Batch) -> None:
+        """Remember the item of every example that names one."""
+        column = batch.slot(self.key)
+        rows = (column.lengths > 0).nonzero().squeeze(1)
+        keys, last = column.values, torch.arange(len(rows))
+        places = _bucket(keys, _ODD_FACTORS[0], self.capacity)
+        # Of several examples at one place the last one stays, as if they had come one after the other.
+        newest = torch.full((self.capacity,), _NOTHING).scatter_reduce(0, places, last, "amax")
+        places = (newest != _NOTHING).nonzero().squeeze(1)
+        chosen = newest[places]
+        self.keys[places] = keys[chosen]
+        for name, width in self.widths.items():
+            self.get_buffer(f"slot_{name}")[places] = _padded(batch.slot(name).take(rows[chosen]).last(width), width)
+        for name in self.dense:
+            self.get_buffer(f"dense_{name}")[places] = batch.dense[name][rows[chosen]]
+
+    @torch.no_grad()
+    def known(self) -> Tensor:
+        """The places that hold an item, (items,)."""
+        return (self.keys != _NOTHING).nonzero().squeeze(1)
+
+    @torch.no_grad()
+    def at(self, places: Tensor) -> Batch:
+        """The items at ``places``."""
+        return Batch(
+            size=len(places),
+            slots={name: _jagged(self.get_buffer(f"slot_{name}")[places]) for name in self.widths},
+            dense={name: self.get_buffer(f"dense_{name}")[places] for name in self.dense},
+        )
+
+
+def values_kept(schema: Schema, name: str) -> int:
+    """How many values of a slot are remembered."""
+    slot = schema.slot(name)
+    return min(slot.max_len or _MANY_KEPT, _MANY_KEPT) if slot.many else 1
+
+
+def _bucket(fids: Tensor, factor: int, count: int) -> Tensor:
+    # The high bits of the product depend on every bit of the FID; the sign is cut off.
+    return ((fids * factor) >> 31 & 0x7FFFFFFF) % count
 
 
 def _padded(column: Jagged, width: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from dolmen.models.layers.dropout import Dropout
 from dolmen.models.layers.packed import Block, Packed
 
 __all__ = ["Attention", "TransformerLayer"]
@@ -26,7 +27,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float, *, is_causal: bool) -> None:
         super().__init__()
-        self.heads, self.dropout, self.is_causal = heads, dropout, is_causal
+        self.heads, self.is_causal, self.drop = heads, is_causal, Dropout(dropout)
         inner = heads * -(-width // heads)
         self.project = nn.Linear(width, 3 * inner)
         self.join = nn.Linear(inner, width)
@@ -43,15 +44,22 @@ class Attention(nn.Module):
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
         # Padding stands at the end, where a causal layer never looks from a real token.
         mask = None if self.is_causal or block.is_real is None else block.is_real[:, None, None, :]
-        looked = scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.is_causal,
-        )
+        if self.drop.dropped and self.training:
+            looked = self._drop(queries, keys, mask) @ values
+        else:
+            looked = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=self.is_causal)
         return block.unpadded(looked.transpose(1, 2).flatten(start_dim=2))
+
+    def _drop(self, queries: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+        """The attention weights less those that are dropped, (count, head, length, length)."""
+        length, width = queries.shape[-2:]
+        scores = queries @ keys.transpose(-1, -2) / width**0.5
+        if self.is_causal:
+            mask = torch.ones(length, length, dtype=torch.bool).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        dropped: Tensor = self.drop(scores.softmax(dim=-1))
+        return dropped
 
 
 @final
@@ -85,7 +93,7 @@ class TransformerLayer(nn.Module):
         self.attention = Attention(width, heads, attention_dropout, is_causal=is_causal)
         self.network = nn.Sequential(nn.Linear(width, hidden), activation, nn.Linear(hidden, width))
         self.attention_norm, self.network_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.norm_first = norm_first
 
     def forward(self, tokens: Tensor, packed: Packed) -> Tensor:

@@ -33,14 +33,12 @@ from dolmen.models.config import at_least, not_empty, positive
 from dolmen.models.contract import Ability
 from dolmen.models.layers.losses import chosen_label, label_of
 from dolmen.models.layers.mlp import MLP
-from dolmen.models.layers.rows import dense_columns, input_width, slot_vectors
-from dolmen.models.layers.stream import RecentRows, StreamFrequency
+from dolmen.models.layers.rows import NUMBERS, dense_columns, input_width, slot_vectors
+from dolmen.models.layers.stream import RecentRows, StreamFrequency, values_kept
 
 __all__ = ["TwoTower", "TwoTowerConfig"]
 
 _LENGTH_MIN: Final = 0.1  # below it a vector stays short: its direction is noise, and its gradient would be huge
-_NUMBERS: Final = ""  # no slot is called that
-_MANY_KEPT: Final = 16  # values that the ring keeps of a slot with many; genres and tags have fewer
 
 
 @final
@@ -130,7 +128,7 @@ class TwoTower(nn.Module):
         self.item_tower = MLP(item_width, config.hidden, config.dim, starts_at_zero=True)
         self.frequency = StreamFrequency(config.frequency_buckets, config.frequency_rate)
         self.recent = RecentRows(
-            {name: _kept(schema, name) for name in self.item_slots}, self.item_dense, config.recent_items
+            {name: values_kept(schema, name) for name in self.item_slots}, self.item_dense, config.recent_items
         )
 
     @property
@@ -199,7 +197,11 @@ class TwoTower(nn.Module):
     def _items(self, batch: Batch) -> Tensor:
         return self._tower(self.item_tower, self._item_parts(batch))
 
-    # Parts are a side's inputs by name: (batch, dim - 1) for each slot, (batch, dense) under "". They are read for the
+    def item_vectors(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """The item tower over inputs by slot, (count, dim - 1) each, the dense ones under ``NUMBERS``: (count, dim)."""
+        return self._tower(self.item_tower, parts)
+
+    # Parts are a side's inputs by name: (batch, dim - 1) for each slot, and (batch, dense). They are read for the
     # whole batch, even where few examples are positives: a model beside this one that reads them shares the look-up.
 
     def _query_parts(self, batch: Batch) -> dict[str, Tensor]:
@@ -214,14 +216,14 @@ class TwoTower(nn.Module):
 
     def _parts(self, batch: Batch, slots: tuple[str, ...], dense: tuple[str, ...]) -> dict[str, Tensor]:
         vectors = zip(slots, slot_vectors(self.embed, batch, slots), strict=True)
-        return {**dict(vectors), _NUMBERS: dense_columns(batch, dense)}
+        return {**dict(vectors), NUMBERS: dense_columns(batch, dense)}
 
     def _tower(self, network: MLP, parts: Mapping[str, Tensor]) -> Tensor:
         """One side's vectors, shape (batch, config.dim): each slot by its map, and the network over all."""
         inputs = torch.cat(list(parts.values()), dim=1)
         # The sum of each slot's map of its own columns is one map of all columns, and one product instead of many.
         maps = [
-            self._map(name) if name != _NUMBERS else inputs.new_zeros(self.config.dim, part.shape[1])
+            self._map(name) if name != NUMBERS else inputs.new_zeros(self.config.dim, part.shape[1])
             for name, part in parts.items()
         ]
         out: Tensor = network(inputs) + linear(inputs, torch.cat(maps, dim=1))
@@ -257,9 +259,3 @@ def _slots_of(schema: Schema, side: Side, chosen: tuple[str, ...] | None) -> tup
 
 def _dense_of(schema: Schema, side: Side, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
     return chosen if chosen is not None else tuple(one.name for one in schema.dense_of(side))
-
-
-def _kept(schema: Schema, name: str) -> int:
-    """How many values the ring keeps of a slot."""
-    slot = schema.slot(name)
-    return min(slot.max_len or _MANY_KEPT, _MANY_KEPT) if slot.many else 1

@@ -20,6 +20,7 @@ from dolmen.embedding import Embed
 from dolmen.features import Batch
 from dolmen.models.config import at_least
 from dolmen.models.contract import Ability
+from dolmen.models.layers.dropout import Dropout
 from dolmen.models.layers.packed import Packed
 from dolmen.models.layers.sequences import SequenceConfig, SequenceFields, check_rates
 from dolmen.models.layers.transformer import TransformerLayer
@@ -79,7 +80,7 @@ class BERT4Rec(nn.Module):
         width = self.fields.width
         self.mask = nn.Parameter(torch.empty(width))
         self.positions = nn.Parameter(torch.empty(config.length + 1, width))
-        self.input_norm, self.drop = nn.LayerNorm(width), nn.Dropout(config.dropout)
+        self.input_norm, self.drop = nn.LayerNorm(width), Dropout(config.dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(
                 width,

@@ -19,6 +19,7 @@ from dolmen.embedding import Embed
 from dolmen.features import Batch
 from dolmen.models.config import at_least
 from dolmen.models.contract import Ability
+from dolmen.models.layers.dropout import Dropout
 from dolmen.models.layers.next_item import NextItemConfig, next_item_loss, starting_vector
 from dolmen.models.layers.sequences import Runs, SequenceFields, check_rates
 
@@ -59,7 +60,7 @@ class GRU4Rec(nn.Module):
         self.slots, self.dense = self.fields.slots, ()
         self.query_slots, self.item_slots = (self.fields.history,), (self.fields.item,)
         width = self.fields.width
-        self.start, self.drop = starting_vector(width), nn.Dropout(config.dropout)
+        self.start, self.drop = starting_vector(width), Dropout(config.dropout)
         self.units = nn.GRU(width, config.hidden, batch_first=True)
         self.output = nn.Linear(config.hidden, width)
 

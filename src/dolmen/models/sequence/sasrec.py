@@ -18,6 +18,7 @@ from dolmen.embedding import Embed
 from dolmen.features import Batch
 from dolmen.models.config import at_least
 from dolmen.models.contract import Ability
+from dolmen.models.layers.dropout import Dropout
 from dolmen.models.layers.next_item import NextItemConfig, next_item_loss, starting_vector
 from dolmen.models.layers.sequences import Runs, SequenceFields, check_rates
 from dolmen.models.layers.transformer import TransformerLayer
@@ -65,7 +66,7 @@ class SASRec(nn.Module):
         self.start = starting_vector(width)
         self.positions = nn.Parameter(torch.empty(config.length + 1, width))
         nn.init.normal_(self.positions, std=0.02)
-        self.drop, self.output_norm = nn.Dropout(config.dropout), nn.LayerNorm(width)
+        self.drop, self.output_norm = Dropout(config.dropout), nn.LayerNorm(width)
         self.layers = nn.ModuleList(
             TransformerLayer(
                 width,
