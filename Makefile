@@ -15,7 +15,12 @@ demo: $(VENV)/.user ## Install, then run the whole loop on real events and open 
 
 test: $(VENV)/.developer ## Install, then run the whole test suite
 	@tools/install-browser
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e"
+	$(BIN)/python -m pytest -m e2e  # whole loops, which are timed: nothing runs beside them
+endif
 
 test-studies: $(VENV)/.developer ## Run the quick form of every study (ARGS="--touched HEAD^": of those that a change touches)
 	$(BIN)/dolmen reproduce --quick $(ARGS)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from run import commit, machine
 
-from dolmen.embedding import AdaGrad, RowRules, Table
+from dolmen.embedding import AdaGrad, Capacity, RowRules, Table
 from dolmen.features import Eviction
 
 DIM, BATCH, SEED = 16, 8192, 1
@@ -46,6 +46,8 @@ def main() -> None:
             half_life_us = options.batches // 4 if eviction is Eviction.SCORE else 0
             rules = RowRules(capacity=options.rows, eviction=eviction, half_life_us=half_life_us)
             report["runs"].append(measure(f"evict {eviction}", rules, options.rows, options.batches, new))
+        bound = Capacity(options.rows)
+        report["runs"].append(measure("evict of table", RowRules(), options.rows, options.batches, new, bound))
     rules = RowRules(expire_after_us=options.batches // 2)
     report["runs"].append(measure("expire all at once", rules, options.rows, options.batches, 512))
     if options.out:
@@ -53,9 +55,11 @@ def main() -> None:
         options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def measure(name: str, rules: RowRules, rows: int, batches: int, new: int) -> dict[str, Any]:
+def measure(
+    name: str, rules: RowRules, rows: int, batches: int, new: int, capacity: Capacity | None = None
+) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
-    table = Table(DIM, optimizer=AdaGrad(), seed=SEED, rules={0: rules})
+    table = Table(DIM, optimizer=AdaGrad(), seed=SEED, rules={0: rules}, capacity=capacity)
     for begin in range(0, rows, BATCH):
         table.lookup_or_insert(np.arange(begin, min(rows, begin + BATCH)), 0)
     gradients = rng.normal(size=(BATCH, DIM)).astype(np.float32)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dolmen._core import pool_rows
 from dolmen.embedding import SGD, Adam, Embed, Embeddings
 from dolmen.embedding.lookup import Pooling, pool
 from dolmen.errors import SchemaError
@@ -282,6 +283,26 @@ def test_gradients_of_pooling_are_those_of_its_formula(pooling: Pooling, is_weig
         assert torch.autograd.gradcheck(lambda r, w: pool(r, lengths, pooling, w), (rows, weights))
     else:
         assert torch.autograd.gradcheck(lambda r: pool(r, lengths, pooling), (rows,))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_serving_pools_to_the_bits_that_training_does(pooling: Pooling) -> None:
+    """One is the core's loop, the other is torch's with a gradient; a model must not see the difference."""
+    embed = filled()
+    random = np.random.default_rng(7)
+    tags = [random.integers(0, 10, random.integers(0, 30)).tolist() for _ in range(40)]
+    batch = batch_of(user=[[one % 10] for one in range(40)], tags=tags)
+    read = embed(batch, ["user", "tags"], pooling)
+    with embed.recording(now_us=1):
+        learned = embed(batch, ["user", "tags"], pooling)
+    np.testing.assert_array_equal(read.numpy(), learned.detach().numpy())
+
+
+@pytest.mark.parametrize("lengths", [[1, 1], [4], [2, 2, -1], [3, 1]])
+def test_pooling_refuses_lengths_that_do_not_fit_the_rows(lengths: list[int]) -> None:
+    rows, out = np.ones((3, 2), dtype=np.float32), np.empty((len(lengths), 2), dtype=np.float32)
+    with pytest.raises(ValueError, match="sum to the rows' count"):
+        pool_rows(rows, np.array(lengths), is_mean=True, out=out)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "sum"])

@@ -1,17 +1,20 @@
 """Who gets a row, and whose row leaves, where memory is short: sketches that are full, slots beyond their capacity."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dolmen.embedding import Embeddings
 from dolmen.embedding.optimizers import SGD
 from dolmen.embedding.rows import PendingCounts
-from dolmen.embedding.table import Delta, RowRules, Table
+from dolmen.embedding.table import Capacity, Delta, RowRules, Table
 from dolmen.features import Absent, Admission, Eviction, Label, Schema, Slot
 
 SEED = 9
@@ -317,6 +320,68 @@ def test_a_loaded_table_evicts_what_the_saved_one_would_have(tmp_path: Path) -> 
             one.evict()
     everything = np.arange(5000)
     assert loaded.contains(everything).tolist() == table.contains(everything).tolist()
+
+
+@pytest.mark.property
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([Capacity(5, Eviction.LRU), Capacity(5, Eviction.LFU), Capacity(5, Eviction.SCORE, 3)]),
+    st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=9), max_size=12),
+    st.integers(0, 11),
+)
+def test_a_capacity_of_the_table_takes_the_worst_of_all_slots(
+    capacity: Capacity, batches: list[list[tuple[int, int]]], copied_at: int
+) -> None:
+    # At most twelve ids: no more rows than a sample has places, so the worst row leaves, exactly.
+    table = Table(2, optimizer=SGD(), rules={1: RowRules(capacity=2)}, capacity=capacity)
+    rows: dict[int, tuple[int, int]] = {}  # FID -> count, last seen.
+
+    def rank(fid: int, eviction: Eviction) -> tuple[float, ...]:
+        count, last_us = rows[fid]
+        score = math.log2(count + 1) + last_us / 3
+        ranks = {Eviction.LRU: (last_us, count), Eviction.LFU: (count, last_us), Eviction.SCORE: (score, last_us)}
+        return ranks[eviction]
+
+    for now_us, batch in enumerate(batches):
+        fids = [(slot << 53) + value for slot, value in batch]
+        table.lookup_or_insert(np.array(fids), now_us)
+        for fid in fids:
+            rows[fid] = rows.get(fid, (0, 0))[0] + 1, now_us
+        gone = table.maintain().evicted
+        left = set(np.array(list(rows))[table.contains(np.array(list(rows)))].tolist())
+        of_slot, before = [fid for fid in rows if fid >> 53 == 1], len(rows)
+        for bound, eviction, among in ((2, Eviction.LRU, of_slot), (5, capacity.eviction, list(rows))):
+            here = [fid for fid in among if fid in rows]
+            while len(here) > bound:
+                worst = min(rank(fid, eviction) for fid in here)
+                # Of equals any may leave: the one that did.
+                fid = next(fid for fid in here if rank(fid, eviction) == worst and fid not in left)
+                here.remove(fid)
+                del rows[fid]
+        assert left == set(rows)
+        assert gone == before - len(rows)
+        if now_us == copied_at:
+            table = table.clone()
+            assert table.capacity == capacity
+
+
+def test_a_capacity_set_later_counts_the_rows_that_are_there(tmp_path: Path) -> None:
+    table = Table(2, optimizer=SGD())
+    table.lookup_or_insert(np.concatenate([np.arange(300), (1 << 53) + np.arange(200)]), 0)
+    assert table.evict() == 0
+    table.capacity = Capacity(120)
+    assert table.evict() == 380
+    table.save(tmp_path / "table")
+    loaded = Table.load(tmp_path / "table")
+    assert loaded.capacity == Capacity(120)
+    loaded.lookup_or_insert(1000 + np.arange(30), 1)
+    assert loaded.evict() == 30
+    loaded.capacity = None
+    loaded.lookup_or_insert(2000 + np.arange(30), 1)
+    assert loaded.evict() == 0
+    assert len(loaded) == 150
+    with pytest.raises(ValueError, match=r"Capacity\.row_count must be at least 1, got 0"):
+        Capacity(0)
 
 
 def test_expiry_in_turns_removes_what_one_call_would_have(tmp_path: Path) -> None:

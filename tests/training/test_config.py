@@ -1,12 +1,17 @@
 import pytest
 
+from dolmen.embedding import Capacity
 from dolmen.errors import ConfigError
+from dolmen.features import Eviction
 from dolmen.settings import read_settings, write_settings
 from dolmen.training import TrainConfig
 
 
 def test_config_survives_being_written() -> None:
-    config = TrainConfig(learning_rate=0.01, expire_every="2h", seed=7)
+    config = TrainConfig(
+        learning_rate=0.01, expire_every="2h", seed=7, table_capacity=9, table_eviction="score", table_half_life="7d"
+    )
+    assert config.capacity == Capacity(9, Eviction.SCORE, 7 * 86_400 * 1_000_000)
     assert read_settings(TrainConfig, write_settings(config), "train") == config
 
 
@@ -18,6 +23,9 @@ def test_config_survives_being_written() -> None:
         ("weight_decay", -1.0, r"train\.weight_decay must be at least 0, got -1"),
         ("gradient_norm_max", 0.0, r"train\.gradient_norm_max must be above 0"),
         ("embedding_rate_scale", 0.0, r"train\.embedding_rate_scale must be above 0"),
+        ("table_capacity", 0, r"train\.table_capacity must be at least 1 or left out, got 0"),
+        ("table_eviction", "fifo", r"train\.table_eviction must be one of lru, lfu, score, got 'fifo'"),
+        ("table_half_life", "7d", r"need train\.table_capacity"),
         ("warmup_steps", -1, r"train\.warmup_steps must be at least 0, got -1"),
         ("decay_steps", 0, r"train\.decay_steps must be at least 1 or left out, got 0"),
         ("final_rate", 0.0, r"train\.final_rate must be above 0 and at most 1, got 0"),

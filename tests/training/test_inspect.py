@@ -1,9 +1,15 @@
+import io
 import json
 
+import numpy as np
 import pytest
+from rich.console import Console
 
+from dolmen.cluster import inspect_path
+from dolmen.embedding import Capacity, RowRules, Table
 from dolmen.errors import SnapshotError
-from dolmen.training import describe_snapshot
+from dolmen.features import Admission
+from dolmen.training import describe_snapshot, describe_table
 
 
 def test_description_tells_rows_counts_and_ages_by_slot(world, tmp_path) -> None:
@@ -26,6 +32,37 @@ def test_description_tells_rows_counts_and_ages_by_slot(world, tmp_path) -> None
     assert len(top) == 3
     assert top[0][1] == told["slots"]["user"]["counts"]["max"]
     assert all(0 <= user < 50 for user, _ in top), "small integers read as themselves"
+
+
+def test_a_tables_folder_is_described_with_who_waits_and_who_left(tmp_path, monkeypatch) -> None:
+    # It takes a crafted crowd to fill a sketch; test_table_lifetimes has one.
+    monkeypatch.setattr(Table, "admission_failures", lambda _, slot: 7 if slot == 2 else 0)
+    sketch = RowRules(admit_after=3, admission=Admission.SKETCH, admission_capacity=16)
+    rules = {1: RowRules(admit_after=2), 2: sketch, 3: RowRules(capacity=4)}
+    table = Table(2, rules=rules, capacity=Capacity(40))
+    for now_us, seen in ((0, 6), (2_000_000, 3)):
+        table.lookup_or_insert((1 << 53) + np.arange(seen), now_us)
+    table.lookup_or_insert((2 << 53) + np.arange(500), 2_000_000)
+    table.lookup_or_insert((3 << 53) + np.arange(10), 3_000_000)
+    evicted = table.evict()
+    table.assign(np.array([1 << 53]), np.array([[3.0, 4.0]], dtype=np.float32))
+    table.save(tmp_path / "table-2")
+    found = inspect_path(tmp_path / "table-2", top_count=2)
+    told = found.values["table"]
+    assert json.loads(json.dumps(told)) == told == describe_table(tmp_path / "table-2", top_count=2)
+    assert told["rows"] == len(table)
+    assert told["evicted"] == evicted
+    assert told["slots"]["1"]["waiting"] == 3
+    assert told["slots"]["1"]["norms"]["max"] == 5
+    assert told["slots"]["2"]["filter_bytes"] > 0
+    assert [told["slots"][slot]["admission_failures"] for slot in "123"] == [0, 7, 0]
+    assert told["slots"]["3"]["rows"] <= 4
+    assert told["slots"]["3"]["ages_seconds"]["max"] == 0
+    assert told["slots"]["1"]["top_ids"][0][1] == 2
+    console = Console(width=200, record=True, file=io.StringIO())
+    for each in found.tables():
+        console.print(each)
+    assert f"{evicted:,} rows evicted so far" in console.export_text()
 
 
 def test_untrained_snapshot_can_be_described_too(world, tmp_path) -> None:

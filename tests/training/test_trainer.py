@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from dolmen.embedding import SGD
+from dolmen.embedding import SGD, Capacity
 from dolmen.errors import ConfigError, SchemaError, SnapshotError
 from dolmen.events import Record, Topic, decode_examples, encode_examples
 from dolmen.features import Batch, Jagged
@@ -307,3 +307,15 @@ def test_examples_of_another_schema_are_bad_records(world) -> None:
     trainer = world.trainer()
     assert trainer.learn(Record(0, 0, bytes(sink.getvalue()))) is None
     assert trainer.counters["records_bad"] == 1
+
+
+def test_a_table_keeps_the_capacity_that_the_settings_give_it(world, tmp_path) -> None:
+    trainer = world.trainer(TrainConfig(table_capacity=40))
+    for number in range(6):
+        trainer.step(world.batch(number))
+    assert trainer.counters["evicted"] > 0
+    trainer.embeddings.maintain()  # what the last batch brought
+    assert max(len(table) for table in trainer.embeddings.tables.values()) == 40
+    snapshot = load_snapshot(trainer.save(tmp_path))
+    assert Trainer.resume(snapshot).embeddings.capacity == Capacity(40)
+    assert Trainer.resume(snapshot, TrainConfig(table_capacity=50)).embeddings.capacity == Capacity(50)

@@ -15,6 +15,17 @@ def hash_bytes(data: NDArray[np.uint8], offsets: NDArray[np.int64], seed: int = 
 def checksum(data: NDArray[np.uint8], seed: int) -> int:
     """XXH64 of all of ``data``."""
 
+def pool_rows(
+    rows: NDArray[np.float32], lengths: NDArray[np.int64], *, is_mean: bool, out: NDArray[np.float32]
+) -> None:
+    """``out[i]``, shape (bags, dim), is the sum of the next ``lengths[i]`` of ``rows`` (total, dim), or their mean.
+
+    Keeps the GIL: for the few rows of one request it takes less time than handing it over would.
+
+    Raises:
+        ValueError: the lengths do not sum to the count of rows, or ``out`` has another shape.
+    """
+
 class AllRows:
     """The rows of a table as they were at one instant, while writers go on. ``close`` lets go of it."""
 
@@ -83,6 +94,7 @@ class Table:
         learning_rate_scale: float,
         absent_reads_start: bool,
     ) -> None: ...
+    def set_capacity(self, row_count_max: int, eviction: str, half_life_us: int) -> None: ...
     def lookup(self, fids: NDArray[np.int64], out: NDArray[np.float32]) -> None: ...
     def lookup_or_insert(self, fids: NDArray[np.int64], now_us: int, out: NDArray[np.float32]) -> None: ...
     def apply_gradients(

@@ -29,7 +29,7 @@ struct CapacityOptions {
   std::int64_t half_life_us = 0;  // Of kScore: a row's count weighs half for each of these that it was not seen.
 };
 
-// The rows of one slot that has a bound: one bit for each row number of the table.
+// The rows that share a bound (a slot's, or all of the table): one bit for each row number of the table.
 class SlotRows {
  public:
   explicit SlotRows(const CapacityOptions& options) : options_(options) {}
@@ -52,23 +52,42 @@ class SlotRows {
     return options_.row_count_max > 0 && count_ > static_cast<std::size_t>(options_.row_count_max);
   }
 
-  // The row to evict; there must be one. `draw` is the number of draws so far, in the whole table.
-  std::uint32_t victim(const RowStore& rows, std::uint64_t draw) const noexcept {
-    std::array<std::uint32_t, kSampleCount> sample;
+  static constexpr std::size_t kSampleCount = 16;
+  struct Sample {
+    std::array<std::uint32_t, kSampleCount> rows;
+    std::size_t count;
+    std::uint32_t row_end;  // Of the store, when it was drawn.
+  };
+
+  // Row numbers; all of them where there are no more than a sample has places. Their facts are on their way. There must
+  // be one. `draw` is the number of draws so far, in the whole table.
+  Sample sample(const RowStore& rows, std::uint64_t draw) const noexcept {
+    Sample sample{{}, std::min(count_, kSampleCount), rows.row_end()};
     std::uint32_t at = 0;
-    const std::size_t sample_count = std::min(count_, kSampleCount);
-    for (std::size_t i = 0; i < sample_count; ++i) {
+    for (std::size_t i = 0; i < sample.count; ++i) {
       if (count_ > kSampleCount) {
         const std::uint64_t hash = mix64((draw * kSampleCount + i) * kGolden);
-        at = static_cast<std::uint32_t>(((hash >> 32) * rows.row_end()) >> 32);
+        at = static_cast<std::uint32_t>(((hash >> 32) * sample.row_end) >> 32);
       }
-      sample[i] = next(at);
-      __builtin_prefetch(&rows.facts(sample[i]));
-      at = sample[i] + 1;
+      sample.rows[i] = next(at);
+      __builtin_prefetch(&rows.facts(sample.rows[i]));
+      at = sample.rows[i] + 1;
     }
+    return sample;
+  }
+
+  // Whether it would be drawn alike now that `gone` has left, and nothing else has changed.
+  bool is_current(const Sample& sample, const RowStore& rows, std::uint32_t gone) const noexcept {
+    return count_ > kSampleCount && rows.row_end() == sample.row_end &&
+           std::find(sample.rows.begin(), sample.rows.end(), gone) == sample.rows.end();
+  }
+
+  // The row to evict.
+  std::uint32_t victim(const RowStore& rows, const Sample& drawn) const noexcept {
+    const auto& sample = drawn.rows;
     std::uint32_t worst = sample[0];
     Rank worst_rank = rank(rows.facts(worst));
-    for (std::size_t i = 1; i < sample_count; ++i) {
+    for (std::size_t i = 1; i < drawn.count; ++i) {
       const Rank other = rank(rows.facts(sample[i]));
       if (other >= worst_rank) continue;
       worst = sample[i];
@@ -78,14 +97,21 @@ class SlotRows {
   }
 
  private:
-  static constexpr std::size_t kSampleCount = 16;
   using Rank = std::tuple<double, std::int64_t, std::int64_t>;
 
   // The first row of the slot from `row` on, around the end.
   std::uint32_t next(std::uint32_t row) const noexcept {
-    std::size_t word = row / 64 % bits_.size();
-    std::uint64_t bits = row / 64 < bits_.size() ? bits_[word] & (~std::uint64_t{0} << (row % 64)) : bits_[word];
-    while (bits == 0) bits = bits_[word = (word + 1) % bits_.size()];
+    std::size_t word = row / 64;
+    std::uint64_t bits = 0;
+    if (word < bits_.size()) [[likely]] {
+      bits = bits_[word] & (~std::uint64_t{0} << (row % 64));
+    } else {
+      bits = bits_[word %= bits_.size()];  // Rows of others stand as high; so each of these is drawn as often.
+    }
+    while (bits == 0) {
+      word = word + 1 < bits_.size() ? word + 1 : 0;
+      bits = bits_[word];
+    }
     return static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
   }
 

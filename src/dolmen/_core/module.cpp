@@ -17,6 +17,7 @@
 
 #include "hash.hpp"
 #include "in_parallel.hpp"
+#include "pooling.hpp"
 #include "table.hpp"
 
 namespace nb = nanobind;
@@ -250,6 +251,22 @@ NB_MODULE(_native, m) {
       },
       "data"_a.noconvert(), "seed"_a);
 
+  m.def(
+      "pool_rows",
+      [](const Rows<const float>& rows, const Column<const std::int64_t>& lengths, bool is_mean,
+         const Rows<float>& out) {
+        require_shape(out, lengths.size(), rows.shape(1), "out");
+        std::int64_t left = static_cast<std::int64_t>(rows.shape(0));
+        for (const std::int64_t length : span_of(lengths)) {
+          if (length < 0 || length > left)
+            throw nb::value_error("lengths must be at least 0 and sum to the rows' count");
+          left -= length;
+        }
+        if (left != 0) throw nb::value_error("lengths must be at least 0 and sum to the rows' count");
+        dolmen::pool_rows(span_of(rows), span_of(lengths), rows.shape(1), is_mean, span_of(out));
+      },
+      "rows"_a.noconvert(), "lengths"_a.noconvert(), nb::kw_only(), "is_mean"_a, "out"_a.noconvert());
+
   nb::class_<AllRows>(m, "AllRows")
       .def_prop_ro("row_end",
                    [](const AllRows& held) {
@@ -308,6 +325,15 @@ NB_MODULE(_native, m) {
           },
           "slot"_a, nb::kw_only(), "admission"_a, "admit_after"_a, "admission_capacity"_a, "expire_after_us"_a,
           "eviction"_a, "capacity"_a, "half_life_us"_a, "learning_rate_scale"_a, "absent_reads_start"_a)
+      .def(
+          "set_capacity",
+          [](Table& table, std::int64_t row_count_max, const std::string& eviction, std::int64_t half_life_us) {
+            const dolmen::CapacityOptions options{row_count_max, kind_named(kEvictions, eviction, "eviction"),
+                                                  half_life_us};
+            nb::gil_scoped_release unlocked;
+            table.set_capacity(options);
+          },
+          "row_count_max"_a, "eviction"_a, "half_life_us"_a)
       .def(
           "lookup",
           [](const Table& table, const Fids& fids, const Rows<float>& out) {

@@ -471,12 +471,20 @@ std::size_t Table::sweep(std::size_t count_max) {
 std::size_t Table::evict(std::size_t count_max) {
   const std::lock_guard lock(writing_);
   std::size_t count = 0;
-  for (const std::uint32_t slot : bounded_slots_) {
-    for (const SlotRows& rows = *bounded_[slot]; rows.is_over() && count < count_max; ++count) {
-      const std::uint32_t row = rows.victim(rows_, clocks_.eviction_count);
+  for (const std::uint32_t bound : bounds_) {
+    const SlotRows& rows = *bounded_[bound];
+    if (!rows.is_over()) continue;
+    for (auto sample = rows.sample(rows_, clocks_.eviction_count); count < count_max; ++count) {
+      const std::uint32_t row = rows.victim(rows_, sample);
+      clocks_.eviction_count += 1;
+      sample = rows.sample(rows_, clocks_.eviction_count);  // On its way while the index is waited for.
       const std::int64_t fid = rows_.facts(row).fid.load(std::memory_order_relaxed);
       remove_for_good(index_.place_of(fid), fid);
-      clocks_.eviction_count += 1;
+      if (!rows.is_over()) {
+        count += 1;
+        break;
+      }
+      if (!rows.is_current(sample, rows_, row)) sample = rows.sample(rows_, clocks_.eviction_count);
     }
   }
   return count;
@@ -499,16 +507,30 @@ void Table::set_rule(std::uint32_t slot, const Rule& rule) {
   if (rule.admission.admit_after > 1) {
     admission = std::make_unique<Admission>(make_admission(rule.admission, seed_, hash_seed_));
   }
-  std::unique_ptr<SlotRows> rows;
-  if (rule.capacity.row_count_max > 0) {
-    rows = std::make_unique<SlotRows>(rule.capacity);
-    bounded_slots_.reserve(bounded_slots_.size() + 1);
-  }
+  set_bound(slot, rule.capacity);
   rules_[slot] = rule;
   admissions_[slot] = std::move(admission);
-  bounded_[slot] = std::move(rows);
-  std::erase(bounded_slots_, slot);
-  if (bounded_[slot]) bounded_slots_.insert(std::ranges::upper_bound(bounded_slots_, slot), slot);
+}
+
+void Table::set_capacity(const CapacityOptions& options) {
+  const std::lock_guard lock(writing_);
+  set_bound(kSlotCount, options);
+}
+
+void Table::set_bound(std::uint32_t bound, const CapacityOptions& options) {
+  std::unique_ptr<SlotRows> rows;
+  if (options.row_count_max > 0) {
+    rows = std::make_unique<SlotRows>(options);
+    bounds_.reserve(bounds_.size() + 1);
+    for (std::uint32_t row = rows_.next_live(0); row < rows_.row_end(); row = rows_.next_live(row + 1)) {
+      if (bound != kSlotCount && slot_of(rows_.facts(row).fid.load(std::memory_order_relaxed)) != bound) continue;
+      rows->make_room(row);
+      rows->insert(row);
+    }
+  }
+  bounded_[bound] = std::move(rows);
+  std::erase(bounds_, bound);
+  if (bounded_[bound]) bounds_.insert(std::ranges::upper_bound(bounds_, bound), bound);
 }
 
 std::int64_t Table::time_seen_max_us() const {
@@ -577,12 +599,16 @@ std::uint32_t Table::put(std::int64_t fid, const float* vector) {
 }
 
 void Table::make_room_to_count(std::int64_t fid, std::uint32_t row) {
-  if (bounded_[slot_of(fid)]) bounded_[slot_of(fid)]->make_room(row);
+  for (const std::uint32_t bound : {slot_of(fid), kSlotCount}) {
+    if (bounded_[bound]) bounded_[bound]->make_room(row);
+  }
 }
 
 void Table::count_row(std::int64_t fid, std::uint32_t row) noexcept {
   const std::uint32_t slot = slot_of(fid);
-  if (bounded_[slot]) bounded_[slot]->insert(row);
+  for (const std::uint32_t bound : {slot, kSlotCount}) {
+    if (bounded_[bound]) bounded_[bound]->insert(row);
+  }
   totals_[slot].rows += 1;
 }
 
@@ -598,7 +624,9 @@ void Table::remove(CuckooIndex::Place place) noexcept {
   about_to_change(row);
   const RowFacts& facts = rows_.facts(row);
   const std::uint32_t slot = slot_of(facts.fid.load(std::memory_order_relaxed));
-  if (bounded_[slot]) bounded_[slot]->erase(row);
+  for (const std::uint32_t bound : {slot, kSlotCount}) {
+    if (bounded_[bound]) bounded_[bound]->erase(row);
+  }
   SlotTotal& total = totals_[slot];
   total.rows -= 1;
   total.sights -= facts.count.load(std::memory_order_relaxed);
@@ -822,7 +850,7 @@ MemorySizes Table::memory() const {
   for (const auto& admission : admissions_) {
     if (admission) sizes.pending += std::visit([](const auto& kind) { return kind.memory_size(); }, *admission);
   }
-  for (const std::uint32_t slot : bounded_slots_) sizes.rows += bounded_[slot]->memory_size();
+  for (const std::uint32_t bound : bounds_) sizes.rows += bounded_[bound]->memory_size();
   for (const EpochChanges& changes : changes_) {
     sizes.changes +=
         changes.rows.capacity() * sizeof(std::uint32_t) + changes.removed.capacity() * sizeof(std::int64_t);

@@ -124,10 +124,11 @@ class Table {
   // The same in turns: `begin_sweep` says by which time, each `sweep` looks at `count_max` rows. Returns how many left.
   void begin_sweep(std::int64_t now_us);
   std::size_t sweep(std::size_t count_max);
-  // Removes up to `count_max` rows of slots beyond their capacity. Returns how many.
+  // Removes up to `count_max` rows beyond the capacity of their slots, then of the table. Returns how many.
   std::size_t evict(std::size_t count_max);
 
   void set_rule(std::uint32_t slot, const Rule& rule);  // Before the first sight.
+  void set_capacity(const CapacityOptions& options);    // Of all rows together.
   std::int64_t time_seen_max_us() const;
   void set_time_seen_max_us(std::int64_t time_us);
   Clocks clocks() const;
@@ -179,6 +180,7 @@ class Table {
   Progress expire_rows(std::int64_t now_us, std::uint32_t begin, std::size_t count_max);
   std::size_t expire_counts(std::int64_t now_us, std::size_t count_max) noexcept;
   void remove_for_good(CuckooIndex::Place place, std::int64_t fid);
+  void set_bound(std::uint32_t bound, const CapacityOptions& options);
   void make_room_to_count(std::int64_t fid, std::uint32_t row);
   void count_row(std::int64_t fid, std::uint32_t row) noexcept;
   CuckooIndex::Place insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector);
@@ -232,8 +234,9 @@ class Table {
   std::vector<Rule> rules_ = std::vector<Rule>(kSlotCount);
   std::vector<SlotTotal> totals_ = std::vector<SlotTotal>(kSlotCount);
   std::vector<std::unique_ptr<Admission>> admissions_{kSlotCount};  // Null: at once.
-  std::vector<std::unique_ptr<SlotRows>> bounded_{kSlotCount};      // Null: no bound.
-  std::vector<std::uint32_t> bounded_slots_;
+  // By slot, and kSlotCount for all rows together; null: no bound. `bounds_`: which have one, in order.
+  std::vector<std::unique_ptr<SlotRows>> bounded_{kSlotCount + 1};
+  std::vector<std::uint32_t> bounds_;
   std::int64_t time_seen_max_us_ = 0;
   Clocks clocks_;
   std::uint32_t oldest_epoch_ = 0;

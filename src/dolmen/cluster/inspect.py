@@ -10,10 +10,9 @@ from typing import Any, final
 
 from rich.table import Table as TextTable
 
-from dolmen.embedding import Table
 from dolmen.errors import DataError
 from dolmen.events import EmbeddedLog
-from dolmen.training import describe_snapshot
+from dolmen.training import describe_snapshot, describe_table
 
 __all__ = ["Inspection", "inspect_path"]
 
@@ -28,7 +27,7 @@ class Inspection:
     def tables(self) -> Iterator[TextTable]:
         """The same for people."""
         for kind, values in self.values.items():
-            yield from {"snapshot": _snapshot_tables, "table": _plain_tables, "log": _log_tables}[kind](values)
+            yield from {"snapshot": _snapshot_tables, "table": _table_tables, "log": _log_tables}[kind](values)
 
 
 def inspect_path(path: Path, *, top_count: int = 5) -> Inspection:
@@ -41,7 +40,7 @@ def inspect_path(path: Path, *, top_count: int = 5) -> Inspection:
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if (path / "table.json").exists():
-        return Inspection({"table": _describe_table(path)})
+        return Inspection({"table": describe_table(path, top_count=top_count)})
     found: dict[str, dict[str, Any]] = {}
     snapshots, log = _first(path, _holds_snapshots), _first(path, _holds_log)
     if snapshots is not None:
@@ -65,18 +64,6 @@ def _holds_snapshots(path: Path) -> bool:
 
 def _holds_log(path: Path) -> bool:
     return any(path.glob("*/0/data.mdb"))
-
-
-def _describe_table(path: Path) -> dict[str, Any]:
-    table = Table.load(path)
-    return {
-        "path": str(path),
-        "rows": len(table),
-        "dim": table.dim,
-        "optimizer": str(table.optimizer),
-        "bytes": table.memory().total_bytes,
-        "rows_by_slot": {str(slot): count for slot, count in table.slots().items()},
-    }
 
 
 def _describe_log(path: Path) -> dict[str, Any]:
@@ -107,9 +94,22 @@ def _snapshot_tables(values: dict[str, Any]) -> Iterator[TextTable]:
     about.add_row("[bold]newest event[/bold]", _time(values["newest_event_time_us"]))
     about.add_row("[bold]bytes[/bold]", f"{sum(values['file_bytes'].values()):,}")
     yield about
-    slots = TextTable(
-        "slot", "rows", "sights", "norm p50", "norm max", "age p50", "count p99", "most seen", title="slots"
-    )
+    yield _slots_table(values)
+
+
+def _table_tables(values: dict[str, Any]) -> Iterator[TextTable]:
+    about = TextTable(show_header=False, box=None, title=f"table {values['path']}", title_justify="left")
+    for name in ("rows", "dim", "precision", "optimizer", "capacity"):
+        about.add_row(f"[bold]{name}[/bold]", str(values[name]))
+    about.add_row("[bold]newest event[/bold]", _time(values["newest_event_time_us"]))
+    about.add_row("[bold]bytes in memory[/bold]", f"{values['table_bytes']:,}")
+    yield about
+    yield _slots_table(values)
+
+
+def _slots_table(values: dict[str, Any]) -> TextTable:
+    heads = "slot", "rows", "sights", "norm p50", "norm max", "age p50", "count p99", "waiting", "filter", "failed"
+    slots = TextTable(*heads, "most seen", title=f"slots ({values['evicted']:,} rows evicted so far)")
     for name, slot in values["slots"].items():
         slots.add_row(
             name,
@@ -118,16 +118,12 @@ def _snapshot_tables(values: dict[str, Any]) -> Iterator[TextTable]:
             *(_quantile(slot["norms"], one) for one in ("p50", "max")),
             _quantile(slot["ages_seconds"], "p50", unit=" s"),
             _quantile(slot["counts"], "p99"),
+            f"{slot['waiting']:,}",
+            f"{slot['filter_bytes']:,} B",
+            f"{slot['admission_failures']:,}",
             ", ".join(f"{value} ({count:,})" for value, count in slot["top_ids"]),
         )
-    yield slots
-
-
-def _plain_tables(values: dict[str, Any]) -> Iterator[TextTable]:
-    about = TextTable(show_header=False, box=None)
-    for name, value in values.items():
-        about.add_row(f"[bold]{name}[/bold]", str(value))
-    yield about
+    return slots
 
 
 def _log_tables(values: dict[str, Any]) -> Iterator[TextTable]:

@@ -4,12 +4,13 @@ from dolmen.embedding.lookup import Embed, Pooling, Tape
 from dolmen.embedding.optimizers import SGD, AdaGrad, Adam, Optimizer, optimizer_from_dict, optimizer_to_dict
 from dolmen.embedding.precision import Precision
 from dolmen.embedding.store import Embeddings, table_folder_name
-from dolmen.embedding.table import Delta, MemoryUse, RowRules, Table, Upkeep
+from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowRules, Table, Upkeep
 
 __all__ = [
     "SGD",
     "AdaGrad",
     "Adam",
+    "Capacity",
     "Delta",
     "Embed",
     "Embeddings",

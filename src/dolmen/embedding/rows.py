@@ -11,7 +11,7 @@ from dolmen.embedding.precision import Precision
 from dolmen.features import Absent, Admission, Eviction
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX
 
-__all__ = ["Clocks", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "TableHeader", "Upkeep"]
+__all__ = ["Capacity", "Clocks", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "TableHeader", "Upkeep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,28 @@ class RowRules:
         if not 0.0 <= self.learning_rate_scale < float("inf"):
             raise ValueError(
                 f"RowRules.learning_rate_scale must be 0 or more and finite, got {self.learning_rate_scale}"
+            )
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """At most ``row_count`` rows of all slots together stay in a table; `Table.evict` removes those ``eviction`` says.
+
+    ``half_life_us``: of the eviction score.
+    """
+
+    row_count: int
+    eviction: Eviction = Eviction.LRU
+    half_life_us: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eviction", Eviction(self.eviction))
+        if not 1 <= self.row_count < 1 << 63:
+            raise ValueError(f"Capacity.row_count must be at least 1, got {self.row_count}")
+        if (self.eviction is Eviction.SCORE) != (self.half_life_us > 0):
+            raise ValueError(
+                f"Capacity.half_life_us must be above 0 with the eviction score and 0 with others, got "
+                f"{self.half_life_us} with {self.eviction}"
             )
 
 
@@ -158,3 +180,4 @@ class TableHeader:
     removed_epochs: NDArray[np.uint32]
     filters: Mapping[int, NDArray[np.uint8]]
     precision: Precision = Precision.FLOAT32
+    capacity: Capacity | None = None

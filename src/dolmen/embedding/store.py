@@ -19,7 +19,7 @@ from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
-from dolmen.embedding.table import Delta, RowChunk, RowRules, Table, Upkeep
+from dolmen.embedding.table import Capacity, Delta, RowChunk, RowRules, Table, Upkeep
 from dolmen.errors import SnapshotError
 from dolmen.features import Schema
 from dolmen.seeds import derive_seed
@@ -39,10 +39,19 @@ class Embeddings:
         schema: which slots there are, how wide, and when their ids get a row and lose it.
         optimizer: what a gradient does to a row; ``AdaGrad()`` if ``None``.
         seed: of the rows' start values.
+        capacity: how many rows each table keeps at most; all if ``None``.
         threads: see ``Table.threads``.
     """
 
-    def __init__(self, schema: Schema, *, optimizer: Optimizer | None = None, seed: int = 0, threads: int = 1) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        optimizer: Optimizer | None = None,
+        seed: int = 0,
+        capacity: Capacity | None = None,
+        threads: int = 1,
+    ) -> None:
         kept = optimizer if optimizer is not None else AdaGrad()
         rules = _rules(schema)
         self._fill(
@@ -50,7 +59,7 @@ class Embeddings:
             {dim: Table(dim, optimizer=kept, seed=_table_seed(seed, dim), rules=rules[dim]) for dim in sorted(rules)},
             is_for_serving=False,
         )
-        self.threads = threads
+        self.capacity, self.threads = capacity, threads
 
     @classmethod
     def for_serving(cls, schema: Schema, *, seed: int = 0, precision: Precision = Precision.FLOAT32) -> Embeddings:
@@ -66,6 +75,16 @@ class Embeddings:
     def is_for_serving(self) -> bool:
         """True where nothing is ever learned or inserted by a look-up."""
         return self._is_for_serving
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """How many rows of all slots together each table keeps at most, as ``Table.capacity``."""
+        return next(iter(self.tables.values())).capacity
+
+    @capacity.setter
+    def capacity(self, capacity: Capacity | None) -> None:
+        for table in self.tables.values():
+            table.capacity = capacity
 
     @property
     def threads(self) -> int:

@@ -21,10 +21,20 @@ from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
-from dolmen.embedding.rows import Clocks, Delta, MemoryUse, PendingCounts, RowChunk, RowRules, TableHeader, Upkeep
+from dolmen.embedding.rows import (
+    Capacity,
+    Clocks,
+    Delta,
+    MemoryUse,
+    PendingCounts,
+    RowChunk,
+    RowRules,
+    TableHeader,
+    Upkeep,
+)
 from dolmen.features import Absent
 
-__all__ = ["Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "Table", "Upkeep"]
+__all__ = ["Capacity", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "Table", "Upkeep"]
 
 _SLOT_MAX: Final = (1 << 10) - 1
 _DIM_MAX: Final = 1 << 16
@@ -42,7 +52,7 @@ class Table:
 
     A ``precision`` below float32 makes a table for serving: its rows come by `assign`, `apply_delta` and
     `restore_chunk` alone, have no optimiser state, and read as float32. ``optimizer``: `AdaGrad` if ``None``, or there
-    none that needs state. ``threads``: see the property.
+    none that needs state. ``capacity`` and ``threads``: see the properties.
 
     >>> from dolmen.embedding.optimizers import SGD
     >>> table = Table(2, optimizer=SGD(learning_rate=1.0))
@@ -62,6 +72,7 @@ class Table:
         initial_range: float = 0.01,
         rules: Mapping[int, RowRules] | None = None,
         precision: Precision = Precision.FLOAT32,
+        capacity: Capacity | None = None,
         threads: int = 1,
     ) -> None:
         if not 1 <= dim <= _DIM_MAX:
@@ -95,8 +106,11 @@ class Table:
                 learning_rate_scale=rule.learning_rate_scale,
                 absent_reads_start=rule.absent is Absent.START,
             )
-        self.threads = threads
         self._writing = threading.RLock()  # Held by whatever must see no change for longer than one call.
+        self.threads = threads
+        self._capacity: Capacity | None = None
+        if capacity is not None:
+            self.capacity = capacity
 
     @property
     def dim(self) -> int:
@@ -134,6 +148,20 @@ class Table:
     @threads.setter
     def threads(self, count: int) -> None:
         self._native.thread_count = count
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """How many rows of all slots together stay, beside what each slot's rule says of its own; ``None``: all."""
+        return self._capacity
+
+    @capacity.setter
+    def capacity(self, capacity: Capacity | None) -> None:
+        with self._writing:
+            if capacity is None:
+                self._native.set_capacity(0, "lru", 0)
+            else:
+                self._native.set_capacity(capacity.row_count, str(capacity.eviction), capacity.half_life_us)
+            self._capacity = capacity
 
     @property
     def rules(self) -> Mapping[int, RowRules]:
@@ -293,9 +321,9 @@ class Table:
             self._native.begin_sweep(now_us)
 
     def evict(self) -> int:
-        """Remove rows of slots that have more than their ``capacity``, until they have as many. Returns how many.
+        """Remove rows of slots that have more than their ``capacity``, then of the table. Returns how many.
 
-        Which ones the slot's ``eviction`` says: exactly where it has 16 rows or fewer, else each is the worst of 16
+        Which ones the ``eviction`` says: exactly where there are 16 rows or fewer, else each is the worst of 16
         that are drawn. Sights insert past the capacity: call it between two steps of learning, as `maintain` does. It
         goes in short steps, as `expire`.
         """
@@ -460,6 +488,7 @@ class Table:
             removed_epochs=removed_epochs,
             filters=native.filters(),
             precision=self._precision,
+            capacity=self._capacity,
         )
 
     @classmethod
@@ -471,6 +500,7 @@ class Table:
             initial_range=header.initial_range,
             rules=header.rules,
             precision=header.precision,
+            capacity=header.capacity,
         )
         native = table._native
         native.restore_epochs(header.oldest_epoch, header.epoch, header.removed, header.removed_epochs)

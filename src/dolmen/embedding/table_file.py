@@ -33,7 +33,7 @@ from dolmen.checksums import NO_CHECKSUM, FileEntry, entry_of, flush, is_sealed,
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import optimizer_from_dict, optimizer_to_dict
 from dolmen.embedding.precision import Precision
-from dolmen.embedding.rows import Clocks, PendingCounts, RowChunk, RowRules, TableHeader
+from dolmen.embedding.rows import Capacity, Clocks, PendingCounts, RowChunk, RowRules, TableHeader
 from dolmen.errors import SnapshotError
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "read", "write"]
@@ -224,7 +224,7 @@ def _list_column(rows: NDArray[np.float32]) -> Any:
 
 
 # Fields of a header that need more than JSON.
-_ELSEWHERE: Final = {"optimizer", "rules", "clocks", "removed", "removed_epochs", "filters", "precision"}
+_ELSEWHERE: Final = {"optimizer", "rules", "clocks", "removed", "removed_epochs", "filters", "precision", "capacity"}
 
 
 def _values(header: TableHeader) -> dict[str, Any]:
@@ -234,6 +234,7 @@ def _values(header: TableHeader) -> dict[str, Any]:
         "optimizer": optimizer_to_dict(header.optimizer),
         "rules": rules,
         "precision": str(header.precision),
+        "capacity": None if header.capacity is None else asdict(header.capacity),
         "clocks": asdict(header.clocks),
     }
 
@@ -254,6 +255,7 @@ def _header(
             for slot, state in zip(filters["slot"], filters["state"], strict=True)
         },
         precision=Precision(values.get("precision", Precision.FLOAT32)),
+        capacity=Capacity(**values["capacity"]) if values.get("capacity") else None,
     )
 
 

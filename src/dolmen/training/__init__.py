@@ -2,7 +2,7 @@
 
 from dolmen.training.config import TrainConfig
 from dolmen.training.fit import EpochReport, FitReport, Validation, validate
-from dolmen.training.inspect import describe_snapshot
+from dolmen.training.inspect import describe_snapshot, describe_table
 from dolmen.training.settings import TrainerSettings, new_trainer, open_trainer
 from dolmen.training.snapshot import (
     Manifest,
@@ -36,6 +36,7 @@ __all__ = [
     "apply_delta",
     "decode_parts",
     "describe_snapshot",
+    "describe_table",
     "encode_delta",
     "find_snapshot",
     "load_snapshot",

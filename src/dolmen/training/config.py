@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import final
 
 from dolmen.clock import parse_duration_us
+from dolmen.embedding import Capacity
 from dolmen.errors import ConfigError
+from dolmen.features import Eviction
 
 __all__ = ["TrainConfig"]
 
@@ -29,6 +31,10 @@ class TrainConfig:
         gradient_norm_max: longer gradients of the dense layers are cut to this length, so that one odd record cannot
             throw the network off; ``None`` cuts nothing.
         embedding_rate_scale: factor on the learning rate of the tables' optimiser.
+        table_capacity: how many rows each table (there is one for each width) keeps at most, of all slots together;
+            ``None`` sets no bound but those of the slots.
+        table_eviction: which row leaves beyond that: ``lru``, ``lfu`` or ``score``, as for a slot.
+        table_half_life: of ``score``, in the data's time (``"7d"``).
         warmup_steps: all rates grow evenly over this many first steps.
         decay_steps: after that they fall along half a cosine for this many steps; ``None`` leaves them.
         final_rate: to this share of themselves, where they stay.
@@ -46,6 +52,9 @@ class TrainConfig:
     weight_decay: float = 0.0
     gradient_norm_max: float | None = 10.0
     embedding_rate_scale: float = 1.0
+    table_capacity: int | None = None
+    table_eviction: Eviction = Eviction.LRU
+    table_half_life: str | None = None
     warmup_steps: int = 0
     decay_steps: int | None = None
     final_rate: float = 0.1
@@ -66,6 +75,7 @@ class TrainConfig:
             raise ConfigError(f"train.gradient_norm_max must be above 0 or left out, got {self.gradient_norm_max}")
         if not self.embedding_rate_scale > 0:
             raise ConfigError(f"train.embedding_rate_scale must be above 0, got {self.embedding_rate_scale}")
+        self._check_capacity()
         self._check_schedule()
         if self.evaluate_every < 0:
             raise ConfigError(f"train.evaluate_every must be at least 0 (0 is off), got {self.evaluate_every}")
@@ -78,6 +88,38 @@ class TrainConfig:
                 raise ConfigError(f"train.{name}: {problem}") from None
             if duration_us == 0:
                 raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)!r}")
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """Of each table."""
+        if self.table_capacity is None:
+            return None
+        half_life_us = 0 if self.table_half_life is None else parse_duration_us(self.table_half_life)
+        return Capacity(self.table_capacity, self.table_eviction, half_life_us)
+
+    def _check_capacity(self) -> None:
+        try:
+            object.__setattr__(self, "table_eviction", Eviction(self.table_eviction))
+        except ValueError:
+            kinds = ", ".join(Eviction)
+            raise ConfigError(f"train.table_eviction must be one of {kinds}, got {self.table_eviction!r}") from None
+        if self.table_capacity is None and (
+            self.table_eviction is not Eviction.LRU or self.table_half_life is not None
+        ):
+            raise ConfigError("train.table_eviction and train.table_half_life need train.table_capacity; set it")
+        if self.table_capacity is not None and self.table_capacity < 1:
+            raise ConfigError(f"train.table_capacity must be at least 1 or left out, got {self.table_capacity}")
+        if (self.table_half_life is not None) != (self.table_eviction is Eviction.SCORE):
+            raise ConfigError(
+                f"train.table_eviction 'score' and train.table_half_life go together, got {str(self.table_eviction)!r} "
+                f"and {self.table_half_life!r}"
+            )
+        try:
+            half_life_us = 1 if self.table_half_life is None else parse_duration_us(self.table_half_life)
+        except ValueError as problem:
+            raise ConfigError(f"train.table_half_life: {problem}") from None
+        if half_life_us < 1:
+            raise ConfigError(f"train.table_half_life must be above 0, got {self.table_half_life!r}")
 
     def _check_schedule(self) -> None:
         if self.warmup_steps < 0:

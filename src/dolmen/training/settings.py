@@ -93,7 +93,7 @@ def new_trainer(
         ConfigError: the model's name or an option is unknown or cannot be used.
     """
     config = config if config is not None else TrainConfig()
-    embed = Embed(Embeddings(schema, optimizer=optimizer, seed=config.seed))
+    embed = Embed(Embeddings(schema, optimizer=optimizer, seed=config.seed, capacity=config.capacity))
     made = build(model, options if options is not None else {}, embed, seed=config.seed)
     return Trainer(made, embed, config, specimens=specimens)
 

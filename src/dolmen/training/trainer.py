@@ -306,6 +306,8 @@ class Trainer:
             description={"name": manifest.model, "options": manifest.model_options},
             specimens=specimens,
         )
+        if trainer.config.capacity != written.capacity:
+            parameters.embeddings.capacity = trainer.config.capacity
         trainer.version, trainer.offset = manifest.version, manifest.offset
         if trainer.config == written:
             trainer.lineage = manifest.lineage
