@@ -380,3 +380,27 @@ def test_what_is_peeked_at_counts_no_sight_makes_no_row_and_learns() -> None:
     assert np.allclose(row_of(embed, "item", 1), before - 2, atol=1e-6)
     assert not row_of(embed, "item", 77).any()
     assert torch.equal(embed.peek("item", fids)[2], torch.zeros(DIM))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler looks at it
+def test_a_model_compiled_around_a_disabled_look_up_learns_the_same() -> None:
+    # Rows live outside of torch, and reading may insert, so the compiled graph breaks at the look-up.
+    def learn(is_compiled: bool) -> tuple[torch.Tensor, int]:
+        embed, layer = filled(), torch.nn.Linear(2 * DIM, 1)
+        torch.nn.init.constant_(layer.weight, 0.5)
+        torch.nn.init.zeros_(layer.bias)
+        look_up = torch.compiler.disable(embed.__call__) if is_compiled else embed
+
+        def forward(batch: Batch) -> torch.Tensor:
+            return layer(look_up(batch, ["user", "item"]).flatten(1)).tanh()
+
+        model = torch.compile(forward, backend="eager") if is_compiled else forward
+        for step in range(3):
+            with embed.recording(now_us=2 + step) as tape:
+                torch.autograd.backward(model(batch_of(user=[[1], [20 + step]], item=[[2], [1]])).sum())
+                tape.apply()
+        return model(batch_of(user=[[1], [20]], item=[[2], [30]])), len(embed.embeddings)
+
+    (plain, plain_rows), (compiled, compiled_rows) = learn(False), learn(True)
+    assert torch.equal(compiled, plain)
+    assert compiled_rows == plain_rows

@@ -71,7 +71,7 @@ void test_against_map(std::uint64_t seed) {
 // One segment: until it splits, it is left for a larger one only once it is nine tenths full.
 void test_load_before_growth() {
   dolmen::CuckooIndex index(11);
-  for (std::int64_t fid = 0; fid < 7168 * 4; ++fid) {
+  for (std::int64_t fid = 0; fid < 1792 * 4; ++fid) {
     const std::size_t bucket_count = index.bucket_count();
     const std::size_t size = index.size();
     index.insert(fid, static_cast<std::uint32_t>(fid));

@@ -6,13 +6,11 @@
 namespace dolmen {
 namespace {
 
-// Beyond this load the search for room gets long; below it, it hardly ever fails.
+// Beyond the upper load the search for room gets long; below it, it hardly ever fails. Segments grow at loads between
+// the two: since a uniform hash fills all alike, they would otherwise all grow at the same time.
+constexpr double kLoadMin = 0.905;
 constexpr double kLoadMax = 0.93;
 constexpr std::size_t kSearchMax = 512;
-
-std::size_t lanes_max(std::uint32_t bucket_count) noexcept {
-  return static_cast<std::size_t>(bucket_count * Bucket::kLanes * kLoadMax);
-}
 
 CuckooIndex::Memory from_heap(std::size_t size) {
   void* memory = std::aligned_alloc(64, (size + 63) / 64 * 64);
@@ -63,7 +61,10 @@ CuckooIndex::Segment CuckooIndex::make_segment(unsigned code, unsigned depth) {
   const std::size_t count = kBucketCounts[code];
   const std::size_t size = count * sizeof(Bucket);
   const bool is_small = size % PieceArena::kUnit != 0;
-  Segment segment{is_small ? from_heap(size) : Memory(arena_.allocate(size), GiveBack{&arena_, size}), code, depth, 0};
+  Segment segment{is_small ? from_heap(size) : Memory(arena_.allocate(size), GiveBack{&arena_, size}), code, depth};
+  const double share = static_cast<double>(mix64(++made_count_) >> 11) * 0x1p-53;
+  segment.size_max = static_cast<std::uint32_t>(static_cast<double>(count * Bucket::kLanes) *
+                                                (kLoadMin + share * (kLoadMax - kLoadMin)));
   std::uninitialized_default_construct_n(segment.buckets(), count);
   return segment;
 }
@@ -82,7 +83,7 @@ CuckooIndex::Place CuckooIndex::insert(std::int64_t fid, std::uint32_t row) {
   for (;;) {
     const std::size_t position = directory_.load(std::memory_order_relaxed)->position(hash);
     Segment& segment = *segments_[position];
-    if (segment.size < lanes_max(segment.bucket_count())) {
+    if (segment.size < segment.size_max) {
       if (const Place place = place_in(segment, fid, row)) {
         size_.fetch_add(1, std::memory_order_relaxed);
         return place;
@@ -204,13 +205,41 @@ void CuckooIndex::grow(std::size_t position) {
   bucket_count_ += lower->bucket_count() + (upper ? upper->bucket_count() : 0) - old->bucket_count();
   publish(std::move(lower), hash);
   if (upper) publish(std::move(upper), hash | std::uint64_t{1} << (63 - old->depth));
-  // A reader may still hold an old bucket: an odd stamp for ever sends it back to the directory.
-  for (std::uint32_t i = 0; i < old->bucket_count(); ++i) {
-    std::atomic<std::uint32_t>& version = old->buckets()[i].version;
+  abandon(*old);
+}
+
+// A reader may still hold one of its buckets: an odd stamp for ever sends it back to the directory.
+void CuckooIndex::abandon(Segment& segment) {
+  for (std::uint32_t i = 0; i < segment.bucket_count(); ++i) {
+    std::atomic<std::uint32_t>& version = segment.buckets()[i].version;
     version.store(version.load(std::memory_order_relaxed) | 1, std::memory_order_relaxed);
   }
   fence_release();
-  readers_.retire(std::move(old->memory));
+  readers_.retire(std::move(segment.memory));
+}
+
+void CuckooIndex::reserve(std::size_t row_count) {
+  if (segments_.size() > 1 || segments_[0]->size > 0) return;
+  // A uniform hash fills segments alike, but not evenly; one that fills up first grows by itself.
+  const auto wanted = static_cast<std::size_t>(static_cast<double>(row_count) / (Bucket::kLanes * kLoadMin * 0.97));
+  unsigned depth = 0;
+  while ((std::size_t{kBucketCounts.back()} << depth) < wanted) ++depth;
+  unsigned code = 0;
+  while ((std::size_t{kBucketCounts[code]} << depth) < wanted) ++code;
+  Memory memory = make_directory(depth);
+  auto* directory = static_cast<Directory*>(memory.get());
+  std::vector<std::shared_ptr<Segment>> segments;
+  for (std::size_t i = 0; i < std::size_t{1} << depth; ++i) {
+    segments.push_back(std::make_shared<Segment>(make_segment(code, depth)));
+    directory->entries[i].store(segments[i]->entry(), std::memory_order_relaxed);
+  }
+  readers_.make_room();  // From here on nothing throws.
+  segments_.swap(segments);
+  bucket_count_ = std::size_t{kBucketCounts[code]} << depth;
+  directory_.store(directory, std::memory_order_release);
+  directory_memory_.swap(memory);
+  readers_.retire(std::move(memory));
+  abandon(*segments[0]);
 }
 
 // Sets the segment at every directory position whose top bits are those of `hash`.

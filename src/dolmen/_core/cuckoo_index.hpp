@@ -114,14 +114,17 @@ class CuckooIndex {
   };
 
   // Looks for many FIDs at once: while some wait for memory, others are on their way. Calls `fetch(row)` as soon as a
-  // row is known, to call its memory in and say where it is; some time later `use(i, finding)`, for each i in order.
-  // `lag`, a multiple of kStep and at most kLagMax, is by how many FIDs one stage of the road follows the other. A
+  // row is known, to call its memory in and say where it is; some time later `use(i, finding)`, for each i in order. A
   // finding may be out of date by then; `is_current` tells a reader, after it has copied, whether it was good.
+  //
+  // One FID goes through each stage by turns: several at a time would ask for more lines at once than the processor
+  // can wait for, and it would stand still.
   template <typename Processor, typename Fetch, typename Use>
-  DOLMEN_INLINE void find_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
-                               const Fetch& fetch, const Use& use) const noexcept {
-    constexpr std::size_t kRing = 128;
-    static_assert(3 * kLagMax + kStep <= kRing);
+  DOLMEN_INLINE void find_each(Processor processor, std::span<const std::int64_t> fids, const Fetch& fetch,
+                               const Use& use) const noexcept {
+    constexpr std::size_t kLag = 20;  // By so many FIDs one stage follows the other.
+    constexpr std::size_t kRing = 64;
+    static_assert(3 * kLag < kRing);
     std::array<Finding, kRing> ring;
     std::array<std::size_t, kRing> missing;  // Positions of FIDs that were not in their first bucket.
     std::size_t missing_begin = 0;
@@ -129,14 +132,13 @@ class CuckooIndex {
     // A directory that is replaced meanwhile leads to segments that are marked as out of date.
     const Directory directory = *directory_.load(std::memory_order_acquire);
     const std::size_t count = fids.size();
-    for (std::size_t begin = 0; begin < count + 3 * lag; begin += kStep) {
-      for (std::size_t i = begin; i < std::min(begin + kStep, count); ++i) {
-        Bucket* bucket = choice(fids[i], directory).first;
-        ring[i % kRing].bucket = bucket;
+    for (std::size_t begin = 0; begin < count + 3 * kLag; ++begin) {
+      if (begin < count) {
+        Bucket* bucket = choice(fids[begin], directory).first;
+        ring[begin % kRing].bucket = bucket;
         __builtin_prefetch(bucket);
       }
-      if (begin < lag) continue;
-      for (std::size_t i = begin - lag; i < std::min(begin - lag + kStep, count); ++i) {
+      if (const std::size_t i = begin - kLag; i < count) {  // Below 0 it wraps around, beyond any count.
         Finding& found = ring[i % kRing];
         if (look(processor, found, fids[i])) [[likely]] {
           found.memory = fetch(found.row);
@@ -146,10 +148,8 @@ class CuckooIndex {
           missing[missing_end++ % kRing] = i;
         }
       }
-      if (begin < 2 * lag) continue;
-      for (; missing_begin != missing_end; ++missing_begin) {
-        const std::size_t i = missing[missing_begin % kRing];
-        if (i >= begin - 2 * lag + kStep) break;
+      if (missing_begin != missing_end && missing[missing_begin % kRing] + 2 * kLag <= begin) {
+        const std::size_t i = missing[missing_begin++ % kRing];
         Finding& found = ring[i % kRing];
         if (look(processor, found, fids[i])) {
           found.memory = fetch(found.row);
@@ -157,14 +157,9 @@ class CuckooIndex {
           found.bucket = nullptr;
         }
       }
-      if (begin < 3 * lag) continue;
-      for (std::size_t i = begin - 3 * lag; i < std::min(begin - 3 * lag + kStep, count); ++i) {
-        use(i, ring[i % kRing]);
-      }
+      if (const std::size_t i = begin - 3 * kLag; i < count) use(i, ring[i % kRing]);
     }
   }
-  static constexpr std::size_t kStep = 8;  // So many FIDs at each stage by turns.
-  static constexpr std::size_t kLagMax = 24;
 
   static bool is_current(const Finding& found) noexcept {
     fence_acquire();
@@ -175,6 +170,7 @@ class CuckooIndex {
   // What it replaces is freed by a later `readers().collect()`.
   Place insert(std::int64_t fid, std::uint32_t row);
   void erase(Place place) noexcept;
+  // Makes room for so many FIDs at once, where none has come yet; else they find it as they come.
   void reserve(std::size_t row_count);
 
   // Calls `see(row, copy)` for a reader until it saw one consistent state. `copy(row)` copies what the row holds and is
@@ -214,16 +210,16 @@ class CuckooIndex {
 
  private:
   // The sizes of a segment. A directory entry carries their position in its low bits, beside the address.
-  static constexpr std::array<std::uint32_t, 12> kBucketCounts{16,   32,   64,   128,  256,  512,
-                                                               1024, 2048, 4096, 5120, 6144, 7168};
+  static constexpr std::array<std::uint32_t, 10> kBucketCounts{16, 32, 64, 128, 256, 512, 1024, 1280, 1536, 1792};
   static constexpr std::uint64_t kCodeMask = 63;
-  static constexpr unsigned kCodeAfterSplit = 8;
+  static constexpr unsigned kCodeAfterSplit = 6;
 
   struct Segment {
     Memory memory;
     unsigned code = 0;   // Position in kBucketCounts.
     unsigned depth = 0;  // How many top bits of the hash its FIDs share.
     std::uint32_t size = 0;
+    std::uint32_t size_max = 0;  // At which it grows.
     Bucket* buckets() const noexcept { return static_cast<Bucket*>(memory.get()); }
     std::uint32_t bucket_count() const noexcept { return kBucketCounts[code]; }
     std::uint64_t entry() const noexcept { return reinterpret_cast<std::uint64_t>(memory.get()) | code; }
@@ -269,6 +265,7 @@ class CuckooIndex {
   Bucket* make_room(Segment& segment, std::uint64_t hash) noexcept;
   bool refill(const Segment& from, std::span<Segment> to) noexcept;
   void grow(std::size_t position);
+  void abandon(Segment& segment);
   void deepen();
   void publish(std::shared_ptr<Segment> segment, std::uint64_t hash);
 
@@ -277,6 +274,7 @@ class CuckooIndex {
   std::atomic<std::size_t> size_{0};
   std::size_t bucket_count_ = 0;
   std::uint64_t moved_count_ = 0;
+  std::uint64_t made_count_ = 0;  // Of segments.
   std::atomic<const Directory*> directory_{nullptr};
   Memory directory_memory_;
   std::vector<std::shared_ptr<Segment>> segments_;  // By directory position; neighbours may share one.

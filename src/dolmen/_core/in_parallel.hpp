@@ -1,8 +1,8 @@
 // One batch shared out among threads.
 //
-// Threads are started for the batch and end with it: that takes some ten microseconds each, so small batches stay with
-// their caller. In return nothing is left running between batches, nothing breaks after a fork, and readers from many
-// threads do not queue for a pool.
+// Threads are started for the batch and end with it: that takes some tens of microseconds each, so small batches stay
+// with their caller. In return nothing is left running between batches, nothing breaks after a fork, and readers from
+// many threads do not queue for a pool.
 #pragma once
 
 #include <algorithm>

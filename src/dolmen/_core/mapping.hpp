@@ -25,19 +25,19 @@ class Mapping {
   std::size_t size_ = 0;
 };
 
-// Pieces of a few 64 KiB units each, cut first-fit from large regions: with huge pages a random access finds its
+// Pieces of a few 16 KiB units each, cut first-fit from large regions: with huge pages a random access finds its
 // address translation in the processor, with small ones it would have to fetch that from memory first.
 class PieceArena {
  public:
-  static constexpr std::size_t kUnit = std::size_t{64} << 10;
+  static constexpr std::size_t kUnit = std::size_t{16} << 10;
 
   std::byte* allocate(std::size_t size);  // A multiple of kUnit, at most a region. May throw std::bad_alloc.
   void free(std::byte* piece, std::size_t size) noexcept;
   std::size_t memory_size() const noexcept;  // Of units that have been used since their region was last empty.
 
  private:
-  static constexpr std::size_t kFirstRegionUnits = 32;
-  static constexpr std::size_t kRegionUnits = 256;
+  static constexpr std::size_t kFirstRegionUnits = 128;
+  static constexpr std::size_t kRegionUnits = 1024;
   struct Region {
     Mapping mapping;
     std::vector<bool> used;

@@ -460,6 +460,7 @@ NB_MODULE(_native, m) {
             return AllRows{table.all_rows(), table.dim(), table.state_dim()};
           },
           nb::keep_alive<0, 1>())
+      .def("reserve", &Table::reserve, "row_count"_a)
       .def("restore_rows", &restore_rows, "fids"_a.noconvert(), "vectors"_a.noconvert(), "states"_a.noconvert(),
            "last_seen_us"_a.noconvert(), "counts"_a.noconvert(), "epochs"_a.none(), "row_numbers"_a.none())
       .def("pending",

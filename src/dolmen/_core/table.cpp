@@ -53,11 +53,6 @@ DOLMEN_INLINE void with_row(const RowStore& rows, const Work& work) {
   });
 }
 
-// Wide rows that come too early push each other out of the nearest cache.
-constexpr std::size_t lag_of(std::size_t row_size) noexcept {
-  return row_size > 4 * kLine ? CuckooIndex::kStep : CuckooIndex::kLagMax;
-}
-
 }  // namespace
 
 Table::Table(const TableOptions& options, Optimizer optimizer)
@@ -75,19 +70,26 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
 
 // ---------------------------------------------------------------------------------------------------------- reading
 
+// Apart from the loop over a batch, which it would slow down: few FIDs come here.
+template <typename Copy, typename Absent>
+[[gnu::noinline, gnu::cold]] void Table::read_again(std::int64_t fid, const Copy& copy,
+                                                    const Absent& absent) const noexcept {
+  if (!index_.read(fid, copy)) absent();
+}
+
 // Calls `copy(i, memory)` with what `fetch(row)` gave, for each FID that is present (again if the row changed
 // meanwhile), and `absent(i)` for the others, with buckets and rows on their way from memory before they are used.
 template <typename Processor, typename Fetch, typename Copy, typename Absent>
-DOLMEN_INLINE void Table::read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag,
-                                    const Fetch& fetch, const Copy& copy, const Absent& absent) const noexcept {
+DOLMEN_INLINE void Table::read_each(Processor processor, std::span<const std::int64_t> fids, const Fetch& fetch,
+                                    const Copy& copy, const Absent& absent) const noexcept {
   const Readers<CuckooIndex::Memory>::Visit visit(index_.readers());
-  index_.find_each(processor, fids, lag, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
+  index_.find_each(processor, fids, fetch, [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     if (found.bucket != nullptr) [[likely]] {
       copy(i, found.memory);
       if (CuckooIndex::is_current(found)) [[likely]]
         return;
     }
-    if (!index_.read(fids[i], [&](std::uint32_t row) { copy(i, fetch(row)); })) absent(i);
+    read_again(fids[i], [&](std::uint32_t row) { copy(i, fetch(row)); }, [&] { absent(i); });
   });
 }
 
@@ -98,7 +100,7 @@ DOLMEN_INLINE void Table::lookup_by(Processor processor, std::span<const std::in
     const RowStore::Vectors vectors = rows_.vectors();
     float* const begin = out.data();
     read_each(
-        processor, fids, lag_of(stored.size(dim)),
+        processor, fids,
         [vectors, stored, dim](std::uint32_t row) DOLMEN_INLINED { return prefetched(vectors[row], stored.size(dim)); },
         [processor, stored, begin, dim](std::size_t i, const std::byte* memory)
             DOLMEN_INLINED { stored.read(processor, begin + i * dim, memory, dim); },
@@ -133,7 +135,7 @@ void Table::read_absent(std::int64_t fid, std::span<float> out) const noexcept {
 
 void Table::contains(std::span<const std::int64_t> fids, std::span<bool> out) const noexcept {
   read_each(
-      Portable(), fids, CuckooIndex::kLagMax, [](std::uint32_t) -> std::byte* { return nullptr; },
+      Portable(), fids, [](std::uint32_t) -> std::byte* { return nullptr; },
       [&](std::size_t i, const std::byte*) { out[i] = true; }, [&](std::size_t i) { out[i] = false; });
 }
 
@@ -148,7 +150,7 @@ void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t
 void Table::read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
                        std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept {
   read_each(
-      Portable(), fids, CuckooIndex::kLagMax,
+      Portable(), fids,
       [&](std::uint32_t row) { return prefetched(reinterpret_cast<std::byte*>(&rows_.facts(row)), sizeof(RowFacts)); },
       [&](std::size_t i, const std::byte* memory) {
         out[i] = (reinterpret_cast<const RowFacts*>(memory)->*fact).load(std::memory_order_relaxed);
@@ -230,7 +232,7 @@ DOLMEN_INLINE void Table::see_by(Processor processor, const Seeing& seeing, std:
       see_missing(seeing, i);
     }
   };
-  index_.find_each(processor, seeing.fids, lag_of(vector_size), fetch, use);
+  index_.find_each(processor, seeing.fids, fetch, use);
   add_sights();
 }
 
@@ -299,7 +301,7 @@ void Table::forget_pending(std::int64_t fid) noexcept {
 struct Table::PendingStep {
   float* vector;
   float* state;
-  const float* gradient;
+  std::size_t position;  // In the sums.
   std::atomic<std::uint32_t>* version;
   float scale;
 };
@@ -317,9 +319,7 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
   Share& share = shares_[number];
   const GradientSums& sums = share.sums;
   const bool has_rivals = stepping.share_count > 1;
-  with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
-    share.sums.sum(stepping.fids, stepping.gradients, dim, number, stepping.share_count);
-  });
+  share.sums.group(stepping.fids, stepping.gradients, number, stepping.share_count);
   std::array<PendingStep, kStepBlock> block;
   std::size_t pending_count = 0;
   const std::uint64_t step_count = clocks_.step_count;
@@ -330,9 +330,11 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
             with_dim(rows_.dim(), [&](auto dim) DOLMEN_INLINED {
               for (std::size_t i = 0; i < pending_count; ++i) {
                 const PendingStep& each = block[i];
+                const float* gradient = sums.sum(each.position, dim, share.made.data());
+                gradient = clip_.apply(gradient, static_cast<std::uint32_t>(dim), share.made.data() + dim);
                 const Change change(*each.version, has_rivals);
                 optimizer.step(
-                    {each.vector, each.state, each.gradient, static_cast<std::uint32_t>(dim), each.scale, step_count});
+                    {each.vector, each.state, gradient, static_cast<std::uint32_t>(dim), each.scale, step_count});
               }
             });
           });
@@ -359,14 +361,12 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
       rows_.facts(found.row).epoch.store(current_epoch(), std::memory_order_relaxed);
       share.fresh.push_back(found.row);
     }
-    const float* gradient = sums.sum(i);
-    if (clip_.is_on()) gradient = clip_.apply(gradient, rows_.dim(), &share.clipped[pending_count * rows_.dim()]);
     auto* vector = reinterpret_cast<float*>(found.memory);
     float* state = rows_.is_state_beside_vector() ? vector + rows_.dim() : rows_.state(found.row);
-    block[pending_count++] = {vector, state, gradient, &found.bucket->version, slot_scale};
+    block[pending_count++] = {vector, state, i, &found.bucket->version, slot_scale};
     if (pending_count == kStepBlock) step_block();
   };
-  index_.find_each(processor, sums.fids(), lag_of(vector_size), fetch, use);
+  index_.find_each(processor, sums.fids(), fetch, use);
   step_block();
 }
 
@@ -375,8 +375,8 @@ std::size_t Table::apply_gradients(std::span<const std::int64_t> fids, std::span
   const Stepping stepping{fids, gradients, scale, share_count_of(fids.size(), thread_count())};
   const auto shares = std::span(shares_).first(stepping.share_count);
   for (Share& share : shares) {
-    share.sums.make_room(fids.size(), dim());
-    if (clip_.is_on()) share.clipped.resize(kStepBlock * dim());
+    share.sums.make_room(fids.size());
+    share.made.resize(2 * std::size_t{dim()});
     share.fresh.clear();
     share.fresh.reserve(fids.size());
     share.updated_count = 0;
@@ -554,7 +554,10 @@ void Table::restore_clocks(const Clocks& clocks) {
 }
 
 void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept {
-  if (i + kAhead < fids.size()) __builtin_prefetch(index_.choice(fids[i + kAhead]).first);
+  if (i + kAhead >= fids.size()) return;
+  const CuckooIndex::Choice buckets = index_.choice(fids[i + kAhead]);
+  __builtin_prefetch(buckets.first);
+  __builtin_prefetch(buckets.second);  // An absent FID is looked for in both.
 }
 
 // A row with the given vector, or start values where that is null; not yet counted as seen, in no epoch. It is whole
@@ -614,7 +617,7 @@ void Table::count_row(std::int64_t fid, std::uint32_t row) noexcept {
 
 void Table::touch(std::uint32_t row) {
   if (is_touched(row)) return;
-  changes_.back().rows.push_back(row);
+  changes_.back().rows.add(row, rows_.row_max());
   touched_[row / 64] |= std::uint64_t{1} << (row % 64);
   rows_.facts(row).epoch.store(current_epoch(), std::memory_order_relaxed);
 }
@@ -667,13 +670,12 @@ Changes Table::changes_since(std::uint32_t epoch) {
     std::vector<std::uint64_t> due((std::size_t{rows_.row_end()} + 63) / 64, 0);
     for (std::uint32_t at = epoch; at <= changes.last; ++at) {
       const EpochChanges& listed = changes_[at - oldest_epoch_];
-      for (const std::uint32_t row : listed.rows) {
-        if (rows_.is_live(row)) due[row / 64] |= std::uint64_t{1} << (row % 64);
-      }
+      listed.rows.mark(due);
       for (const std::int64_t fid : listed.removed) {
         if (!index_.place_of(fid)) changes.removed.push_back(fid);
       }
     }
+    for (std::size_t i = 0; i < due.size(); ++i) due[i] &= rows_.live()[i];
     changes.rows = at_this_instant(due);
   }
   std::sort(changes.removed.begin(), changes.removed.end());
@@ -729,9 +731,16 @@ void LetGo::operator()(Instant* instant) const noexcept {
   table->let_go(instant);
 }
 
+void Table::reserve(std::size_t row_count) {
+  const std::lock_guard lock(writing_);
+  index_.reserve(row_count);
+  index_.readers().collect();
+}
+
 bool Table::restore_rows(const RowColumns<true>& columns) {
   const std::lock_guard lock(writing_);
   for (std::size_t i = 0; i < columns.fids.size(); ++i) {
+    prefetch_ahead(columns.fids, i);
     const std::int64_t fid = columns.fids[i];
     if (index_.place_of(fid)) return false;
     std::uint32_t row = 0;
@@ -766,7 +775,9 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
 
 void Table::restore_epoch(std::uint32_t row, std::uint32_t epoch) {
   rows_.facts(row).epoch.store(epoch, std::memory_order_relaxed);
-  if (epoch >= oldest_epoch_ && epoch <= current_epoch()) changes_[epoch - oldest_epoch_].rows.push_back(row);
+  if (epoch >= oldest_epoch_ && epoch <= current_epoch()) {
+    changes_[epoch - oldest_epoch_].rows.add(row, rows_.row_max());
+  }
 }
 
 std::vector<PendingFid> Table::pending() const {
@@ -852,8 +863,7 @@ MemorySizes Table::memory() const {
   }
   for (const std::uint32_t bound : bounds_) sizes.rows += bounded_[bound]->memory_size();
   for (const EpochChanges& changes : changes_) {
-    sizes.changes +=
-        changes.rows.capacity() * sizeof(std::uint32_t) + changes.removed.capacity() * sizeof(std::int64_t);
+    sizes.changes += changes.rows.memory_size() + changes.removed.capacity() * sizeof(std::int64_t);
   }
   return sizes;
 }

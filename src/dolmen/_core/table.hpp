@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "admission.hpp"
+#include "changed_rows.hpp"
 #include "cuckoo_index.hpp"
 #include "eviction.hpp"
 #include "gradient_sums.hpp"
@@ -145,6 +146,8 @@ class Table {
   std::uint32_t row_end() const;
   HeldInstant all_rows();
   void let_go(Instant* instant) noexcept;
+  // Room in the index for so many rows, made at once; for an empty table.
+  void reserve(std::size_t row_count);
   // False where a FID was present or a row number taken. Empty `row_numbers`: the lowest that are free; empty `epochs`:
   // touched now. Epochs outside those remembered are kept, but no delta will tell of them.
   bool restore_rows(const RowColumns<true>& columns);
@@ -164,7 +167,7 @@ class Table {
 
  private:
   struct EpochChanges {
-    std::vector<std::uint32_t> rows;  // May name a row twice, or one that was freed since.
+    ChangedRows rows;  // Some may have been freed since.
     std::vector<std::int64_t> removed;
   };
   std::uint32_t current_epoch() const noexcept {
@@ -196,9 +199,11 @@ class Table {
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
   void read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
                   std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept;
+  template <typename Copy, typename Absent>
+  void read_again(std::int64_t fid, const Copy& copy, const Absent& absent) const noexcept;
   template <typename Processor, typename Fetch, typename Copy, typename Absent>
-  void read_each(Processor processor, std::span<const std::int64_t> fids, std::size_t lag, const Fetch& fetch,
-                 const Copy& copy, const Absent& absent) const noexcept;
+  void read_each(Processor processor, std::span<const std::int64_t> fids, const Fetch& fetch, const Copy& copy,
+                 const Absent& absent) const noexcept;
   template <typename Processor>
   void lookup_by(Processor processor, std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
   template <typename Processor>
@@ -221,7 +226,7 @@ class Table {
   struct Share {
     explicit Share(std::uint64_t hash_seed) : sums(hash_seed) {}
     GradientSums sums;
-    std::vector<float> clipped;        // Where clipped gradients are made.
+    std::vector<float> made;           // Where a row's gradients are added up, and clipped.
     std::vector<std::uint32_t> fresh;  // Rows it has changed that were not touched in this epoch before.
     std::size_t updated_count = 0;
     std::vector<std::size_t> missing;  // Positions of FIDs without a row.

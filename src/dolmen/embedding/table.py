@@ -509,6 +509,7 @@ class Table:
         for slot, state in header.filters.items():
             native.restore_filter(slot, state)
         table.restore_pending(pending)
+        native.reserve(header.row_count)
         for chunk in chunks:
             table.restore_chunk(chunk)
         return table
