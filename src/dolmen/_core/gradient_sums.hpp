@@ -25,7 +25,7 @@ class GradientSums {
   // For a batch of so many FIDs.
   void make_room(std::size_t fid_count) {
     heads_.resize(std::bit_ceil(std::max<std::size_t>(2 * fid_count, 2)));
-    if (fids_.size() >= fid_count) return;
+    if (order_.size() >= fid_count + kAhead) return;
     mine_.resize(fid_count);
     order_.resize(fid_count + kAhead);
     ends_.resize(fid_count);
