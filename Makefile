@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard src/dolmen/_core/*.cpp src/dolmen/_core/*.hpp) CMakeLists.txt src/dolmen/_core/CMakeLists.txt
+# Its loops are timed, so nothing runs beside them.
+TIMED  := tests/demo/test_demo_end_to_end.py
 PIP    := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help demo test test-studies test-native check lint format types imports docs native-check benchmark screenshot clean
@@ -18,8 +20,8 @@ test: $(VENV)/.developer ## Install, then run the whole test suite
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e"
-	$(BIN)/python -m pytest -m e2e  # whole loops, which are timed: nothing runs beside them
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore $(TIMED)
+	$(BIN)/python -m pytest $(TIMED)
 endif
 
 test-studies: $(VENV)/.developer ## Run the quick form of every study (ARGS="--touched HEAD^": of those that a change touches)
