@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -61,8 +62,8 @@ def test_a_cell_that_was_cut_off_goes_on_to_the_same_figures(
     whole = next_item.judged(CELL, arm, setting(tmp_path / "whole"))
     save, saved = next_item.Trainer.save, []
 
-    def cut_off(*given: object, **named: object) -> Path:
-        saved.append(save(*given, **named))  # type: ignore[arg-type]
+    def cut_off(*given: Any, **named: Any) -> Path:
+        saved.append(save(*given, **named))
         if len(saved) == 2:
             raise KeyboardInterrupt  # after the snapshot, before it is known of: the piece is learned again
         return saved[-1]

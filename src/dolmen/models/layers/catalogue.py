@@ -6,6 +6,7 @@ of a row is the item's bias, the rest its vector, and input and output rows are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, final
 
 import torch
@@ -84,8 +85,8 @@ def softmax_loss(
         log_counts: the logarithm of how many items each candidate stands for, but for the right one, which is one item;
             (candidates,). ``None``: each for itself.
     """
-    loss: Tensor = _SoftmaxLoss.apply(queries, rows, places, weights, log_counts)  # type: ignore[no-untyped-call]
-    return loss
+    apply: Callable[..., Tensor] = _SoftmaxLoss.apply
+    return apply(queries, rows, places, weights, log_counts)
 
 
 @final
