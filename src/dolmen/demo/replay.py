@@ -25,7 +25,7 @@ from dolmen.seeds import derive_seed
 __all__ = ["Replay", "ReplayFigures"]
 
 _WORKERS: Final = 8  # each waits for its answer most of the time; together they keep two cores busy
-_QUEUE_SLATES: Final = 8  # slates ready for one worker: a slow answer must not stop the other workers
+_QUEUE_SLATES: Final = 64  # slates ready for one worker: a slow answer must not stop the other workers
 _ACTIONS_AT_ONCE: Final = 200
 
 
