@@ -10,9 +10,9 @@ from typing import Any, final
 
 from rich.table import Table as TextTable
 
+from dolmen import training
 from dolmen.errors import DataError
 from dolmen.events import EmbeddedLog
-from dolmen.training import describe_snapshot, describe_table
 
 __all__ = ["Inspection", "inspect_path"]
 
@@ -40,11 +40,11 @@ def inspect_path(path: Path, *, top_count: int = 5) -> Inspection:
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if (path / "table.json").exists():
-        return Inspection({"table": describe_table(path, top_count=top_count)})
+        return Inspection({"table": training.describe_table(path, top_count=top_count)})
     found: dict[str, dict[str, Any]] = {}
     snapshots, log = _first(path, _holds_snapshots), _first(path, _holds_log)
     if snapshots is not None:
-        found["snapshot"] = describe_snapshot(snapshots, top_count=top_count)
+        found["snapshot"] = training.describe_snapshot(snapshots, top_count=top_count)
     if log is not None:
         found["log"] = _describe_log(log)
     if not found:
