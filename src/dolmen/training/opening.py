@@ -50,7 +50,7 @@ def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
     then ``""``: none is written.
 
     Raises:
-        ConfigError: the snapshot is of another schema, model or optimiser than the settings.
+        ConfigError: the snapshot is of another schema, model or optimiser than the settings, or of another log.
         SnapshotError: there are snapshots, and none can be used.
     """
     specimens = Specimens(settings.folder / "bad")
@@ -59,6 +59,7 @@ def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
         _check_schema(settings, folder.paths()[0])
         snapshot = load_snapshot(folder.folder, schema=settings.schema)
         _check_same(settings, snapshot, folder.folder)
+        _check_log(settings, snapshot, log)
         trainer = Trainer.resume(snapshot, settings.train, specimens=specimens)
         if trainer.lineage != snapshot.manifest.lineage:
             _log.warning("settings of learning have changed, a new lineage begins", version=trainer.version)
@@ -92,6 +93,17 @@ def _check_schema(settings: TrainerSettings, newest: Path) -> None:
         raise ConfigError(
             f"snapshot {newest.name} is of schema {found}, asked for is {settings.schema.fingerprint}; a changed schema"
             " needs a new folder"
+        )
+
+
+def _check_log(settings: TrainerSettings, snapshot: Snapshot, log: Log) -> None:
+    """A log that ends before what was learned of it is another one: its examples would be passed over in silence."""
+    learned, end = snapshot.manifest.offset, log.bounds(Topic.EXAMPLES, 0)[1]
+    if learned > end:
+        raise ConfigError(
+            f"snapshot {snapshot.path.name} has learned {Topic.EXAMPLES}/0 up to offset {learned}, and the log ends at"
+            f" {end}: it was replaced; put that log back, or move {settings.folder} away, and trainer.start_from can"
+            " name its snapshots to go on from what was learned"
         )
 
 
