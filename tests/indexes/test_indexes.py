@@ -216,9 +216,7 @@ def test_searching_while_updating_never_meets_a_removed_or_missing_id(kind: Kind
         ([3], np.full((1, DIM), np.nan), "id 3"),
     ],
 )
-def test_a_bad_update_is_refused_whole(
-    kind: Kind, ids: list[int], vectors: np.ndarray, says: str
-) -> None:
+def test_a_bad_update_is_refused_whole(kind: Kind, ids: list[int], vectors: np.ndarray, says: str) -> None:
     index = kind(DIM)
     with pytest.raises(ValueError, match=says):
         index.upsert(np.array(ids), vectors.astype(np.float32))
