@@ -163,8 +163,9 @@ class Parts:
                 self.save()
                 self.board.tick()
                 if time.monotonic() >= commit_due:
-                    self.commit()
                     commit_due = time.monotonic() + _COMMIT_SECONDS
+                    self.commit()
+                    self.catalogue.compact()
             except Exception:  # a fault of ours: saving must be tried again, or a restart would take ever longer
                 _log.exception("keeper failed")
 
