@@ -6,7 +6,8 @@ import pytest
 import tomli_w
 import torch
 
-from dolmen.compute import ON_CPU, Arithmetic, Compute, Device
+from dolmen.compute import ON_CPU, Compute
+from dolmen.devices import Arithmetic, Device
 from dolmen.errors import ConfigError
 from dolmen.settings import read_settings, write_settings
 from dolmen.training import TrainConfig

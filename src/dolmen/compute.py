@@ -5,44 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 import torch
 
+from dolmen.devices import Arithmetic, Device
 from dolmen.errors import ConfigError
+from dolmen.settings import chosen
 
-__all__ = ["ON_CPU", "Arithmetic", "Compute", "Device", "chosen"]
-
-
-class Device(StrEnum):
-    """``auto`` is the graphics processor where torch sees one, and else the processor."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-    AUTO = "auto"
-
-
-class Arithmetic(StrEnum):
-    """``bfloat16``: products of matrices are taken with numbers of two bytes; parameters, sums and losses keep four."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-KindT = TypeVar("KindT", bound=StrEnum)
-
-
-def chosen(kinds: type[KindT], value: str, name: str) -> KindT:
-    """The one of ``kinds`` that a setting called ``name`` says.
-
-    Raises:
-        ConfigError: it says none of them.
-    """
-    try:
-        return kinds(value)
-    except ValueError:
-        raise ConfigError(f"{name} must be one of {', '.join(kinds)}, got {value!r}") from None
+__all__ = ["ON_CPU", "Compute"]
 
 
 @final

@@ -8,7 +8,7 @@ import tomli_w
 import torch
 
 from dolmen import new_trainer
-from dolmen.compute import Arithmetic, Device
+from dolmen.devices import Arithmetic, Device
 from dolmen.errors import SnapshotError
 from dolmen.features import Label, Schema, Slot
 from dolmen.models import entry, names

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final, final
 
 from dolmen.clock import parse_duration_us
-from dolmen.compute import Arithmetic, Device, chosen
+from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Precision
 from dolmen.errors import ConfigError
 from dolmen.features import Schema
-from dolmen.settings import suggestion
+from dolmen.settings import chosen, suggestion
 
 __all__ = ["ALWAYS", "IndexKind", "ServeSettings", "is_loopback"]
 

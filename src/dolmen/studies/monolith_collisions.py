@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from dolmen import datasets
-from dolmen.compute import Device
 from dolmen.datasets import Negatives, World, WorldConfig
+from dolmen.devices import Device
 from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc
 from dolmen.features import Batch, Jagged, Label, Policy, Schema, Slot, pack_fids

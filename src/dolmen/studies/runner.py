@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dolmen.compute import Compute, Device
+from dolmen.compute import Compute
+from dolmen.devices import Device
 from dolmen.errors import DataError
 from dolmen.studies.cells import CellStore, code_fingerprint, fingerprint
 from dolmen.studies.results import Cell, Finished, Results

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
 
-from dolmen.compute import Device
+from dolmen.devices import Device
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Rule
 

@@ -11,10 +11,11 @@ from enum import StrEnum
 from typing import final
 
 from dolmen.clock import parse_duration_us
-from dolmen.compute import Arithmetic, Device, chosen
+from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Capacity
 from dolmen.errors import ConfigError
 from dolmen.features import Eviction
+from dolmen.settings import chosen
 
 __all__ = ["TrainConfig"]
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from dolmen.clock import parse_duration_us
-from dolmen.compute import Compute, Device
+from dolmen.compute import Compute
+from dolmen.devices import Device
 from dolmen.embedding import Embed, Embeddings
 from dolmen.errors import BadEventError, OffsetGoneError, SchemaError, SnapshotError
 from dolmen.events import Examples, Log, Record, Topic, decode_examples
