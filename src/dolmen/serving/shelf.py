@@ -11,7 +11,6 @@ import time
 from typing import Final, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dolmen.errors import NotReadyError
@@ -174,8 +173,9 @@ class Shelf:
         rows = rows[alive]
         if len(rows) == 0:
             return
-        with torch.inference_mode():
-            vectors = retriever(parameters.model).items(self._catalogue.items(rows)).numpy()
+        with parameters.computing():
+            placed = parameters.placed(self._catalogue.items(rows))
+            vectors = retriever(parameters.model).items(placed).float().cpu().numpy()
         self.encoded_count += len(rows)
         usable = np.isfinite(vectors).all(axis=1)
         rows, vectors = rows[usable], vectors[usable]
