@@ -224,6 +224,15 @@ def test_a_bad_update_is_refused_whole(kind: Kind, ids: list[int], vectors: np.n
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_query_that_is_no_number_finds_something_and_breaks_nothing(kind: Kind) -> None:
+    index = kind(DIM)
+    index.upsert(np.arange(10), unit_vectors(np.random.default_rng(10), 10))
+    found, _ = index.search(np.full((1, DIM), np.nan, dtype=np.float32), 4)
+    assert set(found[0].tolist()) <= set(range(10))
+    assert len(set(found[0].tolist())) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_search_that_cannot_be_is_refused(kind: Kind) -> None:
     index = kind(DIM)
     with pytest.raises(ValueError, match="queries"):

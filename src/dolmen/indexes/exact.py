@@ -62,6 +62,7 @@ class ExactIndex:
         with self._lock:
             ids = self._ids[: len(self._places)].copy()
             products = queries @ self._vectors[: len(ids)].T  # (n, held)
+        products[np.isnan(products)] = -np.inf  # of a query that is no number: compared, it would find nothing at all
         if where is not None and len(ids) > 0:
             allowed = where(ids)
             ids, products = ids[allowed], products[:, allowed]
