@@ -1,12 +1,15 @@
 """The command line: what means nothing together is refused, not ignored."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from dolmen.cli import app
+from dolmen.cluster import inspect_path
 from dolmen.errors import ConfigError
 from dolmen.events import EmbeddedLog
 
@@ -39,3 +42,26 @@ def test_inspecting_a_log_changes_no_byte_of_it(tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, ["inspect", str(tmp_path), "--json"])
     assert json.loads(ended.output)["log"]["topics"]["actions/0"]["records"] == 1
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_inspecting_a_log_names_the_reader_that_holds_back_retention(tmp_path: Path) -> None:
+    with EmbeddedLog(tmp_path / "log") as log:
+        for topic in ("actions", "impressions", "catalogue"):
+            log.append(topic, [b"x", b"y"])
+        log.commit("server", {("actions", 0): 2, ("impressions", 0): 2})
+        log.commit("joiner", {("actions", 0): 1, ("impressions", 0): 2})
+
+    def held_by(*options: str) -> dict[str, str | None]:
+        ended = CliRunner().invoke(app, ["inspect", str(tmp_path), "--json", *options])
+        return {name: topic["held_by"] for name, topic in json.loads(ended.output)["log"]["topics"].items()}
+
+    assert held_by() == {"actions/0": "joiner", "impressions/0": None, "catalogue/0": None}
+    wide = Console(width=200, file=io.StringIO(), record=True)
+    wide.print(*inspect_path(tmp_path).tables())
+    assert "joiner at 1" in wide.export_text()
+    config = tmp_path / "dolmen.toml"
+    config.write_text(
+        '[[schema.slot]]\nname = "item"\n[[schema.label]]\nname = "click"\n'
+        '[log.retention.actions]\nreaders = ["server"]\n[log.retention.impressions]\nreaders = ["archive"]\n'
+    )
+    assert held_by("--config", str(config)) == {"actions/0": None, "impressions/0": "archive", "catalogue/0": None}

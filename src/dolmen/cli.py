@@ -70,7 +70,8 @@ def demo(
         int | None, typer.Option(min=1, help="Stop after so many items were shown; all if left out.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(min=1, help="Items shown a second; headless runs default to 1500, others to 200.")
+        float | None,
+        typer.Option(min=1, help="Items shown and actions a second; headless runs default to 1100, others to 300."),
     ] = None,
     headless: Annotated[bool, typer.Option("--headless", help="No page to watch: replay, report, exit.")] = False,
     report: Annotated[Path | None, typer.Option(help="Where the JSON report goes.")] = None,
@@ -195,11 +196,16 @@ def inspect(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Plain JSON.")] = False,
     top: Annotated[int, typer.Option(min=0, max=1000, help="How many of the most seen ids to name.")] = 5,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="The file that says how the log is kept; as by default if left out."),
+    ] = None,
 ) -> None:
-    """Show what is in a snapshot, a table or a log."""
-    from dolmen.cluster import inspect_path
+    """Show what is in a snapshot, a table or a log, and which reader keeps the log from forgetting."""
+    from dolmen.cluster import Config, inspect_path
 
-    found = inspect_path(path, top_count=top)
+    retention = Config.from_toml(config).retention if config is not None else None
+    found = inspect_path(path, top_count=top, retention=retention)
     if as_json:
         sys.stdout.write(json.dumps(found.values, indent=2, default=str) + "\n")
         return

@@ -2,7 +2,8 @@
 
 Connections are kept and shared between threads. A server that is overloaded, restarting or out of reach for a moment
 is asked again, after the wait that it names. That is safe: each event carries an ``event_id`` and each request for a
-slate a ``request_id``, so what arrives twice counts once, and the second answer is the first one.
+slate a ``request_id``, so what arrives twice counts once, and the second answer is the first one (unless the server
+itself was started anew in between: then it is a new slate, and counts once all the same).
 """
 
 from __future__ import annotations

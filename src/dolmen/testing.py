@@ -21,7 +21,7 @@ from torch.autograd import backward
 
 from dolmen.embedding import AdaGrad, Embed, Embeddings
 from dolmen.features import Batch, Dense, Jagged, Label, Schema, Side, Slot, extract_rows
-from dolmen.models.contract import Ability, Model, decider, encoder, retriever, scorer
+from dolmen.models.contract import Ability, Model, condenser, decider, encoder, retriever, scorer
 from dolmen.seeds import derive_seed, generator
 from dolmen.settings import read_settings, write_settings
 
@@ -36,6 +36,7 @@ _OVERFIT_STEPS: Final = 150
 _OVERFIT_SHARE: Final = 0.25  # of the first loss; memorising 32 examples with as many free rows goes far below
 _METHODS: Final = {
     Ability.SCORES: ("score",),
+    Ability.CONDENSES: ("past_slots", "recent_count", "condensed_shape", "condense", "score_condensed"),
     Ability.RETRIEVES: ("queries", "items", "query_slots", "item_slots", "vector_dim"),
     Ability.ENCODES: ("encode",),
     Ability.GENERATES: ("generate",),
@@ -156,6 +157,8 @@ class _Bench:
 def _abilities_are_there(bench: _Bench) -> None:
     model, _ = bench.model()
     for ability in model.abilities:
+        if ability is Ability.CONDENSES and condenser(model) is None:
+            continue
         for name in _METHODS[ability]:
             assert hasattr(model, name), f"{ability.value} is declared and {name} is missing"
     for name in ("config", "slots", "dense"):
@@ -271,6 +274,29 @@ def _scoring_changes_nothing(bench: _Bench) -> None:
     assert torch.equal(torch.get_rng_state(), random_state), "scoring draws random numbers"
 
 
+def _a_condensed_past_scores_as_the_whole(bench: _Bench) -> None:
+    model, _ = bench.trained()
+    able = condenser(model)
+    if able is None:
+        return
+    batch, later = bench.batch(), bench.batch(name="later")
+    owners, pasts = torch.arange(batch.size), able.past_slots
+    newest = {name: batch.slot(name).last(able.recent_count) for name in pasts}
+    with torch.no_grad():
+        sums = able.condense(_only(batch, pasts))
+        assert tuple(sums.shape) == (batch.size, *(able.condensed_shape or ())), (
+            f"condense gives the shape {tuple(sums.shape)}, condensed_shape is {able.condensed_shape}"
+        )
+        condensed = able.score_condensed(replace(batch, slots={**batch.slots, **newest}), sums.flip(0), owners.flip(0))
+        _assert_close(condensed, able.score(batch), "score_condensed is not score")
+        both = replace(
+            batch,
+            slots={name: _after(batch.slot(name), later.slot(name)) for name in pasts},
+        )
+        together = able.condense(_only(later, pasts), sums)
+        assert torch.equal(together, able.condense(both)), "the sums of a past depend on the parts in which it came"
+
+
 def _same_seed_same_result(bench: _Bench) -> None:
     (one, one_embed), (other, other_embed) = bench.trained(), bench.trained()
     _assert_same_state(other, _copied(one), "two runs with one seed differ in")
@@ -319,6 +345,7 @@ CHECKS: Final[Mapping[str, Callable[[_Bench], None]]] = {
         _declared_slots_get_gradients_and_no_other_is_read,
         _nothing_looks_into_the_future,
         _scoring_changes_nothing,
+        _a_condensed_past_scores_as_the_whole,
         _same_seed_same_result,
         _config_and_state_survive_a_round_trip,
         _overfits_a_batch,
@@ -346,6 +373,11 @@ def _outputs(model: Model, batch: Batch) -> dict[str, Tensor]:
 
 def _only(batch: Batch, slots: tuple[str, ...]) -> Batch:
     return replace(batch, slots={name: batch.slots[name] for name in slots}, labels={})
+
+
+def _after(one: Jagged, other: Jagged) -> Jagged:
+    """Each row of ``one``, and behind it that of ``other``."""
+    return Jagged.from_lists([a + b for a, b in zip(one.to_lists(), other.to_lists(), strict=True)])
 
 
 def _copied(model: Model) -> dict[str, Any]:

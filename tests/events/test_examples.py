@@ -28,21 +28,23 @@ def batch() -> Batch:
 
 def test_examples_survive_the_log() -> None:
     positions = {"actions/0": 7, "impressions/0": 3}
-    value = encode_examples(SCHEMA, batch(), positions, negative_rate=0.1, request_ids=["a", "a", "b"])
+    value = encode_examples(
+        SCHEMA, batch().to_examples(SCHEMA), positions, negative_rate=0.1, request_ids=["a", "a", "b"]
+    )
     read = decode_examples(SCHEMA, value)
     assert (read.positions, read.negative_rate, read.request_ids) == (positions, 0.1, ["a", "a", "b"])
     assert read.batch.to_examples(SCHEMA).equals(batch().to_examples(SCHEMA))
 
 
 def test_any_arrow_reader_can_open_a_record() -> None:
-    table = pa.ipc.open_stream(encode_examples(SCHEMA, batch(), {})).read_all()
+    table = pa.ipc.open_stream(encode_examples(SCHEMA, batch().to_examples(SCHEMA), {})).read_all()
     assert table.num_rows == 3
     assert table.column_names[:4] == ["user", "genres", "hour", "click"]
     assert table.column_names[-1] == "request_id"
 
 
 def test_examples_of_another_schema_are_refused() -> None:
-    value = encode_examples(SCHEMA, batch(), {})
+    value = encode_examples(SCHEMA, batch().to_examples(SCHEMA), {})
     other = Schema(Slot("user", dim=8), Slot("genres", many=True), Dense("hour"), Label("click"))
     with pytest.raises(SchemaError, match=f"examples of schema {SCHEMA.fingerprint}, expected {other.fingerprint}"):
         decode_examples(other, value)
@@ -50,7 +52,7 @@ def test_examples_of_another_schema_are_refused() -> None:
 
 def test_offsets_that_point_outside_their_column_are_refused() -> None:
     """Arrow reads them as they are; the look-up after them would read memory that is not the batch's."""
-    value = encode_examples(SCHEMA, batch(), {})
+    value = encode_examples(SCHEMA, batch().to_examples(SCHEMA), {})
     offsets = np.array([0, 2, 2, 3], dtype=np.int64).tobytes()  # of genres
     assert value.count(offsets) == 1
     for wrong in ([0, 2, 2, 1 << 40], [0, 2, 1, 3], [0, -5, 2, 3], [-(1 << 33), 2, 2, 3]):
@@ -59,7 +61,7 @@ def test_offsets_that_point_outside_their_column_are_refused() -> None:
 
 
 def test_nulls_are_refused() -> None:
-    rows = pa.ipc.open_stream(encode_examples(SCHEMA, batch(), {})).read_next_batch()
+    rows = pa.ipc.open_stream(encode_examples(SCHEMA, batch().to_examples(SCHEMA), {})).read_next_batch()
     holed = rows.set_column(2, rows.schema.field(2), pa.array([0.0, None, 1.0], type=pa.float32()))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, holed.schema) as stream:
@@ -77,7 +79,7 @@ sys.path.insert(0, sys.argv[1])
 from test_examples import SCHEMA, batch
 from dolmen.errors import SchemaError
 from dolmen.events import decode_examples, encode_examples
-value, odds, refused = encode_examples(SCHEMA, batch(), {"actions/0": 1}), random.Random(5), 0
+value, odds, refused = encode_examples(SCHEMA, batch().to_examples(SCHEMA), {"actions/0": 1}), random.Random(5), 0
 for _ in range(4000):
     torn = bytearray(value)
     for _ in range(odds.choice([1, 1, 4])):
@@ -96,7 +98,7 @@ print(refused)
 
 
 def test_damaged_record_is_refused() -> None:
-    value = encode_examples(SCHEMA, batch(), {})
+    value = encode_examples(SCHEMA, batch().to_examples(SCHEMA), {})
     for length in range(0, len(value) - 8, 37):
         with pytest.raises(SchemaError):
             decode_examples(SCHEMA, value[:length])

@@ -485,6 +485,19 @@ def test_second_joiner_on_the_same_state_is_refused(tmp_path: Path, log: Embedde
     assert joiner.step() == 0
 
 
+def test_log_that_ends_before_what_was_joined_is_refused(tmp_path: Path, log: EmbeddedLog) -> None:
+    log.append("actions", [action("somewhere", 1)])
+    joiner = Joiner(SCHEMA, log, tmp_path / "join")
+    settle(joiner)
+    joiner.close()
+    message = rf"{tmp_path / 'join'} has joined actions/0 up to offset 1, and the log ends at 0: it was replaced"
+    with EmbeddedLog(tmp_path / "new-log") as other, pytest.raises(ConfigError, match=message):
+        Joiner(SCHEMA, other, tmp_path / "join")
+    again = Joiner(SCHEMA, log, tmp_path / "join")  # the refusal has let go of the folder
+    assert again.step() == 0
+    again.close()
+
+
 def test_run_joins_until_it_is_stopped_and_tells_its_figures(tmp_path: Path) -> None:
     log = EmbeddedLog(tmp_path / "log")
     joiner = Joiner(SCHEMA, log, tmp_path / "join", JoinConfig(window="100ms"))

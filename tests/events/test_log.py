@@ -223,6 +223,32 @@ def test_retention_deletes_neither_more_nor_less_than_a_list_would(operations: l
         assert log.bounds("t") == (first, end)
 
 
+@pytest.mark.property
+@settings(max_examples=40, deadline=None)
+@given(
+    appends=st.lists(st.lists(st.tuples(st.sampled_from("abcd-"), st.integers(0, 300)), min_size=1), max_size=8),
+    compacted=st.sets(st.integers(0, 8)),
+)
+def test_compaction_keeps_what_a_dict_would(appends: list[list[tuple[str, int]]], compacted: set[int]) -> None:
+    kept: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as folder, EmbeddedLog(folder, map_size=1 << 16) as log:
+        for number, append in enumerate(appends):
+            values = [f"{name}{size}".encode() + b"%" * size * 100 for name, size in append]
+            end = log.append("t", values).next_offset
+            for (name, _), value in zip(append, values, strict=True):
+                kept.pop(name, None)
+                kept[name] = value
+            if number in compacted:
+                kept.pop("-", None)  # dropped
+                count = log.compact("t", 0, lambda value: None if value[:1] == b"-" else value[:1])
+                assert (count, log.bounds("t")) == (len(kept), (end, end + len(kept)))
+                assert values_of(log, "t") == list(kept.values())
+                with pytest.raises(OffsetGoneError):
+                    log.read("t", 0, end - 1)
+        assert log.compact("t", 0, lambda value: value[:1]) == len(kept)
+        assert values_of(log, "t") == list(kept.values())
+
+
 def test_every_topic_that_grows_has_a_bound_unless_it_says_why_not() -> None:
     unbounded = {Topic.CATALOGUE, Topic.PARAMETERS}  # see DEFAULT_RETENTION
     for topic in Topic:
@@ -243,6 +269,7 @@ def test_log_opened_to_be_read_only_changes_no_byte(tmp_path: Path) -> None:
             lambda: log.append("new", [b"x"]),
             lambda: log.commit("g", {("t", 0): 2}),
             lambda: log.truncate("t", 0, 1),
+            lambda: log.compact("t", 0, len),
         ):
             with pytest.raises(LogError, match="to be read only"):
                 change()

@@ -1,6 +1,7 @@
 """Joint: two parts, one loss, one reading of the tables."""
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from dolmen.embedding import Embed
 from dolmen.errors import ConfigError
 from dolmen.features import Schema
-from dolmen.models import Ability, build, decider, retriever, scorer
+from dolmen.models import Ability, Condenses, build, condenser, decider, retriever, scorer
 from dolmen.models.joint import Joint
 from dolmen.testing import example_batch, example_schema
 
@@ -49,4 +50,9 @@ def test_parts_that_lack_the_ability_are_refused(make_embed: MakeEmbed) -> None:
         build("joint", {"ranker": "two_tower"}, embed)
     with pytest.raises(ConfigError, match="Joint does not declare Decides"):
         decider(build("joint", {}, embed))
-    assert build("joint", {}, embed).abilities == {Ability.SCORES, Ability.RETRIEVES}
+    plain, hashing = build("joint", {}, embed), build("joint", {"ranker": "sdim"}, embed)
+    assert plain.abilities == {Ability.SCORES, Ability.CONDENSES, Ability.RETRIEVES}
+    assert condenser(plain) is None
+    assert condenser(hashing) is hashing
+    with pytest.raises(ConfigError, match="'deepfm' condenses no past"):
+        cast("Condenses", plain).condense(example_batch(embed.schema, 1))

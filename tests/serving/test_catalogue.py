@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -92,6 +93,20 @@ class CatalogueAgainstDict(RuleBasedStateMachine):
         self.state.close()
         self.begin()
 
+    @rule()
+    def lose_the_state_and_restart(self) -> None:
+        self.state.close()
+        shutil.rmtree(self.settings.state_folder)
+        self.begin()
+
+    @rule()
+    def compact(self) -> None:
+        first, end = self.log.bounds(Topic.CATALOGUE)
+        self.catalogue._kept_counts.clear()
+        with mock.patch("dolmen.serving.catalogue._REPLACED_MAX", 0):
+            self.catalogue.compact()
+        assert self.log.bounds(Topic.CATALOGUE)[0] == end or first == end
+
     @invariant()
     def holds_what_was_sent_last(self) -> None:
         catalogue = self.catalogue
@@ -138,6 +153,25 @@ def test_an_entry_of_an_older_schema_keeps_its_id_alone(settings: Any, log: Embe
     assert batch.slot("genres").lengths.tolist() == [0, 1]
     assert catalogue.attributes[0]["title"] == "T"
     state.close()
+
+
+def test_the_topic_of_the_catalogue_stays_small_however_often_items_change(
+    settings: Any, log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dolmen.serving.catalogue._REPLACED_MAX", 50)
+    state = State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE])
+    catalogue = Catalogue(settings, log, state)
+    for number in range(400):
+        change = CatalogueChange("item", number % 20, {"title": f"T{number}"}, removed=number % 20 == 3)
+        catalogue.tail.wrote(log.append(Topic.CATALOGUE, [encode(change)]), [change])
+        catalogue.compact()
+        first, end = log.bounds(Topic.CATALOGUE)
+        assert end - first <= 2 * 20 + 50
+    state.close()
+    fresh = Catalogue(settings, log, State(settings.state_folder.with_name("another"), [ITEMS_TABLE, USERS_TABLE]))
+    fresh.tail.catch_up()
+    assert (len(fresh), fresh.tail.lost_count, fresh.row_of(3)) == (19, 0, None)
+    assert {row["title"] for row in fresh.attributes} == {f"T{number}" for number in range(380, 400) if number != 383}
 
 
 def test_items_that_change_again_and_again_take_no_more_room(settings: Any, log: EmbeddedLog) -> None:

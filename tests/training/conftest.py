@@ -67,7 +67,7 @@ class World:
     def record(self, number: int, size: int = 16) -> bytes:
         """The batch as the joiner writes it, accounting for ten actions and one impression more each time."""
         positions = {"actions/0": 10 * (number + 1), "impressions/0": number + 1}
-        return encode_examples(self.schema, self.batch(number, size), positions)
+        return encode_examples(self.schema, self.batch(number, size).to_examples(self.schema), positions)
 
     def trainer(self, config: TrainConfig | None = None) -> Trainer:
         """One that has learned nothing."""

@@ -229,7 +229,8 @@ def test_schema_that_the_snapshots_are_not_of_is_refused(learned, filled_log) ->
 
 
 def test_log_that_the_snapshots_are_not_of_is_refused(learned, tmp_path) -> None:
-    with EmbeddedLog(tmp_path / "new-log") as other, pytest.raises(LogError, match="was the log replaced"):
+    message = rf"has learned examples/0 up to offset \d+, and the log ends at 0: .* or move {learned.folder} away"
+    with EmbeddedLog(tmp_path / "new-log") as other, pytest.raises(ConfigError, match=message):
         run_trainer(learned, other, _never())
 
 

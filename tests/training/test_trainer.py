@@ -150,7 +150,7 @@ def test_bad_record_is_counted_kept_and_passed_over(world, log, tmp_path) -> Non
         b"",
         b"no arrow at all",
         world.record(0)[:-100],
-        encode_examples(world.schema, replace(negative, slots=values), {}),
+        encode_examples(world.schema, replace(negative, slots=values).to_examples(world.schema), {}),
     ]
     log.append(Topic.EXAMPLES, [world.record(0), *bad, world.record(1)])
     trainer = world.trainer()
@@ -201,7 +201,7 @@ def test_record_that_no_table_can_take_is_refused_by_slot(world, tmp_path, slot,
     wrong = replace(batch, slots={**batch.slots, slot: Jagged(torch.tensor(values), torch.tensor(offsets))})
     trainer = world.trainer()
     trainer.specimens = Specimens(tmp_path)
-    assert trainer.learn(Record(0, 2**60, encode_examples(world.schema, wrong, {}))) is None
+    assert trainer.learn(Record(0, 2**60, encode_examples(world.schema, wrong.to_examples(world.schema), {}))) is None
     (why,) = tmp_path.glob("*.txt")
     assert message in why.read_text()
     assert repr(slot) in why.read_text()
@@ -228,7 +228,9 @@ def test_empty_record_is_a_version_and_nothing_else(world, rows, dense) -> None:
     trainer = world.trainer()
     trainer.step(world.batch(0))
     before = rows(trainer), dense(trainer.model)
-    empty = encode_examples(world.schema, world.batch(0).take(torch.empty(0, dtype=torch.int64)), {"actions/0": 7})
+    empty = encode_examples(
+        world.schema, world.batch(0).take(torch.empty(0, dtype=torch.int64)).to_examples(world.schema), {"actions/0": 7}
+    )
     report = trainer.learn(Record(0, 0, empty))
     assert report is not None
     assert (report.example_count, report.is_learned, trainer.version) == (0, False, 2)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from rich.table import Table as TextTable
 
+from dolmen import training
 from dolmen.errors import DataError
-from dolmen.events import EmbeddedLog
-from dolmen.training import describe_snapshot, describe_table
+from dolmen.events import EmbeddedLog, Retention
 
 __all__ = ["Inspection", "inspect_path"]
 
@@ -30,8 +30,13 @@ class Inspection:
             yield from {"snapshot": _snapshot_tables, "table": _table_tables, "log": _log_tables}[kind](values)
 
 
-def inspect_path(path: Path, *, top_count: int = 5) -> Inspection:
+def inspect_path(path: Path, *, top_count: int = 5, retention: Mapping[str, Retention] | None = None) -> Inspection:
     """Look at what lies at ``path``, which changes nothing.
+
+    Args:
+        path: a snapshot, a folder of snapshots, a table file, a log or a state folder.
+        top_count: how many of the most seen ids to name.
+        retention: of the log's topics, as the configuration has it; it says which readers must be waited for.
 
     Raises:
         DataError: there is nothing that dolmen wrote.
@@ -40,13 +45,13 @@ def inspect_path(path: Path, *, top_count: int = 5) -> Inspection:
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if (path / "table.json").exists():
-        return Inspection({"table": describe_table(path, top_count=top_count)})
+        return Inspection({"table": training.describe_table(path, top_count=top_count)})
     found: dict[str, dict[str, Any]] = {}
     snapshots, log = _first(path, _holds_snapshots), _first(path, _holds_log)
     if snapshots is not None:
-        found["snapshot"] = describe_snapshot(snapshots, top_count=top_count)
+        found["snapshot"] = training.describe_snapshot(snapshots, top_count=top_count)
     if log is not None:
-        found["log"] = _describe_log(log)
+        found["log"] = _describe_log(log, retention)
     if not found:
         raise DataError(f"{path} holds no snapshot, table or log; name a state folder, or a folder or file inside one")
     return Inspection(found)
@@ -66,19 +71,24 @@ def _holds_log(path: Path) -> bool:
     return any(path.glob("*/0/data.mdb"))
 
 
-def _describe_log(path: Path) -> dict[str, Any]:
-    log = EmbeddedLog(path, read_only=True)
+def _describe_log(path: Path, retention: Mapping[str, Retention] | None) -> dict[str, Any]:
+    log = EmbeddedLog(path, retention=retention, read_only=True)
     try:
         topics = {}
         for topic in log.topics():
             for partition in range(log.partitions(topic)):
                 first, following = log.bounds(topic, partition)
+                awaited = log.awaited(topic, partition)
+                slowest = min(awaited, key=lambda name: awaited[name], default=None)
+                is_held = slowest is not None and awaited[slowest] < following
                 newest = log.read(topic, partition, following - 1, max_records=1) if following > first else []
                 topics[f"{topic}/{partition}"] = {
                     "first_offset": first,
                     "next_offset": following,
                     "records": following - first,
                     "newest": _time(newest[0].time_us) if newest else None,
+                    "readers": awaited,
+                    "held_by": slowest if is_held else None,
                     "file_bytes": sum(file.stat().st_size for file in (path / topic / str(partition)).glob("data.mdb")),
                 }
         return {"path": str(path), "topics": topics}
@@ -127,10 +137,13 @@ def _slots_table(values: dict[str, Any]) -> TextTable:
 
 
 def _log_tables(values: dict[str, Any]) -> Iterator[TextTable]:
-    topics = TextTable("topic", "first", "next", "records", "newest", "file bytes", title=f"log {values['path']}")
+    heads = "topic", "first", "next", "records", "newest", "file bytes", "retention waits for"
+    topics = TextTable(*heads, title=f"log {values['path']}")
     for name, one in values["topics"].items():
         numbers = [f"{one[key]:,}" for key in ("first_offset", "next_offset", "records")]
-        topics.add_row(name, *numbers, one["newest"] or "-", f"{one['file_bytes']:,}")
+        reader = one["held_by"]
+        held = f"{reader} at {one['readers'][reader]:,}" if reader is not None else "-"
+        topics.add_row(name, *numbers, one["newest"] or "-", f"{one['file_bytes']:,}", held)
     yield topics
 
 

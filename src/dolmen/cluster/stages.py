@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
-
+from dolmen import events, serving, training
 from dolmen.cluster.config import Config
 from dolmen.cluster.lifetime import stop_on_signals, stop_with_parent
 from dolmen.cluster.supervisor import Stage, stage_command
-from dolmen.events import Joiner
-from dolmen.serving import create_app, run_server
 from dolmen.telemetry import LogFormat
-from dolmen.training import run_trainer
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 __all__ = ["STAGES", "join", "serve", "stages_of", "train"]
 
@@ -26,7 +26,7 @@ def serve(config: Config, *, extend: Callable[[FastAPI], None] | None = None) ->
     """Answer requests until told to stop. ``extend`` may add to the application: the console does."""
     log = config.open_log()
     try:
-        run_server(create_app(config.serving, log=log), config.serving, _told_to_stop(), extend=extend)
+        serving.run_server(serving.create_app(config.serving, log=log), config.serving, _told_to_stop(), extend=extend)
     finally:
         log.close()
 
@@ -35,7 +35,7 @@ def join(config: Config) -> None:
     """Make examples until told to stop."""
     log = config.open_log()
     try:
-        Joiner(config.schema, log, config.join_folder, config.join).run(_told_to_stop())
+        events.Joiner(config.schema, log, config.join_folder, config.join).run(_told_to_stop())
     finally:
         log.close()
 
@@ -44,7 +44,7 @@ def train(config: Config) -> None:
     """Learn from the stream until told to stop."""
     log = config.open_log()
     try:
-        run_trainer(config.trainer, log, _told_to_stop())
+        training.run_trainer(config.trainer, log, _told_to_stop())
     finally:
         log.close()
 

@@ -25,15 +25,15 @@ from typing import Any, Final, final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 
+from dolmen import features
 from dolmen.datasets.examples import Batches, Columns, Spans, people_of
 from dolmen.errors import DataError
 from dolmen.evaluation import Needs, Split, SplitRule, TemporalSplit, draw_negatives
-from dolmen.features import Jagged, RawId, Schema
+from dolmen.features import RawId, Schema
 
-__all__ = ["Dataset", "DatasetInfo", "Negatives", "Order", "Slate", "actions_table", "impressions_table"]
+__all__ = ["Dataset", "DatasetInfo", "Negatives", "Order", "Slate", "Split", "actions_table", "impressions_table"]
 
 _INSTANT: Final = pa.timestamp("us", tz="UTC")
 _DEFAULT_RULE: Final = TemporalSplit()
@@ -308,9 +308,8 @@ class Dataset:
         """
         clicked = np.flatnonzero(self.interactions[self.label].to_numpy() > 0)
         people, places = self._people[self.interactions["slate"].to_numpy()], self._item_places
-        touched = Jagged(
-            torch.from_numpy(places[np.argsort(people, kind="stable")]),
-            torch.from_numpy(np.concatenate([[0], np.cumsum(np.bincount(people))])),
+        touched = features.Jagged.from_arrays(
+            places[np.argsort(people, kind="stable")], np.concatenate([[0], np.cumsum(np.bincount(people))])
         )
         item_count = self.items.num_rows
         weights = np.bincount(places[clicked], minlength=item_count) if Negatives(by) is Negatives.POPULARITY else None

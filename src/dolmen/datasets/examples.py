@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dolmen import features
 from dolmen.errors import DataError, SchemaError
-from dolmen.features import Batch, Schema, Side, Slot, extract_table
+from dolmen.features import Schema, Side, Slot
 from dolmen.seeds import generator
 
 __all__ = ["Batches", "Columns", "Spans", "people_of"]
@@ -230,7 +231,7 @@ class Batches:
         """How many examples one iteration gives."""
         return len(self._rows)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[features.Batch]:
         places = np.arange(len(self._rows))
         if self._shuffle_seed is not None:
             places = generator(self._shuffle_seed, "batches", self._iteration_count).permutation(places)
@@ -238,4 +239,4 @@ class Batches:
         for start in range(0, len(places), self._batch_size):
             chosen = places[start : start + self._batch_size]
             spans = None if self._spans is None else self._spans.take(chosen)
-            yield extract_table(self._schema, self._columns.table(self._schema, self._rows[chosen], spans))
+            yield features.extract_table(self._schema, self._columns.table(self._schema, self._rows[chosen], spans))

@@ -23,7 +23,8 @@ from dolmen.cluster.lifetime import hold_folder, stop_on_signals
 from dolmen.cluster.stages import STAGES, stages_of
 from dolmen.datasets import Dataset
 from dolmen.demo.catalogue import Catalogue
-from dolmen.demo.freshness import PROBES_PER_SECOND, Freshness, Prober
+from dolmen.demo.freshness import Freshness
+from dolmen.demo.prober import Prober
 from dolmen.demo.replay import Replay
 from dolmen.demo.report import DemoReport, Measured, make_report
 from dolmen.demo.setup import DemoNotes, DemoOptions, configuration, with_port
@@ -35,6 +36,7 @@ __all__ = ["run_demo"]
 _READY_SECONDS: Final = 60.0
 _DRAIN_SECONDS: Final = 60.0
 _NOTE_SECONDS: Final = 1.0
+_ATTEMPTS_MAX: Final = 20  # of each request of the replay: half a minute, in which a killed server is back anywhere
 _STARTS_MAX: Final = 6  # restarts of all stages together, before the demo gives up on a broken start
 
 
@@ -183,20 +185,20 @@ class _Demo:
         freshness = Freshness()
         before = self._await_figures()
         left = self._left()
-        replay = Replay(
-            client,
-            self._dataset.slates(),
-            freshness,
-            events_per_second=options.events_per_second,
-            event_count=left,
-            slate_count_done=self._notes.slate_count_done,
-            before_slate=lambda slate: self._catalogue.move_to(slate.time_us),
-        )
         people = self._dataset.users["id"].to_pylist()
         with (
-            Client(client.address, attempts_max=1) as visitor,
-            Prober(visitor, people, freshness, rate=PROBES_PER_SECOND, seed=options.seed) as prober,
+            Client(client.address, attempts_max=_ATTEMPTS_MAX) as shop,
+            Prober(client.address, people, freshness, seed=options.seed) as prober,
         ):
+            replay = Replay(
+                shop,
+                self._dataset.slates(),
+                freshness,
+                events_per_second=options.events_per_second,
+                event_count=left,
+                slate_count_done=self._notes.slate_count_done,
+                before_slate=lambda slate: self._catalogue.move_to(slate.time_us),
+            )
             self._watch(replay, left)
             after = client.status() if self._stop.is_set() else self._drain()
         return make_report(

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dolmen.features import Jagged
+from dolmen import features
 from dolmen.seeds import generator
 
 __all__ = ["draw_negatives"]
@@ -22,7 +22,7 @@ _SPARE: Final = 1.5  # draws for each item wanted; who needs more gets another r
 
 
 def draw_negatives(
-    seen: Jagged,
+    seen: features.Jagged,
     item_count: int,
     count: int,
     *,

@@ -18,7 +18,7 @@ import time
 import uuid
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise, repeat
 from pathlib import Path
 from typing import Final, NamedTuple, final
@@ -37,6 +37,7 @@ _CHUNK_RECORDS: Final = 4096
 _REMEMBERED: Final = 1024  # appends of each producer that a retry still finds
 _DELETED_MAX: Final = 32  # chunks that one append may delete, so that retention never makes it slow
 _NO_FLOOR: Final = 1 << 64
+_NO_LIMIT: Final = 1 << 62
 _MISSING_SECONDS: Final = 0.005  # between looks for a topic that nobody has made yet
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -122,14 +123,10 @@ class EmbeddedLog:
                     return Appended(partition, *earlier, repeated=True)
                 _remember(txn, producer, sequence, head.next, head.next + len(values))
             now_us = self._clock.now_us()
-            head = _retain(txn, head, retention, now_us, lambda: self._floor(retention, topic, partition))
-            offset, stored = head.next, head.stored_bytes
-            for count, body in chunks:
-                chunk = _CHUNK.pack(count, now_us) + body
-                txn.put(_chunk_key(offset), _CHECKSUM.pack(zlib.crc32(chunk)) + chunk, append=True)
-                offset, stored = offset + count, stored + len(chunk)
-            txn.put(_HEAD_KEY, _HEAD.pack(_MAGIC, head.first, offset, stored))
-            return Appended(partition, head.next, offset)
+            head = _retain(txn, head, retention, now_us, lambda: self._floor(topic, partition))
+            grown = _put(txn, head, chunks, now_us)
+            txn.put(_HEAD_KEY, _HEAD.pack(_MAGIC, *grown))
+            return Appended(partition, head.next, grown.next)
 
         return store.write(work)
 
@@ -219,10 +216,15 @@ class EmbeddedLog:
         value = self._groups().read(lambda txn: txn.get(key))
         return int(_OFFSET.unpack(value)[0]) if value is not None else None
 
-    def _floor(self, retention: Retention | None, topic: str, partition: int) -> int:
-        """The offset below which every reader that retention waits for is done. Positions only grow: old ones do."""
+    def awaited(self, topic: str, partition: int = 0) -> dict[str, int]:
+        """By reader that retention waits for, the offset that it has committed; 0 where it has committed nothing."""
+        retention = self._retention.get(topic)
         readers = retention.readers if retention is not None else ()
-        return min((self.committed(group, topic, partition) or 0 for group in readers), default=_NO_FLOOR)
+        return {group: self.committed(group, topic, partition) or 0 for group in readers}
+
+    def _floor(self, topic: str, partition: int) -> int:
+        """The offset below which every reader that retention waits for is done. Positions only grow: old ones do."""
+        return min(self.awaited(topic, partition).values(), default=_NO_FLOOR)
 
     def truncate(self, topic: str, partition: int, before: int) -> None:
         """See ``Log.truncate``. Space is freed by whole chunks, and used again by later appends."""
@@ -239,6 +241,27 @@ class EmbeddedLog:
 
         while not store.write(work):
             pass  # in slices, so that one transaction stays small
+
+    def compact(self, topic: str, partition: int, key: Callable[[bytes], Hashable | None]) -> int:
+        """See ``Log.compact``. One transaction: it holds the records in memory, and appends to the partition wait."""
+        store = self._store(topic, partition)
+        if store is None:
+            return 0
+
+        def work(txn: Transaction) -> int:
+            head = _head(store, txn)
+            newest: dict[Hashable, bytes] = {}
+            for record in _records(store, txn, head.first, _NO_LIMIT, _NO_LIMIT) if head.first < head.next else []:
+                name = key(record.value)
+                newest.pop(name, None)  # in the order of the newest records
+                if name is not None:
+                    newest[name] = record.value
+            head, _ = _deleted(txn, head._replace(first=head.next), limit=_NO_LIMIT)
+            head = _put(txn, head, list(_packed(list(newest.values()))) if newest else [], self._clock.now_us())
+            txn.put(_HEAD_KEY, _HEAD.pack(_MAGIC, *head))
+            return len(newest)
+
+        return store.write(work)
 
     def partitions(self, topic: str) -> int:
         """See ``Log.partitions``; what a new topic would get where there is none yet."""
@@ -345,6 +368,16 @@ def _packed(values: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
             start, size = place, 0
         size += len(value)
     yield len(values) - start, _body(values[start:])
+
+
+def _put(txn: Transaction, head: _Head, chunks: Sequence[tuple[int, bytes]], now_us: int) -> _Head:
+    """Write ``chunks`` behind what is there; the head of it all, which is still to be written."""
+    offset, stored = head.next, head.stored_bytes
+    for count, body in chunks:
+        chunk = _CHUNK.pack(count, now_us) + body
+        txn.put(_chunk_key(offset), _CHECKSUM.pack(zlib.crc32(chunk)) + chunk, append=True)
+        offset, stored = offset + count, stored + len(chunk)
+    return _Head(head.first, offset, stored)
 
 
 def _body(values: Sequence[bytes]) -> bytes:

@@ -13,8 +13,9 @@ from typing import Final, final
 
 import pyarrow as pa
 
+from dolmen import features
 from dolmen.errors import SchemaError
-from dolmen.features import Batch, Schema, examples_schema
+from dolmen.features import Schema, examples_schema
 
 __all__ = ["Examples", "decode_examples", "encode_examples"]
 
@@ -36,7 +37,7 @@ class Examples:
         request_ids: the slate that each example comes from; empty if unknown.
     """
 
-    batch: Batch
+    batch: features.Batch
     positions: Mapping[str, int] = field(default_factory=dict)
     negative_rate: float = 1.0
     request_ids: Sequence[str] = ()
@@ -44,7 +45,7 @@ class Examples:
 
 def encode_examples(
     schema: Schema,
-    batch: Batch,
+    examples: pa.RecordBatch,
     positions: Mapping[str, int],
     *,
     negative_rate: float = 1.0,
@@ -52,12 +53,15 @@ def encode_examples(
 ) -> bytes:
     """The value of one record of the topic ``examples``.
 
-    Raises:
-        SchemaError: ``batch`` lacks a column of ``schema``.
+    Args:
+        schema: what an example is.
+        examples: in the layout of ``examples_schema``, as ``Batch.to_examples`` makes them.
+        positions: see ``Examples``.
+        negative_rate: see ``Examples``.
+        request_ids: the slate of each example; unknown if ``None``.
     """
-    plain = batch.to_examples(schema)
-    ids = pa.array(request_ids if request_ids is not None else [""] * batch.size, type=pa.string())
-    layout = plain.schema.append(pa.field("request_id", pa.string())).with_metadata(
+    ids = pa.array(request_ids if request_ids is not None else [""] * examples.num_rows, type=pa.string())
+    layout = examples.schema.append(pa.field("request_id", pa.string())).with_metadata(
         {
             _SCHEMA: schema.fingerprint,
             _POSITIONS: json.dumps(dict(positions), sort_keys=True),
@@ -66,7 +70,7 @@ def encode_examples(
     )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, layout) as stream:
-        stream.write_batch(pa.RecordBatch.from_arrays([*plain.columns, ids], schema=layout))
+        stream.write_batch(pa.RecordBatch.from_arrays([*examples.columns, ids], schema=layout))
     return bytes(sink.getvalue())
 
 
@@ -92,7 +96,7 @@ def decode_examples(schema: Schema, value: bytes) -> Examples:
                 raise SchemaError(f"examples: column {name!r}: {problem}") from None
             if column.null_count or (pa.types.is_large_list(column.type) and column.values.null_count):
                 raise SchemaError(f"examples: column {name!r} has nulls, and an example has none")
-        batch = Batch.from_examples(schema, rows.select(examples_schema(schema).names))
+        batch = features.Batch.from_examples(schema, rows.select(examples_schema(schema).names))
         return Examples(
             batch=batch,
             positions=_decoded_positions(metadata[_POSITIONS]),

@@ -84,6 +84,12 @@ class Inputs:
             for topic in INPUTS
         }
 
+    def beyond(self, positions: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """By topic, the position and the end of those inputs that end before their position: of another log."""
+        ends = {topic: self._log.bounds(topic, self._partition)[1] for topic in INPUTS}
+        read = {topic: positions.get(self.key(topic), 0) for topic in INPUTS}
+        return {topic: (read[topic], end) for topic, end in ends.items() if read[topic] > end}
+
     def commit(self, group: str, positions: Mapping[str, int]) -> None:
         """Tell the log that what lies below ``positions`` is on this reader's own disk, so that it may delete it."""
         self._log.commit(group, {(topic, self._partition): positions.get(self.key(topic), 0) for topic in INPUTS})

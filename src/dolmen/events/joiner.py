@@ -27,7 +27,7 @@ import msgspec
 import psutil
 
 from dolmen.clock import Clock, SystemClock, parse_duration_us
-from dolmen.errors import LogError
+from dolmen.errors import ConfigError, LogError
 from dolmen.events.assembly import assembled
 from dolmen.events.examples import encode_examples
 from dolmen.events.join_inputs import INPUTS, Inputs
@@ -63,6 +63,7 @@ class Joiner:
 
     Raises:
         LogError: the folder cannot be used, or another joiner uses it.
+        ConfigError: the folder's state is of another log.
     """
 
     def __init__(
@@ -85,10 +86,19 @@ class Joiner:
         self._inputs = Inputs(log, partition, self.config.read_max)
         self._sent = -1
         self._is_behind = False
-        self._begin()
+        try:
+            self._begin(Path(folder))
+        except BaseException:
+            self.close()
+            raise
 
-    def _begin(self) -> None:
+    def _begin(self, folder: Path) -> None:
         self._state.reload()
+        for topic, (joined, end) in self._inputs.beyond(self._state.ledger.positions).items():
+            raise ConfigError(
+                f"{folder} has joined {topic}/{self.partition} up to offset {joined}, and the log ends at {end}: it was"
+                f" replaced; put that log back, or delete {folder} and the topic {Topic.EXAMPLES} to join anew"
+            )
         if not self._state.ledger.identity:
 
             def work() -> None:

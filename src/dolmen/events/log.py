@@ -6,7 +6,7 @@ What a stage tells another goes through here, so that each can be killed and res
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, final
@@ -94,8 +94,8 @@ DEFAULT_RETENTION: Final[Mapping[str, Retention]] = {
     Topic.EXAMPLES: Retention(max_bytes=4 << 30, max_age="7d", readers=(Group.TRAINER,)),
     Topic.STATUS: Retention(max_bytes=16 << 20, max_age="15m"),  # the console shows ten minutes
 }
-"""What ``EmbeddedLog`` keeps unless told otherwise. ``catalogue`` is kept whole, since a new server must learn of every
-item there is; of ``parameters`` the trainer itself deletes what no kept snapshot needs.
+"""What ``EmbeddedLog`` keeps unless told otherwise. Of ``catalogue`` the server keeps the newest record of each item
+and person: a new server must learn of them all. Of ``parameters`` the trainer deletes what no kept snapshot needs.
 """
 
 
@@ -160,6 +160,24 @@ class Log(Protocol):
 
     def truncate(self, topic: str, partition: int, before: int) -> None:
         """Delete the records below offset ``before``."""
+        ...
+
+    def compact(self, topic: str, partition: int, key: Callable[[bytes], Hashable | None]) -> int:
+        """Keep the newest record of each key alone, whatever its age; returns how many are kept.
+
+        They become the newest of the partition, in their order and under new offsets, in one step that no append falls
+        into. So a reader that had read everything reads them once more, one that had not gets ``OffsetGoneError`` and
+        goes on with the first record, and both then know of every key. For topics of which a record says all that is
+        to be said of its key.
+
+        Args:
+            topic: of which.
+            partition: of the topic.
+            key: of a record's value; ``None`` drops the record.
+
+        Raises:
+            LogError: nothing was changed.
+        """
         ...
 
     def partitions(self, topic: str) -> int:

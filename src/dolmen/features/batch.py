@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 from typing import Final, final
 
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dolmen.errors import SchemaError
+from dolmen.features.layout import examples_schema
 from dolmen.features.schema import Schema
 from dolmen.settings import suggestion
 
-__all__ = ["Batch", "Jagged", "examples_schema"]
+__all__ = ["Batch", "Jagged"]
 
 _NONE: Final = torch.empty(0)
 _NO_TIMES: Final = torch.empty(0, dtype=torch.int64)
@@ -30,13 +31,6 @@ _DEFAULTS: Final = {
     "sampling_rates": np.float32(1.0),
     "served_probabilities": np.float32("nan"),
     "event_times_us": np.int64(0),
-}
-
-_META: Final = {
-    "weight": pa.float32(),
-    "sampling_rate": pa.float32(),
-    "served_probability": pa.float32(),
-    "event_time": pa.int64(),
 }
 
 
@@ -57,12 +51,17 @@ class Jagged:
         return cls(torch.empty(0, dtype=torch.int64), torch.zeros(size + 1, dtype=torch.int64))
 
     @classmethod
+    def from_arrays(cls, values: NDArray[np.int64], offsets: NDArray[np.int64]) -> Jagged:
+        """The same from NumPy arrays, whose memory is shared."""
+        return cls(torch.from_numpy(values), torch.from_numpy(offsets))
+
+    @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> Jagged:
         """Rows given as lists of FIDs."""
         ends = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=ends[1:])
         values = np.fromiter((fid for row in rows for fid in row), dtype=np.int64, count=int(ends[-1]))
-        return cls(torch.from_numpy(values), torch.from_numpy(ends))
+        return cls.from_arrays(values, ends)
 
     @classmethod
     def single(cls, values: NDArray[np.int64] | Tensor) -> Jagged:
@@ -84,6 +83,12 @@ class Jagged:
     def is_single(self) -> bool:
         """Whether every row has exactly one value."""
         return len(self.values) == self.size and bool((self.lengths == 1).all())
+
+    def to(self, device: str) -> Jagged:
+        """The same on another device; this one where it lies there already."""
+        if self.values.device.type == device:
+            return self
+        return Jagged(self.values.to(device), self.offsets.to(device))
 
     def take(self, rows: Tensor) -> Jagged:
         """The rows at ``rows`` (int64, any order, repeats allowed), as a new jagged array."""
@@ -175,6 +180,21 @@ class Batch:
         except KeyError:
             raise SchemaError(f"the batch has no slot {name!r}{suggestion(name, dict(self.slots))}") from None
 
+    def to(self, device: str) -> Batch:
+        """The same on another device; this one where it lies there already."""
+        if self.weights.device.type == device:
+            return self
+        return Batch(
+            size=self.size,
+            slots={name: jagged.to(device) for name, jagged in self.slots.items()},
+            dense={name: column.to(device) for name, column in self.dense.items()},
+            labels={name: column.to(device) for name, column in self.labels.items()},
+            weights=self.weights.to(device),
+            sampling_rates=self.sampling_rates.to(device),
+            served_probabilities=self.served_probabilities.to(device),
+            event_times_us=self.event_times_us.to(device),
+        )
+
     def take(self, rows: Tensor) -> Batch:
         """The examples at ``rows`` (int64, any order, repeats allowed)."""
         return Batch(
@@ -253,15 +273,6 @@ class Batch:
         )
 
 
-@lru_cache(maxsize=64)
-def examples_schema(schema: Schema) -> pa.Schema:
-    """The Arrow layout of examples: FIDs by slot, dense features, labels, then what every example has."""
-    columns = [pa.field(name, pa.large_list(pa.int64())) for name in schema.slots]
-    columns += [pa.field(name, pa.float32()) for name in (*schema.dense, *schema.labels)]
-    columns += [pa.field(name, kind) for name, kind in _META.items()]
-    return pa.schema(columns, metadata={"dolmen.schema": schema.fingerprint})
-
-
 def _arrow(tensor: Tensor) -> pa.Array:
     return pa.array(tensor.numpy())
 
@@ -275,4 +286,4 @@ def _tensor(column: pa.Array) -> Tensor:
 def _jagged(column: pa.LargeListArray) -> Jagged:
     offsets = column.offsets.to_numpy()
     values = column.values.to_numpy()[offsets[0] : offsets[-1]]
-    return Jagged(torch.from_numpy(values.copy()), torch.from_numpy(offsets - offsets[0]))
+    return Jagged.from_arrays(values.copy(), offsets - offsets[0])

@@ -124,7 +124,7 @@ def _slot_values(schema: Schema, slot: Slot, values: Sequence[Any]) -> Jagged:
             mend = "send an integer or a string"
             raise SchemaError(f"row {row}: {slot.name} has the value {value!r} ({type(value).__name__}); {mend}")
     fids = encode_values(schema.slot_number(slot.name), flat)
-    return Jagged(torch.from_numpy(fids), torch.from_numpy(ends))
+    return Jagged.from_arrays(fids, ends)
 
 
 def _numbers(one: Dense | Label, values: Sequence[Any]) -> Tensor:

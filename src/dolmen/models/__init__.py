@@ -2,6 +2,7 @@
 
 from dolmen.models.contract import (
     Ability,
+    Condenses,
     Decides,
     Encodes,
     Forecasts,
@@ -9,6 +10,7 @@ from dolmen.models.contract import (
     Model,
     Retrieves,
     Scores,
+    condenser,
     decider,
     encoder,
     forecaster,
@@ -20,6 +22,7 @@ from dolmen.models.registry import Entry, Job, build, describe, entry, names
 
 __all__ = [
     "Ability",
+    "Condenses",
     "Decides",
     "Encodes",
     "Entry",
@@ -30,6 +33,7 @@ __all__ = [
     "Retrieves",
     "Scores",
     "build",
+    "condenser",
     "decider",
     "describe",
     "encoder",

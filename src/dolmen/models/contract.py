@@ -29,6 +29,7 @@ from dolmen.features import Batch
 
 __all__ = [
     "Ability",
+    "Condenses",
     "Decides",
     "Encodes",
     "Forecasts",
@@ -36,6 +37,7 @@ __all__ = [
     "Model",
     "Retrieves",
     "Scores",
+    "condenser",
     "decider",
     "encoder",
     "forecaster",
@@ -49,6 +51,7 @@ class Ability(StrEnum):
     """What a model can do besides learn; each is the protocol of the same name."""
 
     SCORES = "Scores"
+    CONDENSES = "Condenses"
     RETRIEVES = "Retrieves"
     ENCODES = "Encodes"
     GENERATES = "Generates"
@@ -69,6 +72,7 @@ class _Module(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any: ...
     def train(self, mode: bool = True) -> Self: ...
     def eval(self) -> Self: ...
+    def to(self, device: str) -> Self: ...
     def zero_grad(self, set_to_none: bool = True) -> None: ...
 
 
@@ -102,6 +106,43 @@ class Scores(Model, Protocol):
 
     def score(self, batch: Batch) -> Tensor:
         """Logits, shape (batch,)."""
+        ...
+
+
+class Condenses(Scores, Protocol):
+    """Ranks by sums over a person's past that can be kept while it grows: scoring then costs the same for any past."""
+
+    @property
+    def past_slots(self) -> tuple[str, ...]:
+        """The slots that tell the past, the n-th value of each being of the n-th behaviour."""
+        ...
+
+    @property
+    def recent_count(self) -> int:
+        """How many of the newest behaviours ``score_condensed`` reads one by one."""
+        ...
+
+    @property
+    def condensed_shape(self) -> tuple[int, ...] | None:
+        """Of one person's sums; ``None`` where the model's options leave nothing to condense."""
+        ...
+
+    def condense(self, batch: Batch, before: Tensor | None = None) -> Tensor:
+        """The sums of each example's past, (batch, *condensed_shape). Reads ``past_slots`` only, and nothing learns.
+
+        ``before``: the sums of what came before this past, left as they are. Those of the whole are then the same, bit
+        for bit, as if it were read at once.
+        """
+        ...
+
+    def score_condensed(self, batch: Batch, sums: Tensor, owners: Tensor) -> Tensor:
+        """Logits, (batch,), as ``score`` gives them, where ``past_slots`` hold the newest behaviours alone.
+
+        Args:
+            batch: at least the ``recent_count`` newest behaviours of each example's past, and all other slots.
+            sums: (people, *condensed_shape), over the whole past.
+            owners: whose past each example's is, (batch,).
+        """
         ...
 
 
@@ -165,8 +206,16 @@ class Forecasts(Model, Protocol):
 
 
 def scorer(model: Model) -> Scores:
-    """The model as a ranker. Raises ``ConfigError`` where it does not declare that; so do the functions below."""
+    """The model as a ranker. Raises ``ConfigError`` where it does not declare that; so do all but ``condenser``."""
     return cast("Scores", _able(model, Ability.SCORES))
+
+
+def condenser(model: Model) -> Condenses | None:
+    """The model as one that condenses a past; ``None`` where it does not declare that, or its options rule it out."""
+    if Ability.CONDENSES not in model.abilities:
+        return None
+    able = cast("Condenses", model)
+    return able if able.condensed_shape is not None else None
 
 
 def retriever(model: Model) -> Retrieves:

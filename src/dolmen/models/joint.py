@@ -11,9 +11,10 @@ from typing import Any, ClassVar, cast, final
 
 from torch import Tensor, nn
 
+from dolmen.errors import ConfigError
 from dolmen.features import Batch
 from dolmen.models.config import positive
-from dolmen.models.contract import Ability, Retrieves, Scores
+from dolmen.models.contract import Ability, Condenses, Retrieves, Scores, condenser
 
 __all__ = ["Joint", "JointConfig"]
 
@@ -44,12 +45,12 @@ class JointConfig:
 
 @final
 class Joint(nn.Module):
-    """Can: ``Scores`` as its ranker does, ``Retrieves`` as its retriever does.
+    """Can: ``Scores`` as its ranker does, and ``Condenses`` where that does; ``Retrieves`` as its retriever does.
 
     Source: its parts' sources.
     """
 
-    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES, Ability.RETRIEVES})
+    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES, Ability.CONDENSES, Ability.RETRIEVES})
 
     def __init__(self, config: JointConfig, ranker: Scores, retriever: Retrieves) -> None:
         super().__init__()
@@ -79,6 +80,22 @@ class Joint(nn.Module):
         return self._typed[1]
 
     @property
+    def past_slots(self) -> tuple[str, ...]:
+        """What ``condense`` reads."""
+        return self._condensing().past_slots
+
+    @property
+    def recent_count(self) -> int:
+        """How many of the newest behaviours the ranker reads one by one."""
+        return self._condensing().recent_count
+
+    @property
+    def condensed_shape(self) -> tuple[int, ...] | None:
+        """Of the ranker's sums; ``None`` where it condenses nothing."""
+        able = condenser(self.ranker)
+        return able.condensed_shape if able is not None else None
+
+    @property
     def query_slots(self) -> tuple[str, ...]:
         """What ``queries`` reads."""
         return self.retriever.query_slots
@@ -101,6 +118,14 @@ class Joint(nn.Module):
         """The ranker's logits, shape (batch,)."""
         return self.ranker.score(batch)
 
+    def condense(self, batch: Batch, before: Tensor | None = None) -> Tensor:
+        """The ranker's sums over each past, (batch, *condensed_shape)."""
+        return self._condensing().condense(batch, before)
+
+    def score_condensed(self, batch: Batch, sums: Tensor, owners: Tensor) -> Tensor:
+        """The ranker's logits from the sums, shape (batch,)."""
+        return self._condensing().score_condensed(batch, sums, owners)
+
     def queries(self, batch: Batch) -> Tensor:
         """The retriever's queries, shape (batch, k, d)."""
         return self.retriever.queries(batch)
@@ -112,3 +137,9 @@ class Joint(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """The sum of both losses, a scalar."""
         return self.ranker.loss(batch) + self.config.retriever_weight * self.retriever.loss(batch)
+
+    def _condensing(self) -> Condenses:
+        able = condenser(self.ranker)
+        if able is None:
+            raise ConfigError(f"the ranker {self.config.ranker!r} condenses no past; ask `condenser` before")
+        return able

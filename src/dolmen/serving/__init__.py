@@ -1,6 +1,5 @@
 """Serving: a replica of the parameters, the pipeline from request to slate, and the HTTP API around it."""
 
-from dolmen.serving.app import create_app, run_server
-from dolmen.serving.settings import IndexKind, ServeSettings
+import lazy_loader
 
-__all__ = ["IndexKind", "ServeSettings", "create_app", "run_server"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import msgspec
@@ -23,6 +23,9 @@ from dolmen.serving.state import Change, Changes, State
 __all__ = ["PEOPLE_TABLE", "Act", "Behaviours", "Person"]
 
 PEOPLE_TABLE: Final = "people"
+
+Listener = Callable[[RawId, RawId, Sequence[str]], None]
+"""Told of a person, an item, and the history slots that it entered."""
 
 
 class Act(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -78,7 +81,15 @@ class Behaviours:
         self._people: OrderedDict[RawId, Person] = OrderedDict()
         self._dirty: set[RawId] = set()
         self._saving: set[RawId] = set()
+        self._listener: Listener | None = None
         self.lock = threading.RLock()
+
+    def tell(self, listener: Listener) -> None:
+        """From here on call ``listener`` for each behaviour that enters a history: person, item, and which slots.
+
+        It is called under ``lock``, so that whoever reads a history under it misses none and counts none twice.
+        """
+        self._listener = listener
 
     def _holds_items(self, name: str) -> bool:
         return self._schema.history_slots[name] == "item"
@@ -120,8 +131,10 @@ class Behaviours:
                     person = Person(action.user, list(self._slots))
                     self._people[action.user] = person
                 self._do(person, Act(action.item, action.kind, action.event_time_us, action.value))
-                self._remember(person, action.kind, fid)
+                entered = self._remember(person, action.kind, fid)
                 self._dirty.add(action.user)
+                if entered and self._listener is not None:
+                    self._listener(action.user, action.item, entered)
 
     def take_changes(self) -> Changes:
         """The people who did something since the last call."""
@@ -152,13 +165,15 @@ class Behaviours:
             if len(person.hidden) > self._settings.hidden_max:
                 del person.hidden[next(iter(person.hidden))]
 
-    def _remember(self, person: Person, kind: str, fid: int) -> None:
-        for name, kinds in self._slots.items():
-            if kind in kinds:
-                history = person.history[name]
-                history.append(fid)
-                if len(history) > self._lengths[name]:
-                    del history[0]
+    def _remember(self, person: Person, kind: str, fid: int) -> list[str]:
+        """Put an item at the end of the histories that take this kind of action; returns which."""
+        entered = [name for name, kinds in self._slots.items() if kind in kinds]
+        for name in entered:
+            history = person.history[name]
+            history.append(fid)
+            if len(history) > self._lengths[name]:
+                del history[0]
+        return entered
 
     def _find(self, raw: RawId) -> Person | None:
         person = self._people.get(raw)

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.errors import SchemaError
+from dolmen.errors import BadEventError, SchemaError
 from dolmen.events.event import CatalogueChange, decode
 from dolmen.events.log import Log, Topic
 from dolmen.features import Batch, RawId, Schema, Side, encode_values, extract_rows
@@ -25,11 +25,15 @@ from dolmen.serving.ids import id_of, key_of, key_prefix
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.state import Changes, State
 from dolmen.serving.tail import Tail
+from dolmen.telemetry import logger
 
 __all__ = ["ITEMS_TABLE", "USERS_TABLE", "Catalogue", "Profile", "Rows", "check_attributes"]
 
+_log = logger(__name__)
 ITEMS_TABLE: Final = "items"
 USERS_TABLE: Final = "users"
+# Records of the topic beyond twice what was kept last: to compact is to write all of it, so it must be worth it.
+_REPLACED_MAX: Final = 100_000
 _NO_ATTRIBUTES: Final[Mapping[str, Any]] = {}
 
 
@@ -89,7 +93,10 @@ class Catalogue:
             decode=lambda value: decode(CatalogueChange, value),
             apply=self._apply,
             lock=self.lock,
+            is_compacted=True,
         )
+        self._log = log
+        self._kept_counts: dict[int, int] = {}
 
     def __len__(self) -> int:
         """How many items can be shown."""
@@ -183,6 +190,20 @@ class Catalogue:
                 found.append((raw, _decoder.decode(value).attributes))
         return found[:limit]
 
+    def compact(self) -> None:
+        """Let the log forget what later changes of the same item or person have replaced, where that is most of it.
+
+        Of what was removed the removal stays, for servers that have not heard of it.
+
+        Raises:
+            LogError: the log failed; nothing was changed.
+        """
+        for partition in range(self._log.partitions(Topic.CATALOGUE)):
+            first, end = self._log.bounds(Topic.CATALOGUE, partition)
+            if end - first > 2 * self._kept_counts.get(partition, 0) + _REPLACED_MAX:
+                self._kept_counts[partition] = kept = self._log.compact(Topic.CATALOGUE, partition, _whom)
+                _log.info("catalogue compacted", partition=partition, records=end - first, kept=kept)
+
     def take_changes(self) -> Changes:
         """What changed since the last call, with the log positions that it includes."""
         with self.lock:
@@ -257,6 +278,15 @@ class Catalogue:
             self._alive[row] = False
             self._alive_count -= 1
             self._changed_rows.append(row)
+
+
+def _whom(value: bytes) -> tuple[str, RawId] | None:
+    """Whom a record of the catalogue tells of; ``None`` of one that nobody can read."""
+    try:
+        change = decode(CatalogueChange, value)
+    except BadEventError:
+        return None
+    return change.of, change.id
 
 
 def _extract(schema: Schema, side: Side, rows: Sequence[tuple[RawId, Mapping[str, Any]]]) -> Batch:

@@ -13,7 +13,7 @@ import torch
 
 from dolmen.errors import SchemaError
 from dolmen.events import Features
-from dolmen.features import Batch, Jagged, RawId, Side, extract_rows
+from dolmen.features import Batch, Jagged, RawId, Side, encode_values, extract_rows
 from dolmen.serving.behaviours import Behaviours
 from dolmen.serving.catalogue import Catalogue, Rows
 from dolmen.serving.settings import ServeSettings
@@ -24,13 +24,15 @@ __all__ = ["Inputs"]
 
 @final
 class Inputs:
-    """Gathers features from catalogue and behaviours; reads, and changes nothing. For one thread."""
+    """Gathers features from catalogue and behaviours; reads, and changes nothing. Any thread may call anything."""
 
     def __init__(self, settings: ServeSettings, catalogue: Catalogue, behaviours: Behaviours) -> None:
         self._schema, self._catalogue, self._behaviours = settings.schema, catalogue, behaviours
         assert settings.history_slots is not None, "filled when made"
+        self._history_max = settings.history_max
+        self._item_number = self._schema.slot_number("item")
         self._liked = {
-            name: (source, settings.history_slots[name], self._schema.slot(name).max_len or settings.history_max)
+            name: (source, settings.history_slots[name], self.length_of(name))
             for name, source in self._schema.history_slots.items()
             if source != "item" and name in settings.history_slots
         }
@@ -38,6 +40,37 @@ class Inputs:
         slots, dense = self._names_of(Side.USER)
         self._person_slots, self._person_dense = slots + self._request_slots, dense + self._request_dense
         self._item_slots, self._item_dense = self._names_of(Side.ITEM)
+
+    def length_of(self, name: str) -> int:
+        """How many behaviours the history slot ``name`` holds at most."""
+        return self._schema.slot(name).max_len or self._history_max
+
+    def past(self, user: RawId, slots: Sequence[str]) -> dict[str, list[int]]:
+        """What a person did, as ``person`` tells it: for each of these history slots the FIDs, oldest first.
+
+        Raises:
+            SchemaError: the slots have different counts of values.
+        """
+        told = {**self._behaviours.history_of(user), **self._likes(user)}
+        past = {name: told[name] for name in slots}
+        if len({len(fids) for fids in past.values()}) > 1:
+            counts = ", ".join(f"{name} {len(fids)}" for name, fids in past.items())
+            raise SchemaError(
+                f"history slots of {user!r} have different counts of values ({counts}); each behaviour "
+                "needs one of each: leave a slot out of the model's history, or fill what the items lack"
+            )
+        return past
+
+    def behaviour(self, item: RawId, slots: Sequence[str]) -> tuple[int, ...] | None:
+        """The FID by which ``item`` enters each of these history slots; ``None`` where it has not one for each."""
+        fids: list[int] = []
+        for name in slots:
+            source = self._schema.history_slots[name]
+            if source == "item":
+                fids += encode_values(self._item_number, [item]).tolist()
+            else:
+                fids += self._catalogue.fids(source, self._catalogue.rows_of([item]))
+        return tuple(fids) if len(fids) == len(slots) else None
 
     def person(self, user: RawId, context: Mapping[str, Any]) -> Features:
         """Who asks: what the catalogue says, what they did and what that is like; and the moment.

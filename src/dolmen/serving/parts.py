@@ -14,10 +14,12 @@ from dolmen.clock import Clock
 from dolmen.errors import LogError
 from dolmen.events import Group, Log, Topic
 from dolmen.serving.actions import Actions
+from dolmen.serving.behaviour_sums import BehaviourSums
 from dolmen.serving.behaviours import PEOPLE_TABLE, Behaviours
 from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue
 from dolmen.serving.exposure import COUNTS_TABLE, TOTALS_TABLE, Exposure
 from dolmen.serving.ingest import Writer
+from dolmen.serving.inputs import Inputs
 from dolmen.serving.latency import LatencyWindow
 from dolmen.serving.metrics import Metrics
 from dolmen.serving.recommender import Recommender
@@ -49,6 +51,7 @@ class Parts:
         self.state = State(settings.state_folder, tables)
         self.catalogue = Catalogue(settings, log, self.state)
         self.behaviours = Behaviours(settings, self.state)
+        self.sums = BehaviourSums(settings, clock, self.behaviours, Inputs(settings, self.catalogue, self.behaviours))
         self.exposure = Exposure(settings, log, self.state, self.catalogue)
         self.acted = Actions(settings, log, self.state, self.behaviours, self.exposure)
         self.shelf = Shelf(settings, self.catalogue)
@@ -58,6 +61,7 @@ class Parts:
             clock,
             catalogue=self.catalogue,
             behaviours=self.behaviours,
+            sums=self.sums,
             exposure=self.exposure,
             replica=self.replica,
             shelf=self.shelf,
@@ -79,7 +83,7 @@ class Parts:
         self._workers = (
             self._keeper,
             *(part.worker for part in (self.scoring, self.impressions, self.actions, self.changes)),
-            *(part.worker for part in (self.replica, self.shelf)),
+            *(part.worker for part in (self.replica, self.shelf, self.sums)),
         )
 
     async def start(self) -> None:
@@ -159,8 +163,9 @@ class Parts:
                 self.save()
                 self.board.tick()
                 if time.monotonic() >= commit_due:
-                    self.commit()
                     commit_due = time.monotonic() + _COMMIT_SECONDS
+                    self.commit()
+                    self.catalogue.compact()
             except Exception:  # a fault of ours: saving must be tried again, or a restart would take ever longer
                 _log.exception("keeper failed")
 
@@ -234,6 +239,9 @@ class Parts:
             "dolmen_index_items_count": len(self.shelf),
             "dolmen_index_encoded_items_total": self.shelf.encoded_count,
             "dolmen_index_linked_items_total": self.shelf.linked_count,
+            "dolmen_behaviour_sums_people_count": len(self.sums),
+            "dolmen_behaviour_sums_added_total": self.sums.added_count,
+            "dolmen_behaviour_sums_renewed_total": self.sums.renewed_count,
             "dolmen_state_bad_records_total": sum(tail.bad_count for tail in self._tails()) + self.board.bad_count,
             "dolmen_state_lost_records_total": sum(tail.lost_count for tail in self._tails()),
             **stage_readings(self.board),

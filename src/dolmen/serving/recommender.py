@@ -15,13 +15,15 @@ from typing import Any, Final, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dolmen.clock import Clock
 from dolmen.errors import DolmenError, NotReadyError
 from dolmen.events import Features, Impression
 from dolmen.features import Batch, RawId
-from dolmen.models import Ability, scorer
+from dolmen.models import Ability, condenser, scorer
 from dolmen.request_ids import new_request_id
+from dolmen.serving.behaviour_sums import BehaviourSums
 from dolmen.serving.behaviours import Behaviours
 from dolmen.serving.candidates import Candidates, Field, Wish
 from dolmen.serving.catalogue import Catalogue, Rows
@@ -91,13 +93,14 @@ class Recommender:
         *,
         catalogue: Catalogue,
         behaviours: Behaviours,
+        sums: BehaviourSums,
         exposure: Exposure,
         replica: Replica,
         shelf: Shelf,
     ) -> None:
         self._settings, self._clock = settings, clock
         self._catalogue, self._behaviours, self._exposure = catalogue, behaviours, exposure
-        self._replica = replica
+        self._sums, self._replica = sums, replica
         self._inputs = Inputs(settings, catalogue, behaviours)
         self._candidates = Candidates(settings, catalogue, exposure, shelf)
         self._logit_shift = math.log(settings.uncorrected_negative_rate)
@@ -143,8 +146,7 @@ class Recommender:
         items = self._inputs.items([(task.rows, task.ask.items) for task in tasks])
         logits = None
         if parameters is not None:
-            people, counts = [task.person for task in tasks], [len(task.rows) for task in tasks]
-            logits = self._logits(parameters, self._inputs.beside(people, counts, items, now_us))
+            logits = self._logits(parameters, tasks, items, now_us)
         if logits is None:
             parameters = None
             self.fallback_count += len(tasks)
@@ -177,17 +179,31 @@ class Recommender:
         for task, found in zip(asking, self._candidates.fields(wishes, people, parameters), strict=True):
             task.field, task.rows = found, found.rows
 
-    def _logits(self, parameters: Parameters, batch: Batch) -> NDArray[np.float64] | None:
-        """What the model says, shape (rows,); ``None`` where it cannot be used."""
+    def _logits(
+        self, parameters: Parameters, tasks: Sequence[_Task], items: Batch, now_us: int
+    ) -> NDArray[np.float64] | None:
+        """What the model says of ``items``, shape (rows,); ``None`` where it cannot be used."""
         if Ability.SCORES not in parameters.model.abilities:
             return None
-        with torch.inference_mode():
-            logits = scorer(parameters.model).score(batch).numpy().astype(np.float64)
+        with parameters.computing():
+            logits = self._scores(parameters, tasks, items, now_us).double().cpu().numpy()
         if np.isfinite(logits).all():
             shifted: NDArray[np.float64] = logits + self._logit_shift
             return shifted
         self.broken_score_count += 1  # learning went astray: people still get an answer
         return None
+
+    def _scores(self, parameters: Parameters, tasks: Sequence[_Task], items: Batch, now_us: int) -> Tensor:
+        people, counts = [task.person for task in tasks], [len(task.rows) for task in tasks]
+        able = condenser(parameters.model)
+        if able is None:
+            batch = self._inputs.beside(people, counts, items, now_us)
+            return scorer(parameters.model).score(parameters.placed(batch))
+        newest = [_newest(person, able.past_slots, able.recent_count) for person in people]
+        sums = self._sums.of(parameters, [task.ask.user for task in tasks])
+        owners = torch.repeat_interleave(torch.tensor(counts))
+        batch = self._inputs.beside(newest, counts, items, now_us)
+        return able.score_condensed(parameters.placed(batch), sums, owners)
 
     def _judged(
         self, rows: Rows, logits: NDArray[np.float64] | None
@@ -246,6 +262,11 @@ class Recommender:
         rows = [int(task.rows[place.row]) for place in places]
         attributes = [self._catalogue.attributes[row] if row >= 0 else None for row in rows]
         return Slate(impression, attributes, [place.explored for place in places], parameters)
+
+
+def _newest(person: Features, slots: Sequence[str], count: int) -> Features:
+    """The same person with only the newest behaviours in these history slots."""
+    return Features({**person.slots, **{name: person.slots[name][-count:] for name in slots}}, person.dense)
 
 
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final, final
 
 from dolmen.clock import parse_duration_us
+from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Precision
 from dolmen.errors import ConfigError
 from dolmen.features import Schema
-from dolmen.settings import suggestion
+from dolmen.settings import chosen, suggestion
 
 __all__ = ["ALWAYS", "IndexKind", "ServeSettings", "is_loopback"]
 
@@ -30,9 +31,10 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "explore_below": (0, 1_000_000),
     "model_from_version": (0, 1 << 62),
     "uncorrected_negative_rate": (1e-9, 1.0),
-    "history_max": (1, 10_000),
+    "history_max": (1, 1_000_000),
     "hidden_max": (1, 1_000_000),
     "people_in_memory": (1, 100_000_000),
+    "behaviour_sums_people_max": (1, 100_000_000),
     "refresh_items_per_second": (1, 10_000_000),
     "queue_max": (1, 100_000),
     "score_together_max": (1, 1000),
@@ -41,12 +43,21 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "log_queue_bytes_max": (1 << 16, 1 << 34),
     "body_bytes_max": (1 << 10, 1 << 30),
 }
-_DURATIONS: Final = ("popularity_half_life", "queue_wait_max", "event_ahead_max", "stale_after")
+_DURATIONS: Final = (
+    "popularity_half_life",
+    "queue_wait_max",
+    "event_ahead_max",
+    "stale_after",
+    "behaviour_sums_age_max",
+)
 
 
 class IndexKind(StrEnum):
-    """How candidates are found: ``graph`` scales to millions of items, ``exact`` looks at every one."""
+    """How candidates are found: ``exact`` looks at every item, ``graph`` scales to millions, and ``auto`` is exact
+    until the catalogue is so large that a graph answers sooner.
+    """
 
+    AUTO = "auto"
     GRAPH = "graph"
     EXACT = "exact"
 
@@ -66,9 +77,11 @@ class ServeSettings:
         token: when set, every request to ``/v1``, ``/metrics`` and the API's documents must carry it as bearer token.
         dataset: what is served, for the console.
         simulated: whether people and items are made up; the console says so.
-        index: how candidates are found.
+        index: how candidates are found: ``auto``, ``exact`` or ``graph``. ``auto`` is exact up to 20,000 items.
         precision: what the rows' vectors are stored as: ``float32``, ``float16``, ``bfloat16`` or ``int8``. Narrower
             ones save memory and are a little off; the table's page has figures. The dense layers stay as they are.
+        device: where the model's layers are computed: ``cpu``, ``cuda``, or ``auto`` for what is there.
+        arithmetic: of products of matrices: ``float32`` or ``bfloat16``, as for the trainer.
         candidate_count: items that retrieval proposes for ranking. With 100 and the popular ones beside them, a slate
             takes about 4 ms of one core.
         popular_count: popular items that are ranked beside them, so that a young retriever does no harm.
@@ -85,6 +98,10 @@ class ServeSettings:
         history_max: actions remembered for each person.
         hidden_max: items remembered as hidden for each person; beyond that the oldest may come again.
         people_in_memory: the others are read from disk when they come.
+        behaviour_sums_people_max: for a model that condenses a past, such as SDIM: of so many people sums are kept in
+            memory. SDIM's take 8 kB each for vectors of 16.
+        behaviour_sums_age_max: sums are made anew from the history after so long, with the rows as learned by then. A
+            history of 1,000 takes about 2 ms, and none for people who do not come.
         popularity_half_life: after so long, an action counts half for popularity.
         model_from_version: popularity answers until the parameters have learned from so many records.
         uncorrected_negative_rate: the joiner's rate of kept negatives, for a model whose loss does not undo the
@@ -114,8 +131,10 @@ class ServeSettings:
     token: str | None = field(default=None, repr=False)
     dataset: str = ""
     simulated: bool = False
-    index: IndexKind = IndexKind.GRAPH
+    index: IndexKind = IndexKind.AUTO
     precision: Precision = Precision.FLOAT32
+    device: Device = Device.CPU
+    arithmetic: Arithmetic = Arithmetic.FLOAT32
     candidate_count: int = 100
     popular_count: int = 50
     affinity_weight: float = 4.0
@@ -127,6 +146,8 @@ class ServeSettings:
     history_max: int = 200
     hidden_max: int = 10_000
     people_in_memory: int = 100_000
+    behaviour_sums_people_max: int = 20_000
+    behaviour_sums_age_max: str = "10s"
     popularity_half_life: str = "7d"
     model_from_version: int = 1
     uncorrected_negative_rate: float = 1.0
@@ -149,13 +170,14 @@ class ServeSettings:
                 raise ConfigError(f"serving.{name} must be between {low:g} and {high:g}, got {value!r}")
         for name in _DURATIONS:
             _check_duration(name, getattr(self, name))
-        kinds: dict[str, type[StrEnum]] = {"index": IndexKind, "precision": Precision}
+        kinds: dict[str, type[StrEnum]] = {
+            "index": IndexKind,
+            "precision": Precision,
+            "device": Device,
+            "arithmetic": Arithmetic,
+        }
         for name, kind in kinds.items():
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, kind(value))
-            except ValueError:
-                raise ConfigError(f"serving.{name} must be one of {', '.join(kind)}, got {value!r}") from None
+            object.__setattr__(self, name, chosen(kind, getattr(self, name), f"serving.{name}"))
         for name in ("log_folder", "snapshot_folder", "state_folder"):
             object.__setattr__(self, name, Path(getattr(self, name)))
         if self.token is not None and len(self.token) < 16:

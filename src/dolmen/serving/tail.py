@@ -32,6 +32,7 @@ class Tail(Generic[T]):
         decode: a record's value as an event; ``BadEventError`` passes over it.
         apply: takes events into the state; called by one thread at a time, under ``lock``.
         lock: of the state, so that whoever holds it sees state and positions agree.
+        is_compacted: records that are gone were replaced by later ones of the same thing, so nothing is lost with them.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Tail(Generic[T]):
         decode: Callable[[bytes], T],
         apply: Callable[[Sequence[T]], None],
         lock: threading.RLock,
+        is_compacted: bool = False,
     ) -> None:
         self._log, self.topic, self._decode, self._apply, self.lock = log, topic, decode, apply, lock
-        self._positions = dict(positions)
+        self._positions, self._is_compacted = dict(positions), is_compacted
         self.bad_count = 0
         self.lost_count = 0
 
@@ -88,8 +90,9 @@ class Tail(Generic[T]):
                 )
             except OffsetGoneError:
                 first, _ = self._log.bounds(self.topic, partition)
-                self.lost_count += first - position
-                _log.warning("records deleted before they were read", topic=self.topic, count=first - position)
+                if not self._is_compacted:
+                    self.lost_count += first - position
+                    _log.warning("records deleted before they were read", topic=self.topic, count=first - position)
                 self._positions[partition] = first
                 continue
             if not records:

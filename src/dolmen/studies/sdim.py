@@ -63,9 +63,9 @@ def _cost(cell: Cell) -> Mapping[str, float]:
     how, length = _TIMED[cell.arm]
     torch.manual_seed(derive_seed(cell.seed, cell.arm))
     hashing, vectors, candidates = SimHash(_WIDTH, 16, 3), torch.randn(length, _WIDTH), torch.randn(_CANDIDATES, _WIDTH)
-    sums = hashing.sums(vectors)
     # Every candidate has the same past: as ranking sees it, one after the other so that memory stays small.
     past = Past(vectors, torch.zeros(length, dtype=torch.int64), torch.tensor([0, length]))
+    sums, owners = hashing.sums(past), torch.zeros(_CANDIDATES, dtype=torch.int64)
 
     def once() -> float:
         match how:
@@ -73,9 +73,9 @@ def _cost(cell: Cell) -> Mapping[str, float]:
                 outcomes = [pooled(past, attend(one, past, 0.5)) for one in torch.split(candidates, 1)]
                 return float(torch.cat(outcomes).sum())
             case "read":
-                return float(interest_of(hashing.read(sums, candidates)).sum())
+                return float(interest_of(hashing.read(sums, owners, candidates)).sum())
             case _:
-                return float(hashing.sums(vectors).sum())
+                return float(hashing.sums(past).sum())
 
     taken, checksum = [], once()
     for _ in range(_REPEATS):

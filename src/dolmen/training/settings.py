@@ -1,4 +1,4 @@
-"""What a trainer process is told, and how it comes to its trainer: from the newest snapshot, or from nothing."""
+"""What a trainer process is told."""
 
 from __future__ import annotations
 
@@ -8,20 +8,12 @@ from pathlib import Path
 from typing import Any, final
 
 from dolmen.clock import parse_duration_us
-from dolmen.embedding import Embed, Embeddings, Optimizer
-from dolmen.errors import ConfigError, SnapshotError
-from dolmen.events import Log, Topic
+from dolmen.embedding import Optimizer
+from dolmen.errors import ConfigError
 from dolmen.features import Schema
-from dolmen.models import build, describe
-from dolmen.telemetry import logger
 from dolmen.training.config import TrainConfig
-from dolmen.training.snapshot import Manifest, Snapshot, SnapshotFolder, load_snapshot, read_manifest
-from dolmen.training.specimens import Specimens
-from dolmen.training.trainer import Trainer
 
-__all__ = ["TrainerSettings", "new_trainer", "open_trainer"]
-
-_log = logger(__name__)
+__all__ = ["TrainerSettings"]
 
 
 @final
@@ -76,96 +68,3 @@ class TrainerSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"trainer.{name} must be at least {least}, got {value}")
-
-
-def new_trainer(
-    schema: Schema,
-    model: str = "joint",
-    options: Mapping[str, Any] | None = None,
-    config: TrainConfig | None = None,
-    *,
-    optimizer: Optimizer | None = None,
-    specimens: Specimens | None = None,
-) -> Trainer:
-    """A trainer that has learned nothing: empty tables and a new model, both from the config's seed.
-
-    Raises:
-        ConfigError: the model's name or an option is unknown or cannot be used.
-    """
-    config = config if config is not None else TrainConfig()
-    embed = Embed(Embeddings(schema, optimizer=optimizer, seed=config.seed, capacity=config.capacity))
-    made = build(model, options if options is not None else {}, embed, seed=config.seed)
-    return Trainer(made, embed, config, specimens=specimens)
-
-
-def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
-    """The trainer that ``settings`` ask for, at the newest valid snapshot of its folder, and that snapshot's lineage.
-
-    Where there is no snapshot yet it is new, or goes on from ``start_from``, at the log's first example; the lineage is
-    then ``""``: none is written.
-
-    Raises:
-        ConfigError: the snapshot is of another schema, model or optimiser than the settings.
-        SnapshotError: there are snapshots, and none can be used.
-    """
-    specimens = Specimens(settings.folder / "bad")
-    folder = SnapshotFolder(settings.folder / "snapshots")
-    if folder.paths():
-        _check_schema(settings, folder.paths()[0])
-        snapshot = load_snapshot(folder.folder, schema=settings.schema)
-        _check_same(settings, snapshot, folder.folder)
-        trainer = Trainer.resume(snapshot, settings.train, specimens=specimens)
-        if trainer.lineage != snapshot.manifest.lineage:
-            _log.warning("settings of learning have changed, a new lineage begins", version=trainer.version)
-        return trainer, snapshot.manifest.lineage
-    if settings.start_from is not None:
-        snapshot = load_snapshot(settings.start_from, schema=settings.schema)
-        _check_same(settings, snapshot, settings.start_from)
-        trainer = Trainer.resume(snapshot, settings.train, specimens=specimens)
-        trainer.begin_lineage()
-        trainer.positions.clear()
-    else:
-        trainer = new_trainer(
-            settings.schema,
-            settings.model,
-            settings.model_options,
-            settings.train,
-            optimizer=settings.optimizer,
-            specimens=specimens,
-        )
-    trainer.offset, _ = log.bounds(Topic.EXAMPLES, 0)
-    return trainer, ""
-
-
-def _check_schema(settings: TrainerSettings, newest: Path) -> None:
-    """Another schema is a mistake of the settings, not a damaged snapshot that an older one could stand in for."""
-    try:
-        found = read_manifest(newest).schema_fingerprint
-    except SnapshotError:
-        return  # torn: reading it for good will say so, and take the one before
-    if found != settings.schema.fingerprint:
-        raise ConfigError(
-            f"snapshot {newest.name} is of schema {found}, asked for is {settings.schema.fingerprint}; a changed schema"
-            " needs a new folder"
-        )
-
-
-def _check_same(settings: TrainerSettings, snapshot: Snapshot, place: Path) -> None:
-    mend = f"take over the snapshot's value, or start in another folder than {place}"
-    manifest = snapshot.manifest
-    # Built, so that options left out and options at their defaults are the same thing.
-    asked = describe(build(settings.model, settings.model_options, snapshot.parameters.embed))
-    for name, wanted, found in (("model", asked["name"], manifest.model), *_options(asked["options"], manifest)):
-        if wanted != found:
-            raise ConfigError(f"trainer.{name} is {wanted!r}, snapshot {snapshot.path.name} has {found!r}; {mend}")
-    for table in snapshot.parameters.embeddings.tables.values():
-        if settings.optimizer is not None and table.optimizer != settings.optimizer:
-            raise ConfigError(
-                f"trainer.optimizer is {settings.optimizer}, snapshot {snapshot.path.name} has {table.optimizer};"
-                f" {mend}"
-            )
-
-
-def _options(asked: Mapping[str, Any], manifest: Manifest) -> list[tuple[str, Any, Any]]:
-    names = sorted({*asked, *manifest.model_options})
-    return [(f"model_options.{name}", asked.get(name), manifest.model_options.get(name)) for name in names]

@@ -26,8 +26,9 @@ from dolmen.events import Group, Log, Topic
 from dolmen.telemetry import logger
 from dolmen.training.figures import StageFigures
 from dolmen.training.frozen import Frozen
+from dolmen.training.opening import open_trainer
 from dolmen.training.publish import Publisher
-from dolmen.training.settings import TrainerSettings, open_trainer
+from dolmen.training.settings import TrainerSettings
 from dolmen.training.snapshot import Copied, SnapshotFolder, read_manifest
 
 __all__ = ["run_trainer"]

@@ -45,19 +45,28 @@ class SimHash(nn.Module):
 
     @torch.no_grad()
     def buckets(self, vectors: Tensor) -> Tensor:
-        """The bucket of each vector (count, width) in each round, int64 (count, rounds). 0 counts as positive."""
-        signs = vectors @ self.projections >= 0
+        """The bucket of each vector (count, width) in each round, int64 (count, rounds). 0 counts as positive.
+
+        In double precision: how single precision rounds depends on how many vectors are multiplied together, and a
+        vector on the edge of two buckets would move when it is hashed in other company.
+        """
+        signs = vectors.double() @ self.projections.double() >= 0
         return (signs.view(len(vectors), self.rounds, self.bits) * self.places).sum(dim=2)
 
-    def sums(self, vectors: Tensor) -> Tensor:
-        """Each bucket's sum of one person's vectors (count, width), in order: (rounds, buckets, width).
+    @torch.no_grad()
+    def sums(self, past: Past, before: Tensor | None = None) -> Tensor:
+        """Each bucket's sum of each example's behaviours, oldest first: (batch, rounds, buckets, width).
 
-        What a store of behaviours keeps: adding one vector later is one sum for each round.
+        ``before``: such sums of what came before, to which these are added, one for each behaviour and round. Whether a
+        past comes at once or in parts, the bits are the same.
         """
-        cells = self.buckets(vectors) + torch.arange(self.rounds) * self.bucket_count
-        total = vectors.new_zeros(self.rounds * self.bucket_count, vectors.shape[1])
-        total.index_add_(0, cells.flatten(), vectors.repeat_interleave(self.rounds, dim=0))
-        return total.view(self.rounds, self.bucket_count, vectors.shape[1])
+        width, buckets = past.vectors.shape[1], self.buckets(past.vectors)
+        shape = past.size, self.rounds, self.bucket_count, width
+        total = past.vectors.new_zeros(shape) if before is None else before.clone()
+        rows = total.view(-1, width)
+        for hash_round, bucket in enumerate(buckets.unbind(dim=1)):
+            rows.index_add_(0, (past.owners * self.rounds + hash_round) * self.bucket_count + bucket, past.vectors)
+        return total
 
     def met(self, queries: Tensor, past: Past) -> Tensor:
         """The sum of the behaviours in the bucket of each query (batch, width): (batch, rounds, width).
@@ -72,15 +81,14 @@ class SimHash(nn.Module):
         total = total.index_add(0, cells, past.vectors.index_select(0, behaviour))
         return total.view(past.size, self.rounds, past.vectors.shape[1])
 
-    def read(self, sums: Tensor, queries: Tensor) -> Tensor:
-        """What ``sums`` (rounds, buckets, width) of one person hold for each query: (batch, rounds, width).
+    def read(self, sums: Tensor, owners: Tensor, queries: Tensor) -> Tensor:
+        """What ``sums`` (people, rounds, buckets, width) hold for each query: (batch, rounds, width).
 
-        One row for each round, whatever the length of the past.
+        One row for each round, whatever the length of the past. ``owners`` (batch,): whose sums each query reads.
         """
-        cells = self.buckets(queries) + torch.arange(self.rounds) * self.bucket_count
-        return (
-            sums.flatten(end_dim=1).index_select(0, cells.flatten()).view(len(queries), self.rounds, queries.shape[1])
-        )
+        cells = (owners.unsqueeze(1) * self.rounds + torch.arange(self.rounds)) * self.bucket_count
+        found = sums.flatten(end_dim=2).index_select(0, (cells + self.buckets(queries)).flatten())
+        return found.view(len(queries), self.rounds, queries.shape[1])
 
 
 def interest_of(met: Tensor, epsilon: float = 1e-12) -> Tensor:

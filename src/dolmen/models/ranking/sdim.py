@@ -66,9 +66,9 @@ class SDIMConfig(TowerConfig):
 
 @final
 class SDIM(nn.Module):
-    """Can: ``Scores``. Source: Cao et al., CIKM 2022."""
+    """Can: ``Scores``, and ``Condenses`` a hashed past to the sums of its buckets. Source: Cao et al., CIKM 2022."""
 
-    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES})
+    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES, Ability.CONDENSES})
 
     def __init__(self, config: SDIMConfig, embed: Embed) -> None:
         super().__init__()
@@ -81,11 +81,41 @@ class SDIM(nn.Module):
         interest_count = 1 if config.long_past is LongPast.LEFT_OUT else 2
         self.tower = ClickTower(config, self.fields, interest_count)
 
+    @property
+    def past_slots(self) -> tuple[str, ...]:
+        """The history."""
+        return self.fields.history
+
+    @property
+    def recent_count(self) -> int:
+        """How many of the newest behaviours the activation unit sees."""
+        return self.config.recent
+
+    @property
+    def condensed_shape(self) -> tuple[int, ...] | None:
+        """(rounds, buckets, width); ``None`` unless the long past is hashed."""
+        if self.config.long_past is not LongPast.HASHED:
+            return None
+        return self.config.rounds, self.hash.bucket_count, self.fields.width
+
     def forward(self, batch: Batch) -> Tensor:
         """Logits of the label, (batch,)."""
         candidates, past = self.fields.candidates(batch), self.fields.past(batch)
+        return self._logits(batch, candidates, past, self._long(candidates, past))
+
+    def condense(self, batch: Batch, before: Tensor | None = None) -> Tensor:
+        """The sums of each bucket of each past, (batch, rounds, buckets, width), added to those of ``before``."""
+        return self.hash.sums(self.fields.past(batch), before)
+
+    def score_condensed(self, batch: Batch, sums: Tensor, owners: Tensor) -> Tensor:
+        """As ``score``, (batch,): the history may hold the newest behaviours alone, ``sums`` tell the whole."""
+        candidates = self.fields.candidates(batch)
+        met = self.hash.read(sums, owners, candidates)
+        return self._logits(batch, candidates, self.fields.past(batch), [interest_of(met)])
+
+    def _logits(self, batch: Batch, candidates: Tensor, past: Past, long: list[Tensor]) -> Tensor:
         recent = past.newest(self.config.recent)
-        interests = [pooled(recent, self.unit(candidates, recent)), *self._long(candidates, past)]
+        interests = [pooled(recent, self.unit(candidates, recent)), *long]
         logits: Tensor = self.tower(batch, candidates, interests)
         return logits
 

@@ -1,0 +1,69 @@
+from .grouped import GroupAUC, Weighting, gauc
+from .lists import (
+    catalogue_coverage,
+    intra_list_diversity,
+    mean_popularity,
+    novelty,
+    popularity_lift,
+    tail_share,
+)
+from .metrics import (
+    auc,
+    calibration_ratio,
+    expected_calibration_error,
+    log_loss,
+    normalized_entropy,
+    relative_information_gain,
+)
+from .negatives import draw_negatives
+from .progressive import Progressive
+from .ranking import Candidates, CatalogueRanking, Ranks, Ties, rank_catalogue, sampled_ranks
+from .significance import Comparison, compare
+from .splits import (
+    GivenSplit,
+    LeaveOneOut,
+    Needs,
+    PeopleSplit,
+    PersonRatio,
+    Prequential,
+    Split,
+    SplitRule,
+    TemporalSplit,
+)
+
+__all__ = [
+    "Candidates",
+    "CatalogueRanking",
+    "Comparison",
+    "GivenSplit",
+    "GroupAUC",
+    "LeaveOneOut",
+    "Needs",
+    "PeopleSplit",
+    "PersonRatio",
+    "Prequential",
+    "Progressive",
+    "Ranks",
+    "Split",
+    "SplitRule",
+    "TemporalSplit",
+    "Ties",
+    "Weighting",
+    "auc",
+    "calibration_ratio",
+    "catalogue_coverage",
+    "compare",
+    "draw_negatives",
+    "expected_calibration_error",
+    "gauc",
+    "intra_list_diversity",
+    "log_loss",
+    "mean_popularity",
+    "normalized_entropy",
+    "novelty",
+    "popularity_lift",
+    "rank_catalogue",
+    "relative_information_gain",
+    "sampled_ranks",
+    "tail_share",
+]
