@@ -11,7 +11,7 @@ import json
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,10 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from dolmen.errors import ConfigError
 
-__all__ = ["read_settings", "suggestion", "write_settings"]
+__all__ = ["chosen", "read_settings", "suggestion", "write_settings"]
 
 T = TypeVar("T")
+KindT = TypeVar("KindT", bound=StrEnum)
 
 
 def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed: Any) -> T:
@@ -78,6 +79,18 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known are {', '.join(sorted(names)) or 'none'}"
+
+
+def chosen(kinds: type[KindT], value: str, name: str) -> KindT:
+    """The one of ``kinds`` that a setting called ``name`` says.
+
+    Raises:
+        ConfigError: it says none of them.
+    """
+    try:
+        return kinds(value)
+    except ValueError:
+        raise ConfigError(f"{name} must be one of {', '.join(kinds)}, got {value!r}") from None
 
 
 def _fit(hint: Any, value: Any, where: str, *, is_secret: bool) -> Any:

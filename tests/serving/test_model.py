@@ -96,6 +96,21 @@ def test_rows_of_one_byte_a_value_rank_almost_alike(
     wait(lambda: version(narrow) == 151)  # a delta's rows are stored as narrow as those of the snapshot
 
 
+def test_a_server_may_rank_in_bfloat16(ready: Any, serve: Serve, wait: Callable[..., Any]) -> None:
+    body = {"user": 5, "items": [4, 9, 2, 13, 21], "context": {"hour": 12.0}}
+    exact = [one["probability"] for one in ready.post("/v1/rank", body).json()["items"]]
+    ready.end()
+    rounding = serve(arithmetic="bfloat16", device="auto", explore_share=0.0)
+    wait(lambda: version(rounding) == 150)
+    ranked = [one["probability"] for one in rounding.post("/v1/rank", body).json()["items"]]
+    # Products are off by 2^-8 of themselves, logits here are below 8, and a probability moves by a quarter of a logit.
+    assert ranked == pytest.approx(exact, abs=8 * 2**-8)
+    assert ranked != exact
+    for step in range(5):
+        rounding.click("newcomer", 2 + 5 * step)  # horror
+    assert shares(rounding.recommend("newcomer", 20)).most_common(1)[0][0] == "horror"
+
+
 def test_an_uncorrected_model_is_corrected_by_ln_of_its_negative_rate(
     ready: Any, serve: Serve, wait: Callable[..., Any]
 ) -> None:

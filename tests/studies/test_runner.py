@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from toy import figures_of, toy
 
@@ -88,8 +89,13 @@ def test_stored_runs_nothing_and_counts_what_is_open(tmp_path: Path) -> None:
     assert len(runs.read_text().splitlines()) == 2
 
 
-def test_a_device_that_is_not_here_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--device must be one that torch can use here, got 'abacus'"):
+def test_a_device_that_is_not_here_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r'reproduce\.device is "cuda", and torch .* sees no CUDA device here'):
+        run(toy(), CellStore(tmp_path), device="cuda")
+    with pytest.raises(ConfigError, match="must be one of cpu, cuda, auto, got 'abacus'"):
         run(toy(), CellStore(tmp_path), device="abacus")
 
 

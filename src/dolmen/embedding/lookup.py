@@ -47,8 +47,8 @@ class _Read:
 class Tape:
     """What a training step read. Made by ``Embed.recording``; ``apply`` is called once, after ``loss.backward()``."""
 
-    def __init__(self, embeddings: Embeddings, policies: Mapping[str, RowPolicy], now_us: int) -> None:
-        self._embeddings, self._policies, self._now_us = embeddings, policies, now_us
+    def __init__(self, embeddings: Embeddings, policies: Mapping[str, RowPolicy], now_us: int, device: str) -> None:
+        self._embeddings, self._policies, self._now_us, self._device = embeddings, policies, now_us, device
         self._reads: dict[tuple[int, str], _Read] = {}
         self._is_applied = False
 
@@ -69,7 +69,7 @@ class Tape:
         by_dim: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for read in self._reads.values():
             if read.rows.grad is not None and len(read.rows) > 0:
-                by_dim.setdefault(read.rows.shape[1], []).append((read.fids, read.rows.grad))
+                by_dim.setdefault(read.rows.shape[1], []).append((read.fids, read.rows.grad.cpu()))
         self._reads.clear()
         count = 0
         for dim, parts in by_dim.items():
@@ -101,14 +101,14 @@ class Tape:
             fids = [_keys(self._policies, name, column.values) for name, column in new]
             rows = self._embeddings.lookup_or_insert(new[0][0], torch.cat(fids), self._now_us)
             for (name, column), keys, part in zip(new, fids, torch.split(rows, list(map(len, fids))), strict=True):
-                leaf = part.detach().requires_grad_()
+                leaf = part.detach().to(self._device).requires_grad_()
                 self._reads[id(column), name] = _Read(name, column, keys, leaf, _merge(self._policies, name, leaf))
         return [self._reads[id(column), name].merged for name, column in zip(names, columns, strict=True)]
 
     def _peek(self, slot: str, fids: Tensor) -> Tensor:
         """A leaf over rows that are read and not seen."""
         keys = _keys(self._policies, slot, fids)
-        leaf = self._embeddings.lookup(slot, keys).requires_grad_()
+        leaf = self._embeddings.lookup(slot, keys).to(self._device).requires_grad_()
         column, merged = Jagged.single(fids), _merge(self._policies, slot, leaf)
         self._reads[id(column), slot] = _Read(slot, column, keys, leaf, merged)
         return merged
@@ -119,10 +119,14 @@ class Embed:
     """Vectors for the slots of a batch, from ``embeddings``.
 
     One instance is used by one thread while it records; plain reads may come from any number of threads.
+
+    Attributes:
+        device: where vectors go, and where gradients come from, as torch calls it. The tables stay in main memory.
     """
 
     def __init__(self, embeddings: Embeddings) -> None:
         self.embeddings = embeddings
+        self.device = "cpu"
         self._policies = policies_of(embeddings.schema)
         self._tape: Tape | None = None
 
@@ -160,7 +164,12 @@ class Embed:
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
         if joined is None and self._tape is None:
-            return _pooled_to_read(merged, columns, pooling).view(len(slots), batch.size, dim).transpose(0, 1)
+            return (
+                _pooled_to_read(merged.cpu(), columns, pooling)
+                .to(self.device)
+                .view(len(slots), batch.size, dim)
+                .transpose(0, 1)
+            )
         if joined is None and all(column.is_single for column in columns):
             return merged.view(len(slots), batch.size, dim).transpose(0, 1)
         lengths = torch.cat([column.lengths for column in columns])
@@ -203,11 +212,11 @@ class Embed:
         columns = [batch.slot(name) for name in slots]
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
-        values = torch.cat([column.values for column in columns]).numpy()
+        values = torch.cat([column.values for column in columns]).cpu().numpy()
         _, first = np.unique(values, return_index=True)
         # By a policy an id's vector is made of several rows; the least seen of them tells how rare it may be.
         sights = torch.cat([self.sights(name, column.values) for name, column in zip(slots, columns, strict=True)])
-        places = torch.from_numpy(first)
+        places = torch.from_numpy(first).to(self.device)
         return merged.index_select(0, places), sights.index_select(0, places)
 
     def frequencies(self, batch: Batch, slot: str) -> Tensor:
@@ -224,11 +233,11 @@ class Embed:
         column = batch.slot(slot)
         table = self.embeddings.table_of(slot)
         total = max(1, table.total_count(self.schema.slot_number(slot)))
-        shares = torch.zeros(batch.size)
+        shares = torch.zeros(batch.size, device="cpu")
         width = self._policies[slot].width if slot in self._policies else 1  # each sight counts once in each row
         counts = torch.from_numpy(table.counts(_keys(self._policies, slot, column.values)))
-        shares[column.lengths > 0] = width * counts.view(-1, width).amin(dim=1).to(torch.float32) / total
-        return shares
+        shares[column.lengths.cpu() > 0] = width * counts.view(-1, width).amin(dim=1).to(torch.float32) / total
+        return shares.to(self.device)
 
     def live(self, slot: str) -> Tensor:
         """The FIDs of every id that has a row in the table of ``slot``, ascending: its catalogue as of now, (count,).
@@ -241,7 +250,8 @@ class Embed:
                 f"the ids of {slot!r} share rows (policy {str(self.schema.owner(slot).policy)!r}), so they cannot be "
                 "listed; a model over the whole catalogue needs policy='collisionless'"
             )
-        return torch.from_numpy(self.embeddings.table_of(slot).fids(self.schema.slot_number(slot)))
+        fids = self.embeddings.table_of(slot).fids(self.schema.slot_number(slot))
+        return torch.from_numpy(fids).to(self.device)
 
     def peek(self, slot: str, fids: Tensor) -> Tensor:
         """The rows of ``fids`` that nobody saw, such as the candidates of a softmax, (count, dim).
@@ -251,13 +261,14 @@ class Embed:
         """
         if self._tape is not None:
             return self._tape._peek(slot, fids)
-        return _merge(self._policies, slot, self.embeddings.lookup(slot, _keys(self._policies, slot, fids)))
+        rows = self.embeddings.lookup(slot, _keys(self._policies, slot, fids)).to(self.device)
+        return _merge(self._policies, slot, rows)
 
     def sights(self, slot: str, fids: Tensor) -> Tensor:
         """How often each id was seen, by its row's count, float32 (count,); 0 without a row, the rarest of several."""
         width = _width(self._policies, slot)
         counts = self.embeddings.table_of(slot).counts(_keys(self._policies, slot, fids))
-        return torch.from_numpy(counts.reshape(-1, width).min(axis=1)).to(torch.float32)
+        return torch.from_numpy(counts.reshape(-1, width).min(axis=1)).to(self.device, torch.float32)
 
     def dim(self, slots: Sequence[str]) -> int:
         """The width that all of ``slots`` share.
@@ -292,7 +303,7 @@ class Embed:
             raise RuntimeError("this Embed is recording already; a step ends before the next begins")
         if self.embeddings.is_for_serving:
             raise RuntimeError("these embeddings are for serving and never learn; train on Embeddings(schema)")
-        self._tape = Tape(self.embeddings, self._policies, now_us)
+        self._tape = Tape(self.embeddings, self._policies, now_us, self.device)
         try:
             yield self._tape
         finally:
@@ -302,7 +313,7 @@ class Embed:
         if self._tape is not None:
             return self._tape._read(slots, columns)
         fids = [_keys(self._policies, name, column.values) for name, column in zip(slots, columns, strict=True)]
-        rows = self.embeddings.lookup(slots[0], fids[0] if len(fids) == 1 else torch.cat(fids))
+        rows = self.embeddings.lookup(slots[0], fids[0] if len(fids) == 1 else torch.cat(fids)).to(self.device)
         if not self._policies:
             return [rows]
         parts = torch.split(rows, list(map(len, fids)))
@@ -310,9 +321,9 @@ class Embed:
 
 
 def _keys(policies: Mapping[str, RowPolicy], slot: str, fids: Tensor) -> Tensor:
-    """The FIDs whose rows make up the vectors of ``fids``: themselves, unless the slot has a policy."""
+    """The FIDs whose rows make up the vectors of ``fids``: themselves, unless the slot has a policy. In main memory."""
     policy = policies.get(slot)
-    return fids if policy is None else policy.keys(fids)
+    return fids.cpu() if policy is None else policy.keys(fids.cpu())
 
 
 def _width(policies: Mapping[str, RowPolicy], slot: str) -> int:
@@ -352,7 +363,7 @@ def pool(rows: Tensor, lengths: Tensor, pooling: Pooling, weights: Tensor | None
 
 def _pooled_to_read(rows: Tensor, columns: Sequence[Jagged], pooling: Pooling) -> Tensor:
     """As ``pool``, of all columns' bags, where nothing will ask for a gradient: one call instead of ten."""
-    lengths = np.concatenate([np.diff(column.offsets.numpy()) for column in columns])
+    lengths = np.concatenate([np.diff(column.offsets.cpu().numpy()) for column in columns])
     pooled = np.empty((len(lengths), rows.shape[1]), dtype=np.float32)
     pool_rows(rows.numpy(), lengths, is_mean=pooling == "mean", out=pooled)
     return torch.from_numpy(pooled)
@@ -366,7 +377,7 @@ def _joined_weights(slots: Sequence[str], columns: Sequence[Jagged], weights: Ma
     for name, column in zip(slots, columns, strict=True):
         part = weights.get(name)
         if part is None:
-            part = torch.ones(len(column.values))
+            part = torch.ones(len(column.values), device=column.values.device)
         if part.shape != column.values.shape:
             raise SchemaError(
                 f"weights of {name!r} have the shape {tuple(part.shape)}, its values {tuple(column.values.shape)};"

@@ -84,6 +84,12 @@ class Jagged:
         """Whether every row has exactly one value."""
         return len(self.values) == self.size and bool((self.lengths == 1).all())
 
+    def to(self, device: str) -> Jagged:
+        """The same on another device; this one where it lies there already."""
+        if self.values.device.type == device:
+            return self
+        return Jagged(self.values.to(device), self.offsets.to(device))
+
     def take(self, rows: Tensor) -> Jagged:
         """The rows at ``rows`` (int64, any order, repeats allowed), as a new jagged array."""
         starts, lengths = self.offsets[rows], self.lengths[rows]
@@ -173,6 +179,21 @@ class Batch:
             return self.slots[name]
         except KeyError:
             raise SchemaError(f"the batch has no slot {name!r}{suggestion(name, dict(self.slots))}") from None
+
+    def to(self, device: str) -> Batch:
+        """The same on another device; this one where it lies there already."""
+        if self.weights.device.type == device:
+            return self
+        return Batch(
+            size=self.size,
+            slots={name: jagged.to(device) for name, jagged in self.slots.items()},
+            dense={name: column.to(device) for name, column in self.dense.items()},
+            labels={name: column.to(device) for name, column in self.labels.items()},
+            weights=self.weights.to(device),
+            sampling_rates=self.sampling_rates.to(device),
+            served_probabilities=self.served_probabilities.to(device),
+            event_times_us=self.event_times_us.to(device),
+        )
 
     def take(self, rows: Tensor) -> Batch:
         """The examples at ``rows`` (int64, any order, repeats allowed)."""

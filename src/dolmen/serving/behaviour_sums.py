@@ -103,7 +103,7 @@ class BehaviourSums:
         for user in users:
             kept = self._find(user, able.past_slots)
             kept.asked_us = now_us
-            sums.append(self._current(user, kept, able, parameters.lineage, now_us - self._age_max_us))
+            sums.append(self._current(user, kept, able, parameters, now_us - self._age_max_us))
         return torch.cat(sums)
 
     def _find(self, user: RawId, slots: tuple[str, ...]) -> _Kept:
@@ -136,22 +136,22 @@ class BehaviourSums:
             self._due.add(user)
             self.worker.wake.notify()
 
-    def _current(self, user: RawId, kept: _Kept, able: Condenses, lineage: str, read_since_us: int) -> Tensor:
+    def _current(self, user: RawId, kept: _Kept, able: Condenses, parameters: Parameters, read_since_us: int) -> Tensor:
         """The sums with all that is pending, made anew where a row was read before ``read_since_us``."""
         with kept.lock:
-            if kept.values is None or kept.lineage != lineage or kept.read_us < read_since_us:
+            if kept.values is None or kept.lineage != parameters.lineage or kept.read_us < read_since_us:
                 with self._behaviours.lock:
                     kept.pending = self._inputs.past(user, able.past_slots)
                     kept.count = len(kept.pending[able.past_slots[0]])
-                kept.read_us, kept.lineage = self._clock.now_us(), lineage
-                kept.values = torch.zeros(1, *(able.condensed_shape or ()))
+                kept.read_us, kept.lineage = self._clock.now_us(), parameters.lineage
+                kept.values = torch.zeros(1, *(able.condensed_shape or ()), device=str(parameters.compute.device))
                 self.renewed_count += 1
             with self._behaviours.lock:
                 pending, kept.pending = kept.pending, {}
             if pending:
                 batch = Batch(size=1, slots={name: Jagged.from_lists([fids]) for name, fids in pending.items()})
-                with torch.inference_mode():
-                    kept.values = able.condense(batch, kept.values)
+                with parameters.computing():
+                    kept.values = able.condense(parameters.placed(batch), kept.values)
                 self.added_count += len(batch.slot(able.past_slots[0]).values)
             return kept.values
 
@@ -183,7 +183,7 @@ class BehaviourSums:
             for user, kept in some:
                 if self.worker.is_stopping:
                     return
-                self._current(user, kept, able, parameters.lineage, read_since_us)
+                self._current(user, kept, able, parameters, read_since_us)
 
     def _asking(self, since_us: int) -> list[tuple[RawId, _Kept]]:
         """Those who asked since then."""

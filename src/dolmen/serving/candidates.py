@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dolmen.features import Batch
@@ -86,8 +85,9 @@ class Candidates:
         alive = self._catalogue.alive()
         if parameters is None or Ability.RETRIEVES not in parameters.model.abilities:
             return [self._field(wish, None, alive) for wish in wishes]
-        with torch.inference_mode():
-            queries = retriever(parameters.model).queries(people).numpy()  # (wish, interest, dim)
+        with parameters.computing():
+            told = retriever(parameters.model).queries(parameters.placed(people))
+        queries = told.float().cpu().numpy()  # (wish, interest, dim)
         return [self._field(wish, interests, alive) for wish, interests in zip(wishes, queries, strict=True)]
 
     def _nearest(self, wish: Wish, interests: Vectors) -> Rows:

@@ -185,8 +185,8 @@ class Recommender:
         """What the model says of ``items``, shape (rows,); ``None`` where it cannot be used."""
         if Ability.SCORES not in parameters.model.abilities:
             return None
-        with torch.inference_mode():
-            logits = self._scores(parameters, tasks, items, now_us).numpy().astype(np.float64)
+        with parameters.computing():
+            logits = self._scores(parameters, tasks, items, now_us).double().cpu().numpy()
         if np.isfinite(logits).all():
             shifted: NDArray[np.float64] = logits + self._logit_shift
             return shifted
@@ -197,11 +197,13 @@ class Recommender:
         people, counts = [task.person for task in tasks], [len(task.rows) for task in tasks]
         able = condenser(parameters.model)
         if able is None:
-            return scorer(parameters.model).score(self._inputs.beside(people, counts, items, now_us))
+            batch = self._inputs.beside(people, counts, items, now_us)
+            return scorer(parameters.model).score(parameters.placed(batch))
         newest = [_newest(person, able.past_slots, able.recent_count) for person in people]
         sums = self._sums.of(parameters, [task.ask.user for task in tasks])
         owners = torch.repeat_interleave(torch.tensor(counts))
-        return able.score_condensed(self._inputs.beside(newest, counts, items, now_us), sums, owners)
+        batch = self._inputs.beside(newest, counts, items, now_us)
+        return able.score_condensed(parameters.placed(batch), sums, owners)
 
     def _judged(
         self, rows: Rows, logits: NDArray[np.float64] | None

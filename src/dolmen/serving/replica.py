@@ -13,6 +13,7 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.compute import Compute
 from dolmen.errors import LogError, SnapshotError
 from dolmen.events.log import Log, Topic
 from dolmen.features import Schema, slot_numbers
@@ -48,6 +49,7 @@ class Replica:
         self._snapshots = SnapshotFolder(settings.snapshot_folder)
         self._log, self._touched = log, touched
         self._precision = settings.precision
+        self._compute = Compute.of(settings.device, settings.arithmetic, section="serving")
         self._item_number = self._schema.slot_number("item")
         self.worker = Worker("replica", self._run)
         self.parameters: Parameters | None = None
@@ -82,7 +84,7 @@ class Replica:
         if path is None:
             return
         started = time.perf_counter()
-        snapshot = load_snapshot(path, for_serving=True, precision=self._precision)
+        snapshot = load_snapshot(path, for_serving=True, precision=self._precision, compute=self._compute)
         follower = DeltaFollower(snapshot.parameters)
         offset = max(snapshot.manifest.parameters_offset, self._log.bounds(Topic.PARAMETERS, 0)[0])
         # Serve only what is no older than before: a person must not see an answer unlearn what they did.

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final, final
 
 from dolmen.clock import parse_duration_us
+from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Precision
 from dolmen.errors import ConfigError
 from dolmen.features import Schema
-from dolmen.settings import suggestion
+from dolmen.settings import chosen, suggestion
 
 __all__ = ["ALWAYS", "IndexKind", "ServeSettings", "is_loopback"]
 
@@ -52,8 +53,11 @@ _DURATIONS: Final = (
 
 
 class IndexKind(StrEnum):
-    """How candidates are found: ``graph`` scales to millions of items, ``exact`` looks at every one."""
+    """How candidates are found: ``exact`` looks at every item, ``graph`` scales to millions, and ``auto`` is exact
+    until the catalogue is so large that a graph answers sooner.
+    """
 
+    AUTO = "auto"
     GRAPH = "graph"
     EXACT = "exact"
 
@@ -73,9 +77,11 @@ class ServeSettings:
         token: when set, every request to ``/v1``, ``/metrics`` and the API's documents must carry it as bearer token.
         dataset: what is served, for the console.
         simulated: whether people and items are made up; the console says so.
-        index: how candidates are found.
+        index: how candidates are found: ``auto``, ``exact`` or ``graph``. ``auto`` is exact up to 20,000 items.
         precision: what the rows' vectors are stored as: ``float32``, ``float16``, ``bfloat16`` or ``int8``. Narrower
             ones save memory and are a little off; the table's page has figures. The dense layers stay as they are.
+        device: where the model's layers are computed: ``cpu``, ``cuda``, or ``auto`` for what is there.
+        arithmetic: of products of matrices: ``float32`` or ``bfloat16``, as for the trainer.
         candidate_count: items that retrieval proposes for ranking. With 100 and the popular ones beside them, a slate
             takes about 4 ms of one core.
         popular_count: popular items that are ranked beside them, so that a young retriever does no harm.
@@ -125,8 +131,10 @@ class ServeSettings:
     token: str | None = field(default=None, repr=False)
     dataset: str = ""
     simulated: bool = False
-    index: IndexKind = IndexKind.GRAPH
+    index: IndexKind = IndexKind.AUTO
     precision: Precision = Precision.FLOAT32
+    device: Device = Device.CPU
+    arithmetic: Arithmetic = Arithmetic.FLOAT32
     candidate_count: int = 100
     popular_count: int = 50
     affinity_weight: float = 4.0
@@ -162,13 +170,14 @@ class ServeSettings:
                 raise ConfigError(f"serving.{name} must be between {low:g} and {high:g}, got {value!r}")
         for name in _DURATIONS:
             _check_duration(name, getattr(self, name))
-        kinds: dict[str, type[StrEnum]] = {"index": IndexKind, "precision": Precision}
+        kinds: dict[str, type[StrEnum]] = {
+            "index": IndexKind,
+            "precision": Precision,
+            "device": Device,
+            "arithmetic": Arithmetic,
+        }
         for name, kind in kinds.items():
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, kind(value))
-            except ValueError:
-                raise ConfigError(f"serving.{name} must be one of {', '.join(kind)}, got {value!r}") from None
+            object.__setattr__(self, name, chosen(kind, getattr(self, name), f"serving.{name}"))
         for name in ("log_folder", "snapshot_folder", "state_folder"):
             object.__setattr__(self, name, Path(getattr(self, name)))
         if self.token is not None and len(self.token) < 16:

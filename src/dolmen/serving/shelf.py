@@ -2,7 +2,7 @@
 
 Items whose own rows a delta touched are encoded at once; so are items that the catalogue changed. All others drift
 with what they share (genres, the tower's weights) and are encoded in turn, so many a second. A vector that hardly
-moved stays as it is in the index, since linking costs ten times as much as encoding.
+moved stays as it is in the index, since linking into a graph costs ten times as much as encoding.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import time
 from typing import Final, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dolmen.errors import NotReadyError
-from dolmen.indexes import ABSENT, ExactIndex, GraphIndex, Index, Vectors
+from dolmen.indexes import ABSENT, ExactIndex, GraphIndex, GrowingIndex, Index, Vectors
 from dolmen.models import Ability, retriever
 from dolmen.serving.catalogue import Catalogue, Rows
 from dolmen.serving.settings import IndexKind, ServeSettings
@@ -28,6 +27,7 @@ __all__ = ["Shelf"]
 _log = logger(__name__)
 _ENCODE_TOGETHER: Final = 256  # a few milliseconds of work, between which requests get their turn
 _TURN_SECONDS: Final = 0.25  # as often as deltas come
+_INDEXES: Final = {IndexKind.AUTO: GrowingIndex, IndexKind.EXACT: ExactIndex, IndexKind.GRAPH: GraphIndex}
 _MOVED: Final = 0.05  # of a vector's length: below this its place among the neighbours is the same
 
 
@@ -154,7 +154,7 @@ class Shelf:
         """Room for every row; a new index where the vectors have another width than before."""
         dim = retriever(parameters.model).vector_dim
         if self._index is None or self._index.dim != dim:
-            kind = GraphIndex if self._settings.index is IndexKind.GRAPH else ExactIndex
+            kind = _INDEXES[self._settings.index]
             self._vectors, self._held = np.empty((0, dim), dtype=np.float32), np.empty(0, dtype=np.bool_)
             self._index = kind(dim)
         missing = self._catalogue.row_count - len(self._held)
@@ -173,8 +173,9 @@ class Shelf:
         rows = rows[alive]
         if len(rows) == 0:
             return
-        with torch.inference_mode():
-            vectors = retriever(parameters.model).items(self._catalogue.items(rows)).numpy()
+        with parameters.computing():
+            placed = parameters.placed(self._catalogue.items(rows))
+            vectors = retriever(parameters.model).items(placed).float().cpu().numpy()
         self.encoded_count += len(rows)
         usable = np.isfinite(vectors).all(axis=1)
         rows, vectors = rows[usable], vectors[usable]

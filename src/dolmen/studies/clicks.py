@@ -100,7 +100,7 @@ def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
         _schema(cell.case),
         arm.model,
         arm.options,
-        TrainConfig(evaluate_every=0, seed=cell.seed),
+        TrainConfig(evaluate_every=0, seed=cell.seed, device=setting.device),
         optimizer=AdaGrad(learning_rate=0.05),
     )
     count = min(examples.train.size, setting.settings.get("examples_max", examples.train.size))
@@ -125,10 +125,10 @@ def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
 
 
 def _figures(trainer: Trainer, examples: Batch) -> dict[str, float]:
-    able = scorer(trainer.model)
+    parameters, able = trainer.parameters(), scorer(trainer.model)
     able.eval()
-    with torch.no_grad():
-        logits = torch.cat([able.score(batch) for batch in _parts(examples)])
+    with parameters.computing():
+        logits = torch.cat([able.score(parameters.placed(batch)) for batch in _parts(examples)]).cpu()
     labels = examples.labels["click"].numpy()
     people = examples.slot("user").values.numpy()
     return {

@@ -38,7 +38,7 @@ class Options:
         studies: their names; in the quick form none means all.
         quick: the form that guards against regressions; its cells are always run anew, and nothing is written.
         seed_count: instead of the plan's.
-        device: what torch calls it.
+        device: where models run: ``cpu``, ``cuda`` or ``auto``.
         out: where reports go.
         only_stored: run nothing, report what is stored.
         touched_since: a commit: only studies that stand on a file changed since; all, where git cannot tell.

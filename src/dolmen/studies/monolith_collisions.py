@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dolmen import datasets
 from dolmen.datasets import Negatives, World, WorldConfig
+from dolmen.devices import Device
 from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc
 from dolmen.features import Batch, Jagged, Label, Policy, Schema, Slot, pack_fids
@@ -83,7 +84,7 @@ def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     examples = _examples(cell.case, setting.settings.get("examples_max"))
     rows = _rows(cell.arm, examples, setting.prepared["bytes"])
     started = time.process_time()
-    trainer = _trained(examples, cell, rows, setting.prepared["rate"], examples.train)
+    trainer = _trained(examples, cell, rows, setting.prepared["rate"], examples.train, setting.device)
     seconds = time.process_time() - started
     found = validate(trainer, _batches(examples, np.arange(examples.train + examples.validation, len(examples.users))))
     ids = _id_counts(examples)
@@ -109,14 +110,16 @@ def _prepare(case: str, setting: Setting) -> Mapping[str, float]:
     judged = np.arange(examples.train, examples.train + examples.validation)
     aucs = {}
     for rate in _RATES:
-        trainer = _trained(examples, chosen, {}, rate, count)
+        trainer = _trained(examples, chosen, {}, rate, count, setting.device)
         aucs[rate] = validate(trainer, _batches(examples, judged)).auc
-    whole = trainer if count == examples.train else _trained(examples, chosen, {}, rate, examples.train)
+    whole = trainer if count == examples.train else _trained(examples, chosen, {}, rate, examples.train, setting.device)
     told = {"rate": max(aucs, key=lambda rate: aucs[rate]), "bytes": float(whole.embeddings.memory())}
     return told if math.isnan(examples.oracle) else {**told, "oracle_auc": examples.oracle}
 
 
-def _trained(examples: _Examples, cell: Cell, rows: Mapping[str, int], rate: float, count: int) -> Trainer:
+def _trained(
+    examples: _Examples, cell: Cell, rows: Mapping[str, int], rate: float, count: int, device: Device
+) -> Trainer:
     """DeepFM after one pass over the first ``count`` examples, in an order of the seed's own."""
     kind = _KINDS.get(cell.arm.partition("-")[0], Policy.COLLISIONLESS)
     seed = derive_seed(cell.seed, "collisions") if rows else 0
@@ -125,7 +128,7 @@ def _trained(examples: _Examples, cell: Cell, rows: Mapping[str, int], rate: flo
         Schema(*slots, Label("click")),
         "deepfm",
         {"hidden": list(_CASES[cell.case].hidden)},
-        TrainConfig(evaluate_every=0, seed=cell.seed),
+        TrainConfig(evaluate_every=0, seed=cell.seed, device=device),
         optimizer=AdaGrad(learning_rate=rate),
     )
     order = generator(cell.seed, "order").permutation(count)

@@ -179,6 +179,7 @@ def _trained(cell: Cell, arm: Arm, setting: Setting, data: _Data) -> tuple[Train
         config = TrainConfig(
             evaluate_every=0,
             seed=cell.seed,
+            device=setting.device,
             full_batch=1,  # whatever the batch's size, the rate is the whole one
             weight_decay=0.01,
             warmup_steps=warm_up,
@@ -235,12 +236,13 @@ class _Progress:
 
 
 def _scores(trainer: Trainer, data: _Data, part: _Part) -> Score:
-    model = retriever(trainer.model)
+    parameters, model = trainer.parameters(), retriever(trainer.model)
     model.eval()
-    with torch.no_grad():
-        items = model.items(data.catalogue)
-        asked = torch.split(torch.arange(part.batch.size), _JUDGED_BATCH)
-        queries = torch.cat([model.queries(part.batch.take(people))[:, 0] for people in asked])
+    groups = torch.split(torch.arange(part.batch.size), _JUDGED_BATCH)
+    asked = [parameters.placed(part.batch.take(people)) for people in groups]
+    with parameters.computing():
+        items = model.items(parameters.placed(data.catalogue)).cpu()
+        queries = torch.cat([model.queries(batch)[:, 0] for batch in asked]).cpu()
     return lambda people: queries[people] @ items.T
 
 

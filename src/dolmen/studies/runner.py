@@ -13,7 +13,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dolmen.errors import ConfigError, DataError
+from dolmen.compute import Compute
+from dolmen.devices import Device
+from dolmen.errors import DataError
 from dolmen.studies.cells import CellStore, code_fingerprint, fingerprint
 from dolmen.studies.results import Cell, Finished, Results
 from dolmen.studies.study import PREPARED, Plan, Setting, Study
@@ -40,7 +42,7 @@ class Outcome:
     prepared: Mapping[str, Mapping[str, float]]
     missing: Mapping[str, str]
     open_counts: Mapping[str, int]
-    device: str
+    device: Device
 
 
 def run_study(
@@ -60,15 +62,15 @@ def run_study(
         plan: ``study.full`` or ``study.quick``.
         store: where finished cells are.
         seed_count: how many seeds each arm is run from, instead of the plan's.
-        device: what ``run`` is told.
+        device: what ``run`` is told; ``auto`` is decided here.
         only_stored: run nothing, take what is there.
         console: where progress goes; stderr if ``None``.
 
     Raises:
         ConfigError: ``device`` is not to be had.
     """
-    _check_device(device)
-    runner = _Runner(study, plan, store, device, only_stored=only_stored)
+    there = Compute.of(device, section="reproduce").device
+    runner = _Runner(study, plan, store, there, only_stored=only_stored)
     cells = list(plan.cells(seed_count))
     with _one_torch_thread(), _Shown(study.name, len(cells), console) as shown:
         for cell in cells:
@@ -79,13 +81,13 @@ def run_study(
         prepared=runner.prepared,
         missing=runner.missing,
         open_counts=dict(runner.open_counts),
-        device=device,
+        device=there,
     )
 
 
 @final
 class _Runner:
-    def __init__(self, study: Study, plan: Plan, store: CellStore, device: str, *, only_stored: bool) -> None:
+    def __init__(self, study: Study, plan: Plan, store: CellStore, device: Device, *, only_stored: bool) -> None:
         self._study, self._plan, self._store, self._device = study, plan, store, device
         self._only_stored = only_stored
         self._code = code_fingerprint((study.module, *study.stands_on))
@@ -182,11 +184,3 @@ def _one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as problem:
-        said = str(problem).splitlines()[0]
-        raise ConfigError(f"--device must be one that torch can use here, got {device!r}: {said}") from None

@@ -24,7 +24,7 @@ from dolmen.seeds import generator
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
-from dolmen.training import TrainConfig, new_trainer
+from dolmen.training import TrainConfig, Trainer, new_trainer
 
 __all__ = ["STUDY"]
 
@@ -73,26 +73,30 @@ def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     if cell.arm in _MASKING:
         name, options = "ssl_two_tower", {"towers": _TOWERS, "masking": _MASKING[cell.arm]}
     trainer = new_trainer(
-        _SCHEMA, name, options, TrainConfig(evaluate_every=0, seed=cell.seed), optimizer=AdaGrad(learning_rate=0.05)
+        _SCHEMA,
+        name,
+        options,
+        TrainConfig(evaluate_every=0, seed=cell.seed, device=setting.device),
+        optimizer=AdaGrad(learning_rate=0.05),
     )
     if isinstance(trainer.model, SSLTwoTower):
-        trainer.model.catalogue.push(data.catalogue)  # as the catalogue's feed would
+        trainer.model.catalogue.push(trainer.parameters().placed(data.catalogue))  # as the catalogue's feed would
     started = time.process_time()
     for number in range(setting.settings["passes"]):
         order = torch.from_numpy(generator(cell.seed, "order", number).permutation(count))
         for rows in torch.split(order, _BATCH):
             trainer.step(data.train.take(rows))
     seconds = time.process_time() - started
-    return {**_figures(data, trainer.model), "examples_per_cpu_second": count * setting.settings["passes"] / seconds}
+    return {**_figures(data, trainer), "examples_per_cpu_second": count * setting.settings["passes"] / seconds}
 
 
-def _figures(data: _Data, model: Any) -> dict[str, float]:
-    able = retriever(model)
+def _figures(data: _Data, trainer: Trainer) -> dict[str, float]:
+    parameters, able = trainer.parameters(), retriever(trainer.model)
     able.eval()
-    with torch.no_grad():
-        items = able.items(data.catalogue)
-        asked = torch.split(torch.arange(data.test.size), _READ_BATCH)
-        queries = torch.cat([able.queries(data.test.take(rows))[:, 0] for rows in asked])
+    asked = [parameters.placed(data.test.take(rows)) for rows in torch.split(torch.arange(data.test.size), _READ_BATCH)]
+    with parameters.computing():
+        items = able.items(parameters.placed(data.catalogue)).cpu()
+        queries = torch.cat([able.queries(batch)[:, 0] for batch in asked]).cpu()
     ranking = rank_catalogue(lambda rows: queries[rows] @ items.T, data.right, len(items), exclude=data.past)
     found = ranking.ranks.values <= 50
     clicks = data.clicks[data.right.values.numpy()]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
 
+from dolmen.devices import Device
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Rule
 
@@ -94,7 +95,7 @@ class Setting:
 
     settings: Mapping[str, Any]
     scratch: Path
-    device: str = "cpu"
+    device: Device = Device.CPU
     prepared: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -24,7 +24,7 @@ _STEPS: Final = "steps"
 
 @final
 class FlatAdam:
-    """Steps ``named``, parameters by name. They are moved into one tensor, of which each is a view from then on.
+    """Steps ``named``, parameters by name on one device. Each becomes a view of one tensor.
 
     Call ``begin`` before each backward pass, then ``step``. A parameter that the loss did not touch has the gradient 0.
 
@@ -49,8 +49,10 @@ class FlatAdam:
             self._names[name] = parameter, slice(end, end + parameter.numel())
             end += parameter.numel()
         self._weight_decay, self._beta1, self._beta2, self._epsilon = weight_decay, beta1, beta2, epsilon
-        self._values, self._gradient = torch.zeros(end), torch.zeros(end)
-        self._first, self._second, self._scratch = torch.zeros(end), torch.zeros(end), torch.zeros(end)
+        device = next((one.device for one, _ in self._names.values()), None)
+        self._values, self._gradient = torch.zeros(end, device=device), torch.zeros(end, device=device)
+        self._first, self._second = torch.zeros_like(self._values), torch.zeros_like(self._values)
+        self._scratch = torch.zeros_like(self._values)
         self._steps = 0
         self._gradients: list[tuple[nn.Parameter, Tensor]] = []
         for parameter, place in self._names.values():

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import final
 
 from dolmen.clock import parse_duration_us
+from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Capacity
 from dolmen.errors import ConfigError
 from dolmen.features import Eviction
+from dolmen.settings import chosen
 
 __all__ = ["TrainConfig"]
 
@@ -44,6 +47,9 @@ class TrainConfig:
             counts as that moment, so that one wrong clock cannot expire every row.
         label: what progressive evaluation judges; the schema's first label if ``None``.
         evaluate_every: progressive evaluation looks at every n-th record (or batch); 0 switches it off.
+        device: where the layers are computed: ``cpu``, ``cuda``, or ``auto`` for what is there. The tables stay in main
+            memory.
+        arithmetic: of products of matrices: ``float32``, or ``bfloat16`` with parameters, sums and losses in float32.
         seed: of dropout and every other draw; step n draws from ``seed`` and n alone.
     """
 
@@ -62,6 +68,8 @@ class TrainConfig:
     future_max: str = "1d"
     label: str | None = None
     evaluate_every: int = 1
+    device: Device = Device.CPU
+    arithmetic: Arithmetic = Arithmetic.FLOAT32
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,6 +83,7 @@ class TrainConfig:
             raise ConfigError(f"train.gradient_norm_max must be above 0 or left out, got {self.gradient_norm_max}")
         if not self.embedding_rate_scale > 0:
             raise ConfigError(f"train.embedding_rate_scale must be above 0, got {self.embedding_rate_scale}")
+        self._check_kinds()
         self._check_capacity()
         self._check_schedule()
         if self.evaluate_every < 0:
@@ -97,12 +106,12 @@ class TrainConfig:
         half_life_us = 0 if self.table_half_life is None else parse_duration_us(self.table_half_life)
         return Capacity(self.table_capacity, self.table_eviction, half_life_us)
 
+    def _check_kinds(self) -> None:
+        kinds: dict[str, type[StrEnum]] = {"table_eviction": Eviction, "device": Device, "arithmetic": Arithmetic}
+        for name, kind in kinds.items():
+            object.__setattr__(self, name, chosen(kind, getattr(self, name), f"train.{name}"))
+
     def _check_capacity(self) -> None:
-        try:
-            object.__setattr__(self, "table_eviction", Eviction(self.table_eviction))
-        except ValueError:
-            kinds = ", ".join(Eviction)
-            raise ConfigError(f"train.table_eviction must be one of {kinds}, got {self.table_eviction!r}") from None
         if self.table_capacity is None and (
             self.table_eviction is not Eviction.LRU or self.table_half_life is not None
         ):

@@ -120,10 +120,13 @@ def validate(trainer: Trainer, batches: Iterable[Batch]) -> Validation:
     model.eval()
     with torch.no_grad():
         for batch in batches:
-            total += model.loss(batch).item() * batch.size
+            placed = batch.to(str(trainer.compute.device))
+            with trainer.compute.running():
+                total += model.loss(placed).item() * batch.size
+                told = scorer(model).score(placed) if judge is not None else None
             count += batch.size
-            if judge is not None:
-                logits.append(scorer(model).score(batch).numpy())
+            if judge is not None and told is not None:
+                logits.append(told.float().cpu().numpy())
                 labels.append(batch.labels[judge.label].numpy())
                 weights.append((batch.weights / batch.sampling_rates).numpy())
     if count == 0:

@@ -36,7 +36,9 @@ class Frozen:
         if not self._snapshots.paths() or trainer.judge is None:
             return
         try:
-            kept = load_snapshot(self._snapshots.folder, schema=trainer.schema, for_serving=True)
+            kept = load_snapshot(
+                self._snapshots.folder, schema=trainer.schema, for_serving=True, compute=trainer.compute
+            )
         except SnapshotError as problem:
             _log.warning("frozen copy passed over", problem=str(problem))
             return
@@ -53,7 +55,8 @@ class Frozen:
         self.recall(trainer)
         if not self._is_frozen:
             path = self._snapshots.write(trainer.contents(created_time_us=0))
-            self._take(trainer, load_snapshot(path, for_serving=True).parameters.model, trainer.version)
+            kept = load_snapshot(path, for_serving=True, compute=trainer.compute)
+            self._take(trainer, kept.parameters.model, trainer.version)
 
     def _take(self, trainer: Trainer, model: Model, version: int) -> None:
         assert trainer.judge is not None

@@ -2,8 +2,10 @@
 
 Five courses are judged side by side:
 
-- ``served``: the probabilities that people were answered with, which is what counts;
-- ``online``: the trainer's own parameters just before they learn the example;
+- ``served``: the probabilities that people were answered with, before anybody acted on them, which is what counts;
+- ``online``: the trainer's own parameters just before they learn the example. By then they have learned from slates
+  that were shown later, and of a slate the clicks before what was passed over: where a person's evening passes within
+  a second, as in a replay, this is no fair course (see docs/concepts/training-and-sync.md);
 - ``frozen``: a copy that stopped learning at some moment, which shows what learning on is worth;
 - ``online_since``, ``served_since``: those courses over exactly the examples that the frozen one was judged on.
 """
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dolmen.compute import ON_CPU, Compute
 from dolmen.evaluation import Progressive
 from dolmen.features import Batch, Schema
 from dolmen.models import Model, scorer
@@ -29,9 +32,10 @@ _COURSES: Final = ("served", "online", "frozen", "online_since", "served_since")
 
 @final
 class Judge:
-    """Judges the probabilities of ``label`` (the schema's first if ``None``)."""
+    """Judges the probabilities of ``label`` (the schema's first if ``None``), which are made on ``compute``."""
 
-    def __init__(self, schema: Schema, label: str | None = None) -> None:
+    def __init__(self, schema: Schema, label: str | None = None, compute: Compute = ON_CPU) -> None:
+        self._compute = compute
         self.label = label if label is not None else next(iter(schema.labels))
         self.courses = {name: Progressive() for name in _COURSES}
         self.frozen: Model | None = None
@@ -45,13 +49,21 @@ class Judge:
         """Judge everybody on ``batch``; ``model`` has not learned it yet."""
         labels = batch.labels[self.label].numpy()
         weights = (batch.weights / batch.sampling_rates).numpy()
-        online, served = _probabilities(model, batch), batch.served_probabilities.numpy()
+        online, served = self._probabilities(model, batch), batch.served_probabilities.numpy()
         self.courses["online"].update(online, labels, weights)
         if self.frozen is not None:
-            self.courses["frozen"].update(_probabilities(self.frozen, batch), labels, weights)
+            self.courses["frozen"].update(self._probabilities(self.frozen, batch), labels, weights)
             self.courses["online_since"].update(online, labels, weights)
             self.courses["served_since"].update(served, labels, weights)
         self.courses["served"].update(served, labels, weights)  # NaN: not served
+
+    def _probabilities(self, model: Model, batch: Batch) -> NDArray[np.float32]:
+        able = scorer(model)
+        set_mode(able, is_training=False)
+        with torch.no_grad(), self._compute.running():
+            logits = able.score(batch.to(str(self._compute.device)))
+        probabilities: NDArray[np.float32] = logits.float().sigmoid().cpu().numpy()
+        return probabilities
 
     def restart(self) -> None:
         """Forget what was seen."""
@@ -76,11 +88,3 @@ class Judge:
         """The inverse of ``state_dict``."""
         for name, course in self.courses.items():
             course.load_state_dict(state[name])
-
-
-def _probabilities(model: Model, batch: Batch) -> NDArray[np.float32]:
-    able = scorer(model)
-    set_mode(able, is_training=False)
-    with torch.no_grad():
-        probabilities: NDArray[np.float32] = able.score(batch).sigmoid().numpy()
-    return probabilities

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -23,14 +24,16 @@ from typing import Any, Final, final
 import msgspec
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 import dolmen
 from dolmen.checksums import NO_CHECKSUM, FileEntry, entry_of, flush, is_sealed, sealed
+from dolmen.compute import ON_CPU, Compute
 from dolmen.embedding import Embed, Embeddings, Precision, table_file, table_folder_name
 from dolmen.embedding.instant import TableInstant
 from dolmen.errors import DolmenError, SnapshotError
-from dolmen.features import Schema
+from dolmen.features import Batch, Schema
 from dolmen.models import Model, build
 from dolmen.telemetry import logger
 
@@ -111,6 +114,17 @@ class Parameters:
     lineage: str
     newest_event_time_us: int
     positions: Mapping[str, int]
+    compute: Compute = ON_CPU
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Within, the model answers ``placed`` batches, where it is and by its arithmetic."""
+        with torch.inference_mode(), self.compute.running():
+            yield
+
+    def placed(self, batch: Batch) -> Batch:
+        """``batch`` where the model is."""
+        return batch.to(str(self.compute.device))
 
 
 @final
@@ -326,6 +340,7 @@ def load_snapshot(
     builder: ModelBuilder = build,
     for_serving: bool = False,
     precision: Precision = Precision.FLOAT32,
+    compute: Compute = ON_CPU,
 ) -> Snapshot:
     """Read a snapshot: schema, tables and model, ready to score or to go on learning.
 
@@ -335,6 +350,7 @@ def load_snapshot(
         builder: makes the model; yours, if the model is not one of ``dolmen models``.
         for_serving: leave the optimiser's state out; such tables never get new rows by a look-up.
         precision: what vectors are stored as, where they are for serving.
+        compute: where the model is to answer. A trainer moves it by its own settings.
 
     Raises:
         SnapshotError: see ``find_snapshot``; or the model cannot be built as the snapshot says.
@@ -350,6 +366,8 @@ def load_snapshot(
         embed = Embed(embeddings)
         model = builder(manifest.model, manifest.model_options, embed)
         model.load_state_dict(safetensors.torch.load_file(path / _DENSE))
+        model.to(str(compute.device))
+        embed.device = str(compute.device)
         optimizer = {} if for_serving else safetensors.torch.load_file(path / _OPTIMIZER)
         evaluation = {} if for_serving else msgspec.json.decode((path / _EVALUATION).read_bytes(), type=dict[str, Any])
     except (RuntimeError, KeyError, OSError, DolmenError, msgspec.DecodeError, safetensors.SafetensorError) as problem:
@@ -367,6 +385,7 @@ def load_snapshot(
             lineage=manifest.lineage,
             newest_event_time_us=manifest.newest_event_time_us,
             positions=manifest.positions,
+            compute=compute,
         ),
         optimizer=optimizer,
         evaluation=evaluation,

@@ -12,7 +12,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, Final, Self, final
@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from dolmen.clock import parse_duration_us
+from dolmen.compute import Compute
+from dolmen.devices import Device
 from dolmen.embedding import Embed, Embeddings
 from dolmen.errors import BadEventError, OffsetGoneError, SchemaError, SnapshotError
 from dolmen.events import Examples, Log, Record, Topic, decode_examples
@@ -82,6 +84,7 @@ class Trainer:
     Attributes:
         version: steps since the beginning; what parameters are called by.
         offset: of the next record of ``examples``.
+        compute: where and how the model's layers are computed.
         lineage: the name of this course of learning, see ``sync``.
         newest_event_time_us: the data's time so far.
         positions: what of the log's other topics the records so far include.
@@ -100,7 +103,12 @@ class Trainer:
         specimens: Specimens | None = None,
     ) -> None:
         self.model, self.embed = model, embed
-        self.config = config if config is not None else TrainConfig()
+        config = config if config is not None else TrainConfig()
+        self.compute = Compute.of(config.device, config.arithmetic, section="train")
+        # What "auto" came to decides the bits, so it is what snapshots keep.
+        self.config = config if config.device is self.compute.device else replace(config, device=self.compute.device)
+        model.to(str(self.compute.device))
+        embed.device = str(self.compute.device)
         self._description = description
         self.specimens = specimens
         self.version = self.offset = 0
@@ -119,7 +127,7 @@ class Trainer:
         }
         self.loss_sum = self.step_seconds = 0.0
         self.step_count = self.logged_us = 0
-        self.judge = Judge(self.schema, self.config.label) if Ability.SCORES in model.abilities else None
+        self.judge = Judge(self.schema, self.config.label, self.compute) if Ability.SCORES in model.abilities else None
         self._optimizer = FlatAdam(model.named_parameters(), weight_decay=self.config.weight_decay)
         self._future_us = parse_duration_us(self.config.future_max)
         self._expire_every_us = _expire_every_us(self.schema, self.config)
@@ -148,14 +156,19 @@ class Trainer:
         if batch.size == 0:
             return StepReport(0.0, 0, is_learned=False)
         self._advance_time(batch, logged_us)
+        batch = batch.to(str(self.compute.device))
         every = self.config.evaluate_every
         if self.judge is not None and every and self.version % every == 0:
             self.judge.see(self.model, batch)
         # torch's generator is the process's own; seeding it by step makes a step independent of all draws before.
-        torch.default_generator.manual_seed(derive_seed(self.config.seed, "step", self.version))
+        seed = derive_seed(self.config.seed, "step", self.version)
+        torch.default_generator.manual_seed(seed)
+        if self.compute.device is Device.CUDA:
+            torch.cuda.manual_seed(seed)
         set_mode(self.model, is_training=True)
         with self.embed.recording(self.newest_event_time_us) as tape:
-            loss = self.model.loss(batch)
+            with self.compute.running():
+                loss = self.model.loss(batch)
             value = loss.item()
             is_learned = math.isfinite(value)
             if is_learned:
@@ -253,6 +266,7 @@ class Trainer:
             lineage=self.lineage,
             newest_event_time_us=self.newest_event_time_us,
             positions=dict(self.positions),
+            compute=self.compute,
         )
 
     def contents(self, *, created_time_us: int, parameters_offset: int = 0) -> Contents:

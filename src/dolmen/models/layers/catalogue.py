@@ -86,7 +86,8 @@ def softmax_loss(
             (candidates,). ``None``: each for itself.
     """
     apply: Callable[..., Tensor] = _SoftmaxLoss.apply
-    return apply(queries, rows, places, weights, log_counts)
+    # Mixed arithmetic ends here: a softmax over many classes sums what two bytes would round away.
+    return apply(queries.to(rows.dtype), rows, places, weights, log_counts)
 
 
 @final
