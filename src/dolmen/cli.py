@@ -70,7 +70,8 @@ def demo(
         int | None, typer.Option(min=1, help="Stop after so many items were shown; all if left out.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(min=1, help="Items shown a second; headless runs default to 1500, others to 200.")
+        float | None,
+        typer.Option(min=1, help="Items shown and actions a second; headless runs default to 1100, others to 300."),
     ] = None,
     headless: Annotated[bool, typer.Option("--headless", help="No page to watch: replay, report, exit.")] = False,
     report: Annotated[Path | None, typer.Option(help="Where the JSON report goes.")] = None,

@@ -92,7 +92,7 @@ def test_a_demo_that_goes_on_keeps_its_plan(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"event_count": 600}, "a demo with --events left out, not 600"),
-        ({"rate": 60.0}, r"a demo with --rate 200\.0, not 60\.0"),
+        ({"rate": 60.0}, r"a demo with --rate 300\.0, not 60\.0"),
         ({"seed": 3}, "a demo with --seed 0, not 3"),
     ],
 )

@@ -1,8 +1,10 @@
-"""Both indexes against a plain dict, whatever happens to them, and the graph against the exact one."""
+"""The indexes against a plain dict, whatever happens to them, and the graph against the exact one."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dolmen.indexes import ABSENT, ExactIndex, GraphIndex, Index
+from dolmen.indexes import ABSENT, ExactIndex, GraphIndex, GrowingIndex, Index
 
 DIM = 8
-KINDS = [ExactIndex, GraphIndex]
+Kind = Callable[[int], Index]
+KINDS = [ExactIndex, GraphIndex, partial(GrowingIndex, graph_above=300)]
 
 # A handful of ids and a grid of numbers, so that operations meet on the same vectors and products are exact.
 IDS = st.lists(st.integers(0, 9), min_size=0, max_size=6)
@@ -23,11 +26,11 @@ NUMBERS = st.integers(-3, 3)
 class IndexAgainstDict(RuleBasedStateMachine):
     """Whatever the order of operations, an index and a plain dict hold and find the same."""
 
-    kind: type[ExactIndex | GraphIndex]
+    kind: Kind
 
     def __init__(self) -> None:
         super().__init__()
-        self.index: Index = self.kind(3)
+        self.index = type(self).kind(3)
         self.expected: dict[int, np.ndarray] = {}
 
     @rule(ids=IDS, data=st.data())
@@ -70,11 +73,17 @@ class GraphAgainstDict(IndexAgainstDict):
     kind = GraphIndex
 
 
+class GrowingAgainstDict(IndexAgainstDict):
+    kind = partial(GrowingIndex, graph_above=3)
+
+
 _SHORT = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestExactAgainstDict = pytest.mark.property(ExactAgainstDict.TestCase)
 TestExactAgainstDict.settings = _SHORT
 TestGraphAgainstDict = pytest.mark.property(GraphAgainstDict.TestCase)
 TestGraphAgainstDict.settings = _SHORT
+TestGrowingAgainstDict = pytest.mark.property(GrowingAgainstDict.TestCase)
+TestGrowingAgainstDict.settings = _SHORT
 
 
 def unit_vectors(generator: np.random.Generator, count: int) -> np.ndarray:
@@ -132,6 +141,25 @@ def test_rebuilding_changes_nothing_but_the_graph() -> None:
     assert len(graph) == 0
 
 
+def test_an_index_that_outgrew_exact_search_answers_as_before_and_stays_a_graph() -> None:
+    generator = np.random.default_rng(8)
+    growing, exact = GrowingIndex(DIM, graph_above=400), ExactIndex(DIM)
+    for start in (0, 200):
+        for index in (growing, exact):
+            index.upsert(np.arange(start, start + 200), unit_vectors(np.random.default_rng(start), 200))
+    assert not growing.has_graph
+    for index in (growing, exact):
+        index.upsert(np.array([900]), unit_vectors(np.random.default_rng(9), 1))
+    assert growing.has_graph
+    assert len(growing) == len(exact) == 401
+    queries = unit_vectors(generator, 20)
+    ours, truth = growing.search(queries, 20)[0], exact.search(queries, 20)[0]
+    assert np.mean([len(np.intersect1d(a, b)) / 20 for a, b in zip(ours, truth, strict=True)]) >= 0.95
+    growing.remove(np.arange(400))
+    assert growing.has_graph
+    assert growing.search(queries[:1], 3)[0].tolist() == [[900, ABSENT, ABSENT]]
+
+
 def test_a_condition_that_only_few_fulfil_still_finds_them_all() -> None:
     generator = np.random.default_rng(5)
     graph = GraphIndex(DIM)
@@ -143,9 +171,9 @@ def test_a_condition_that_only_few_fulfil_still_finds_them_all() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_searching_while_updating_never_meets_a_removed_or_missing_id(kind: type[ExactIndex | GraphIndex]) -> None:
+def test_searching_while_updating_never_meets_a_removed_or_missing_id(kind: Kind) -> None:
     generator = np.random.default_rng(6)
-    index: Index = kind(DIM)
+    index = kind(DIM)
     stays, churns = np.arange(0, 200), np.arange(200, 400)
     index.upsert(stays, unit_vectors(generator, 200))
     failures: list[BaseException] = []
@@ -188,18 +216,25 @@ def test_searching_while_updating_never_meets_a_removed_or_missing_id(kind: type
         ([3], np.full((1, DIM), np.nan), "id 3"),
     ],
 )
-def test_a_bad_update_is_refused_whole(
-    kind: type[ExactIndex | GraphIndex], ids: list[int], vectors: np.ndarray, says: str
-) -> None:
-    index: Index = kind(DIM)
+def test_a_bad_update_is_refused_whole(kind: Kind, ids: list[int], vectors: np.ndarray, says: str) -> None:
+    index = kind(DIM)
     with pytest.raises(ValueError, match=says):
         index.upsert(np.array(ids), vectors.astype(np.float32))
     assert len(index) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_search_that_cannot_be_is_refused(kind: type[ExactIndex | GraphIndex]) -> None:
-    index: Index = kind(DIM)
+def test_a_query_that_is_no_number_finds_something_and_breaks_nothing(kind: Kind) -> None:
+    index = kind(DIM)
+    index.upsert(np.arange(10), unit_vectors(np.random.default_rng(10), 10))
+    found, _ = index.search(np.full((1, DIM), np.nan, dtype=np.float32), 4)
+    assert set(found[0].tolist()) <= set(range(10))
+    assert len(set(found[0].tolist())) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_that_cannot_be_is_refused(kind: Kind) -> None:
+    index = kind(DIM)
     with pytest.raises(ValueError, match="queries"):
         index.search(np.zeros((1, DIM + 1), dtype=np.float32), 3)
     with pytest.raises(ValueError, match="at least 1"):

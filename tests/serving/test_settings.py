@@ -23,7 +23,7 @@ from dolmen.features import Label, Schema, Slot
         ({"queue_wait_max": "soon"}, "queue_wait_max"),
         ({"stale_after": "0s"}, "above 0"),
         ({"hide": {"click": "for good"}}, r"hide\.click"),
-        ({"index": "tree"}, "graph, exact"),
+        ({"index": "tree"}, "auto, graph, exact"),
         ({"precision": "int4"}, "serving.precision must be one of float32, float16, bfloat16, int8, got 'int4'"),
         ({"history_slots": {"histori": ("click",)}}, "did you mean 'history'"),
         ({"schema": Schema(Slot("user"), Label("click"))}, "slot 'item'"),

@@ -1,6 +1,5 @@
 """The demo: the loop on one machine, fed with the past."""
 
-from dolmen.demo.run import run_demo
-from dolmen.demo.setup import DemoOptions
+import lazy_loader
 
-__all__ = ["DemoOptions", "run_demo"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

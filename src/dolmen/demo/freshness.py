@@ -1,8 +1,8 @@
 """Measures from outside how fresh the answers are: from "action acknowledged" to "first answer that has learned it".
 
 Each acknowledgement names the log position behind its actions, each answer the position up to which its parameters
-have learned. The first answer that reaches as far ends the wait. The clock is this process's own, so nothing depends
-on clocks that agree.
+have learned. The first answer that reaches as far ends the wait. The clock is the machine's monotonic one, which all
+of its processes share, so nothing depends on clocks that agree.
 """
 
 from __future__ import annotations
@@ -10,21 +10,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
 
-from dolmen.client import Answer, Client
-from dolmen.errors import RemoteError
-from dolmen.seeds import generator
+__all__ = ["SAMPLES_MAX", "Freshness", "Percentiles"]
 
-__all__ = ["PROBES_PER_SECOND", "Freshness", "Percentiles", "Prober"]
-
-PROBES_PER_SECOND: Final = 25.0  # often enough to see staleness of a tenth of a second, and little load
-
-_SAMPLES_MAX: Final = 200_000  # 1.6 MB of float64: more than an hour of replay
+SAMPLES_MAX: Final = 200_000
+"""Measurements kept of one kind: 1.6 MB of float64, more than an hour of replay."""
 
 
 @final
@@ -60,7 +55,7 @@ class Freshness:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[tuple[int, int, float]]] = {}
-        self._waits: deque[float] = deque(maxlen=_SAMPLES_MAX)
+        self._waits: deque[float] = deque(maxlen=SAMPLES_MAX)
 
     def acknowledged(self, positions: dict[str, int], count: int) -> None:
         """``count`` actions are in the log, below ``positions``, as of now."""
@@ -69,15 +64,16 @@ class Freshness:
             for partition, position in positions.items():
                 self._waiting.setdefault(partition, deque()).append((position, count, now))
 
-    def answered(self, positions: dict[str, int]) -> None:
-        """An answer came just now whose parameters have learned up to ``positions``."""
-        now = time.monotonic()
+    def answered(self, positions: dict[str, int], at: float | None = None) -> None:
+        """An answer came whose parameters have learned up to ``positions``: at ``at`` by ``time.monotonic``, or now."""
+        now = at if at is not None else time.monotonic()
         with self._lock:
             for partition, position in positions.items():
                 waiting = self._waiting.get(partition)
                 while waiting and waiting[0][0] <= position:
                     _, count, since = waiting.popleft()
-                    self._waits.extend([now - since] * count)
+                    # An answer told of late may have come before the acknowledgement that it reaches.
+                    self._waits.extend([max(0.0, now - since)] * count)
 
     @property
     def waiting_count(self) -> int:
@@ -89,56 +85,3 @@ class Freshness:
         """Of all waits so far, in seconds."""
         with self._lock:
             return Percentiles.of(list(self._waits))
-
-
-@final
-class Prober:
-    """Asks for slates as visitors do, ``rate`` times a second, and times each answer from outside.
-
-    Args:
-        client: where to ask.
-        users: for whom, drawn evenly.
-        freshness: told of each answer.
-        rate: requests a second.
-        seed: of the draw.
-    """
-
-    def __init__(
-        self, client: Client, users: Sequence[int | str], freshness: Freshness, *, rate: float, seed: int
-    ) -> None:
-        self._client, self._users, self._freshness, self._rate = client, users, freshness, rate
-        self._random = generator(seed, "prober")
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
-        self._latencies: deque[float] = deque(maxlen=_SAMPLES_MAX)
-        self.failure_count = 0
-        self.first_failure: str | None = None
-
-    def __enter__(self) -> Prober:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def latency_seconds(self) -> Percentiles:
-        """Of all answers so far, as the visitor saw them."""
-        return Percentiles.of(list(self._latencies))
-
-    def _run(self) -> None:
-        due = time.monotonic()
-        while not self._stop.wait(max(0.0, due - time.monotonic())):
-            due = max(due + 1 / self._rate, time.monotonic() - 1.0)
-            self._ask(self._users[int(self._random.integers(len(self._users)))])
-
-    def _ask(self, user: int | str) -> None:
-        started = time.monotonic()
-        try:
-            answer: Answer = self._client.recommend(user, learn=False)
-        except RemoteError as problem:
-            self.failure_count += 1
-            self.first_failure = self.first_failure or str(problem)
-            return
-        self._latencies.append(time.monotonic() - started)
-        self._freshness.answered(answer.parameters.positions)

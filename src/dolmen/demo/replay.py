@@ -25,7 +25,9 @@ from dolmen.seeds import derive_seed
 __all__ = ["Replay", "ReplayFigures"]
 
 _WORKERS: Final = 8  # each waits for its answer most of the time; together they keep two cores busy
-_QUEUE_SLATES: Final = 8  # slates ready for one worker: a slow answer must not stop the other workers
+# Slates ready for one worker. A person's slates go out one after the other, and in the data an evening's lie next to
+# each other; others must not wait for them. So one person may be this many slates behind the rest.
+_QUEUE_SLATES: Final = 64
 _ACTIONS_AT_ONCE: Final = 200
 
 
@@ -61,7 +63,7 @@ class Replay:
         client: where the events go.
         slates: in the order of their time.
         freshness: told of each acknowledgement and each answer.
-        events_per_second: items shown a second, at most.
+        events_per_second: items shown and actions a second, at most.
         event_count: stop after that many items shown; ``None`` for all.
         slate_count_done: slates that an earlier run has sent already.
         before_slate: called with each slate, in order, before it is sent: the moment to bring the catalogue up to date.
@@ -139,18 +141,19 @@ class Replay:
         self.figures.finished_at = time.monotonic()
 
     def _hand_out(self) -> None:
-        sent = 0
+        shown = sent = 0
         start = time.monotonic()
         for slate in self._slates:
             if self._stop.wait(max(0.0, start + sent / self._rate - time.monotonic())):
                 break
-            if self._event_count is not None and sent >= self._event_count:
+            if self._event_count is not None and shown >= self._event_count:
                 break
             try:
                 self._before_slate(slate)
             except RemoteError as problem:
                 self._failed(problem)
-            sent += len(slate.items)
+            shown += len(slate.items)
+            sent += len(slate.items) + sum(slate.clicked)
             with self._lock:
                 number, self._next_number = self._next_number, self._next_number + 1
                 self._open.add(number)

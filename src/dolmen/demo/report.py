@@ -10,14 +10,15 @@ from typing import Any, Final, final
 from rich.table import Table as TextTable
 
 from dolmen.datasets import Dataset
-from dolmen.demo.freshness import PROBES_PER_SECOND, Freshness, Percentiles, Prober
+from dolmen.demo.freshness import Freshness, Percentiles
+from dolmen.demo.prober import PROBES_PER_SECOND, Prober
 from dolmen.demo.replay import ReplayFigures
 from dolmen.demo.setup import DemoOptions
 from dolmen.provenance import machine, program
 
 __all__ = ["DemoReport", "Measured", "make_report"]
 
-_COURSES: Final = {"served": "served_since", "online": "online_since", "frozen": "frozen"}
+_COURSES: Final = {"online": "served_since", "before_learning": "online_since", "frozen": "frozen"}
 """Our names for the trainer's courses. All are judged on the same examples: those after the freeze, the second half."""
 _MEASURES: Final = ("auc", "log_loss", "calibration_ratio")
 
@@ -48,8 +49,9 @@ class DemoReport:
 
     ``events``: counts from the replay (sent, acknowledged), the joiner (joined, waiting, unread) and the trainer
     (trained). ``accounts``: sums that must be equal, by what they say; ``accounts_close``: all are. ``progressive``:
-    AUC, log loss and calibration over the second half, of what was answered (``served``), of the parameters just before
-    they learned each example (``online``), and of the copy that stopped learning at half time (``frozen``).
+    AUC, log loss and calibration over the second half, of what the online model answered when each slate was shown
+    (``online``), of its parameters just before they learned each example (``before_learning``), and of the copy that
+    stopped learning at half time (``frozen``).
     """
 
     dataset: str
@@ -185,7 +187,7 @@ def make_report(
         },
         wall_seconds=wall_seconds,
         replay_seconds=sent.seconds,
-        settings={"items_shown_per_second_max": options.events_per_second, "probes_per_second": PROBES_PER_SECOND},
+        settings={"events_per_second_max": options.events_per_second, "probes_per_second": PROBES_PER_SECOND},
     )
 
 

@@ -23,7 +23,8 @@ from dolmen.cluster.lifetime import hold_folder, stop_on_signals
 from dolmen.cluster.stages import STAGES, stages_of
 from dolmen.datasets import Dataset
 from dolmen.demo.catalogue import Catalogue
-from dolmen.demo.freshness import PROBES_PER_SECOND, Freshness, Prober
+from dolmen.demo.freshness import Freshness
+from dolmen.demo.prober import Prober
 from dolmen.demo.replay import Replay
 from dolmen.demo.report import DemoReport, Measured, make_report
 from dolmen.demo.setup import DemoNotes, DemoOptions, configuration, with_port
@@ -187,8 +188,7 @@ class _Demo:
         people = self._dataset.users["id"].to_pylist()
         with (
             Client(client.address, attempts_max=_ATTEMPTS_MAX) as shop,
-            Client(client.address, attempts_max=1) as visitor,
-            Prober(visitor, people, freshness, rate=PROBES_PER_SECOND, seed=options.seed) as prober,
+            Prober(client.address, people, freshness, seed=options.seed) as prober,
         ):
             replay = Replay(
                 shop,

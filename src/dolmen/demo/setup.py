@@ -21,8 +21,8 @@ from dolmen.errors import ConfigError
 
 __all__ = ["DemoNotes", "DemoOptions", "configuration", "with_port"]
 
-_RATE_WATCHED: Final = 200.0  # items shown a second: slow enough to follow on the page
-_RATE_HEADLESS: Final = 1500.0
+_RATE_WATCHED: Final = 300.0  # events a second: slow enough to follow on the page
+_RATE_HEADLESS: Final = 1_100.0
 # How long an answer, and the click that follows it at once, may take. The replay presses months into minutes, so a
 # person's whole evening passes within a second; a longer window would let the model learn all clicks of an evening
 # before the first item that was passed over, and the figures would be about that. A visitor of the page who clicks
@@ -54,7 +54,7 @@ class DemoOptions:
 
     @property
     def events_per_second(self) -> float:
-        """Items shown a second."""
+        """Items shown and actions a second, at most."""
         if self.rate is not None:
             return self.rate
         return _RATE_HEADLESS if self.headless else _RATE_WATCHED
@@ -100,7 +100,7 @@ class DemoNotes:
 
     @property
     def events_per_second(self) -> float:
-        """Items shown a second, at most."""
+        """Items shown and actions a second, at most."""
         return float(self._plan["rate"])
 
     def save(self, slate_count_done: int) -> None:
@@ -188,15 +188,20 @@ def _window_us(options: DemoOptions, dataset: Dataset, shown: int) -> int:
     )
     if delays.size == 0 or times[-1] == times[0]:
         return _TRANSIT_US
-    replay_us = shown / options.events_per_second * 1e6
+    replay_us = (shown + _click_count(dataset, shown)) / options.events_per_second * 1e6
     slow_us = float(np.percentile(delays, 99)) * replay_us / float(times[-1] - times[0])
     return _TRANSIT_US + int(slow_us / 1000) * 1000
 
 
 def _example_count(dataset: Dataset, shown: int, negative_rate: float) -> int:
     """About how many examples the first ``shown`` impressions make."""
-    clicks = int(pc.sum(dataset.interactions[dataset.label].slice(0, shown)).as_py() or 0)
+    clicks = _click_count(dataset, shown)
     return round(clicks + negative_rate * (shown - clicks))
+
+
+def _click_count(dataset: Dataset, shown: int) -> int:
+    """How many of the first ``shown`` impressions were acted on."""
+    return int(pc.sum(dataset.interactions[dataset.label].slice(0, shown)).as_py() or 0)
 
 
 def _free_port() -> int:

@@ -3,5 +3,6 @@
 from dolmen.indexes.contract import ABSENT, Ids, Index, Vectors, Where
 from dolmen.indexes.exact import ExactIndex
 from dolmen.indexes.graph import GraphIndex
+from dolmen.indexes.growing import GrowingIndex
 
-__all__ = ["ABSENT", "ExactIndex", "GraphIndex", "Ids", "Index", "Vectors", "Where"]
+__all__ = ["ABSENT", "ExactIndex", "GraphIndex", "GrowingIndex", "Ids", "Index", "Vectors", "Where"]

@@ -47,7 +47,8 @@ class Index(Protocol):
     def search(self, queries: Vectors, k: int, where: Where | None = None) -> tuple[Ids, Vectors]:
         """The ``k`` best ids for each query, best first, with their inner products: shapes (n, k) and (n, k).
 
-        Rows with fewer than ``k`` finds end in ``ABSENT`` and minus infinity.
+        Rows with fewer than ``k`` finds end in ``ABSENT`` and minus infinity. A query that holds NaN finds as many as
+        any other, in no order that means anything.
 
         Raises:
             ValueError: ``queries`` is not (n, dim), or ``k`` is less than 1.

@@ -1,5 +1,5 @@
 """The exact index: every vector is compared with every query. The naive twin of the graph, and the better choice for
-a few thousand vectors (docs/decisions/vector-index.md has the measurement).
+some ten thousand vectors (docs/decisions/0004-vector-index.md has the measurement).
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class ExactIndex:
         with self._lock:
             ids = self._ids[: len(self._places)].copy()
             products = queries @ self._vectors[: len(ids)].T  # (n, held)
+        products[np.isnan(products)] = -np.inf  # of a query that is no number: compared, it would find nothing at all
         if where is not None and len(ids) > 0:
             allowed = where(ids)
             ids, products = ids[allowed], products[:, allowed]
@@ -75,6 +76,12 @@ class ExactIndex:
             best = near[np.lexsort((ids[near], -product[near]))[:count]]
             found[row, :count], scores[row, :count] = ids[best], product[best]
         return found, scores
+
+    def held(self) -> tuple[Ids, Vectors]:
+        """A copy of everything that is held: ids (n,) and vectors (n, dim), in no order."""
+        with self._lock:
+            count = len(self._places)
+            return self._ids[:count].copy(), self._vectors[:count].copy()
 
     def _reserve(self, count: int) -> None:
         size = len(self._ids)

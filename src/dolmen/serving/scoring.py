@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 import msgspec
-import torch
 
 from dolmen.clock import Clock
 from dolmen.errors import DolmenError, OverloadedError
@@ -112,7 +111,6 @@ class Scoring:
         return waiting.future
 
     def _run(self) -> None:
-        torch.set_num_threads(1)  # a pass is small: handing it to other threads costs more than it saves
         while True:
             with self.worker.wake:
                 self.worker.wake.wait_for(lambda: self._waiting or self.worker.is_stopping)

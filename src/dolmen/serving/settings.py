@@ -53,8 +53,11 @@ _DURATIONS: Final = (
 
 
 class IndexKind(StrEnum):
-    """How candidates are found: ``graph`` scales to millions of items, ``exact`` looks at every one."""
+    """How candidates are found: ``exact`` looks at every item, ``graph`` scales to millions, and ``auto`` is exact
+    until the catalogue is so large that a graph answers sooner.
+    """
 
+    AUTO = "auto"
     GRAPH = "graph"
     EXACT = "exact"
 
@@ -74,7 +77,7 @@ class ServeSettings:
         token: when set, every request to ``/v1``, ``/metrics`` and the API's documents must carry it as bearer token.
         dataset: what is served, for the console.
         simulated: whether people and items are made up; the console says so.
-        index: how candidates are found.
+        index: how candidates are found: ``auto``, ``exact`` or ``graph``. ``auto`` is exact up to 20,000 items.
         precision: what the rows' vectors are stored as: ``float32``, ``float16``, ``bfloat16`` or ``int8``. Narrower
             ones save memory and are a little off; the table's page has figures. The dense layers stay as they are.
         device: where the model's layers are computed: ``cpu``, ``cuda``, or ``auto`` for what is there.
@@ -128,7 +131,7 @@ class ServeSettings:
     token: str | None = field(default=None, repr=False)
     dataset: str = ""
     simulated: bool = False
-    index: IndexKind = IndexKind.GRAPH
+    index: IndexKind = IndexKind.AUTO
     precision: Precision = Precision.FLOAT32
     device: Device = Device.CPU
     arithmetic: Arithmetic = Arithmetic.FLOAT32

@@ -2,7 +2,7 @@
 
 Items whose own rows a delta touched are encoded at once; so are items that the catalogue changed. All others drift
 with what they share (genres, the tower's weights) and are encoded in turn, so many a second. A vector that hardly
-moved stays as it is in the index, since linking costs ten times as much as encoding.
+moved stays as it is in the index, since linking into a graph costs ten times as much as encoding.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.errors import NotReadyError
-from dolmen.indexes import ABSENT, ExactIndex, GraphIndex, Index, Vectors
+from dolmen.indexes import ABSENT, ExactIndex, GraphIndex, GrowingIndex, Index, Vectors
 from dolmen.models import Ability, retriever
 from dolmen.serving.catalogue import Catalogue, Rows
 from dolmen.serving.settings import IndexKind, ServeSettings
@@ -27,6 +27,7 @@ __all__ = ["Shelf"]
 _log = logger(__name__)
 _ENCODE_TOGETHER: Final = 256  # a few milliseconds of work, between which requests get their turn
 _TURN_SECONDS: Final = 0.25  # as often as deltas come
+_INDEXES: Final = {IndexKind.AUTO: GrowingIndex, IndexKind.EXACT: ExactIndex, IndexKind.GRAPH: GraphIndex}
 _MOVED: Final = 0.05  # of a vector's length: below this its place among the neighbours is the same
 
 
@@ -153,7 +154,7 @@ class Shelf:
         """Room for every row; a new index where the vectors have another width than before."""
         dim = retriever(parameters.model).vector_dim
         if self._index is None or self._index.dim != dim:
-            kind = GraphIndex if self._settings.index is IndexKind.GRAPH else ExactIndex
+            kind = _INDEXES[self._settings.index]
             self._vectors, self._held = np.empty((0, dim), dtype=np.float32), np.empty(0, dtype=np.bool_)
             self._index = kind(dim)
         missing = self._catalogue.row_count - len(self._held)

@@ -179,9 +179,11 @@ class StatusBoard:
 
     def _sum_up(self, own: Mapping[str, Any]) -> dict[str, float | None]:
         train = self.figures_of("train")
+        # What was answered before anybody acted; where nothing was (examples from elsewhere), what would have been.
+        online = "served" if _number(train.get("auc_served")) is not None else "online"
         # Against the frozen copy the same examples must be judged, or the comparison says nothing.
-        is_compared = _number(train.get("auc_frozen")) is not None
-        online = "online_since" if is_compared else "online"
+        if _number(train.get("auc_frozen")) is not None:
+            online += "_since"
         others = [self.figures_of(name) for name in ("train", "join") if self._is_alive(name)]
         known = [size for one in (own, *others) if (size := _number(one.get("memory_bytes"))) is not None]
         now: dict[str, float | None] = {name: _number(own.get(name)) for name in FIGURES}

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import final
 
+import torch
+
 __all__ = ["Worker"]
 
 
@@ -20,7 +22,8 @@ class Worker:
         self.name = name
         self.wake = threading.Condition()
         self.is_stopping = False
-        self._thread = threading.Thread(target=work, name=name, daemon=True)
+        self._work = work
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin. Once only."""
@@ -43,3 +46,9 @@ class Worker:
         """Wait so long, or until told to stop; whether it was told. Called by ``work``."""
         with self.wake:
             return self.wake.wait_for(lambda: self.is_stopping, seconds)
+
+    def _run(self) -> None:
+        # Torch and the libraries below it keep this number for each thread. Passes of the model are small here: helpers
+        # cost more than they save, and while they spin for the next piece of work they take a core from who waits.
+        torch.set_num_threads(1)
+        self._work()

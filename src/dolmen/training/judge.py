@@ -2,8 +2,10 @@
 
 Five courses are judged side by side:
 
-- ``served``: the probabilities that people were answered with, which is what counts;
-- ``online``: the trainer's own parameters just before they learn the example;
+- ``served``: the probabilities that people were answered with, before anybody acted on them, which is what counts;
+- ``online``: the trainer's own parameters just before they learn the example. By then they have learned from slates
+  that were shown later, and of a slate the clicks before what was passed over: where a person's evening passes within
+  a second, as in a replay, this is no fair course (see docs/concepts/training-and-sync.md);
 - ``frozen``: a copy that stopped learning at some moment, which shows what learning on is worth;
 - ``online_since``, ``served_since``: those courses over exactly the examples that the frozen one was judged on.
 """
