@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard src/dolmen/_core/*.cpp src/dolmen/_core/*.hpp) CMakeLists.txt src/dolmen/_core/CMakeLists.txt
-# Its loops are timed, so nothing runs beside them.
+# Its loops are timed, so nothing runs beside them. The other files run in the order of their folders: the few that are
+# long come early, and no worker is left alone with one at the end.
 TIMED  := tests/demo/test_demo_end_to_end.py
 PIP    := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip --disable-pip-version-check
 
@@ -20,7 +21,7 @@ test: $(VENV)/.developer ## Install, then run the whole test suite
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore $(TIMED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore $(TIMED)
 	$(BIN)/python -m pytest $(TIMED)
 endif
 

@@ -4,10 +4,11 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from dolmen.telemetry import LogFormat, logger, set_up_logs
+from dolmen.telemetry import BoundedLines, LogFormat, logger, set_up_logs
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,14 @@ def test_lines_below_the_level_are_left_out() -> None:
     set_up_logs("join", stream=out, level="warning")
     logger("dolmen.some.module").info("unseen")
     assert out.getvalue() == ""
+
+
+def test_a_line_that_the_disk_refuses_is_lost_and_the_next_is_written(tmp_path: Path) -> None:
+    with BoundedLines(tmp_path / "logs" / "stage.log", bytes_max=20) as lines:
+        lines.write("first line")
+        (tmp_path / "logs" / "stage.log.1").mkdir()  # so that the full file cannot be moved there
+        lines.write("too long for what is left")
+        (tmp_path / "logs" / "stage.log.1").rmdir()
+        lines.write("\ud800 is no text")
+    assert (tmp_path / "logs" / "stage.log.1").read_text() == "first line\n"
+    assert (tmp_path / "logs" / "stage.log").read_text() == "\\ud800 is no text\n"

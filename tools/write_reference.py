@@ -1,13 +1,17 @@
-"""Writes docs/reference/configuration.md from the settings themselves: their names, defaults and docstrings.
+"""Writes what follows from something else: the reference of the settings, and what studies measured of each model.
 
-python tools/write_reference.py           write it
-python tools/write_reference.py --check   only say whether it is as it should be
+``docs/reference/configuration.md`` comes from the settings' names, defaults and docstrings;
+``src/dolmen/models/measured.json``, which ``dolmen models`` shows, from the reports in ``docs/results/studies``.
+
+python tools/write_reference.py           write them
+python tools/write_reference.py --check   only say whether they are as they should be
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 import sys
 from enum import Enum
@@ -20,9 +24,12 @@ from dolmen.events import JoinConfig, Retention
 from dolmen.features import Dense, Label, Slot
 from dolmen.models import entry, names
 from dolmen.serving import ServeSettings
+from dolmen.studies import measured
 from dolmen.training import TrainConfig, TrainerSettings
 
-PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "configuration.md"
+ROOT: Final = Path(__file__).resolve().parent.parent
+PAGE: Final = ROOT / "docs" / "reference" / "configuration.md"
+MEASURED: Final = ROOT / "src" / "dolmen" / "models" / "measured.json"
 
 _INTRODUCTION: Final = """# Configuration
 
@@ -138,15 +145,17 @@ def _own_arguments(kind: type[Any]) -> dict[str, str]:
 
 
 def main() -> int:
-    """Write the page, or check it; 1 if it is not as it should be."""
-    wanted = page()
+    """Write both, or check them; 1 if one is not as it should be."""
+    told = json.dumps(measured(ROOT / "docs" / "results" / "studies"), indent=1, ensure_ascii=False) + "\n"
+    wanted = {PAGE: page(), MEASURED: told}
     if "--check" not in sys.argv:
-        PAGE.write_text(wanted)
+        for path, text in wanted.items():
+            path.write_text(text)
         return 0
-    if PAGE.exists() and PAGE.read_text() == wanted:
-        return 0
-    sys.stdout.write(f"{PAGE.name} is not what the settings say; run: python tools/write_reference.py\n")
-    return 1
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        sys.stdout.write(f"{path.name} is not what it is made from; run: python tools/write_reference.py\n")
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

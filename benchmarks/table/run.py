@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--memory-gib", type=float, default=20.0, help="skip what would need more")
     parser.add_argument("--only", nargs="+", choices=["speed", "growth", "large"], default=["speed", "growth", "large"])
     parser.add_argument("--out", type=Path, default=ROOT / "docs/results", help="folder of table.json and table.svg")
+    parser.add_argument("--program", type=Path, help="a table_speed that was built before, from these sources")
     options = parser.parse_args()
 
     options.out.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def main() -> None:
     source = {"machine": machine(), "commit": commit(), "date": str(datetime.date.today()), "seed": 1}
     print(f"{source['machine']}, commit {source['commit']}, seed 1, {options.repeats} repeats")
     with TemporaryDirectory() as folder:
-        program = build(Path(folder))
+        program = options.program or build(Path(folder))
         if "speed" in options.only:
             old = report.get("speed", {}).get("runs", [])
             runs = [run for run in old if run["rows"] not in options.rows or run["dim"] not in options.dims]

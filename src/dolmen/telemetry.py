@@ -7,12 +7,12 @@ itself what is shown. Metrics are prometheus-client's, named ``dolmen_<part>_<no
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 from enum import StrEnum
-from io import TextIOWrapper
-from logging.handlers import RotatingFileHandler
+from io import FileIO
 from pathlib import Path
 from typing import Any, TextIO, final
 
@@ -68,7 +68,7 @@ def set_up_logs(
 
 
 @final
-class BoundedLines(RotatingFileHandler):
+class BoundedLines:
     """A file of lines, ``path``, that is bounded while it is written: when it is full it becomes ``<path>.1``.
 
     Only its owner may read it. A line that cannot be written is lost and raises nothing: a full disk must not stop
@@ -77,18 +77,30 @@ class BoundedLines(RotatingFileHandler):
     Args:
         path: is appended to; its folder is made if missing.
         bytes_max: of each of the two files.
+
+    Raises:
+        OSError: ``path`` cannot be opened.
     """
 
     def __init__(self, path: Path, *, bytes_max: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        super().__init__(path, maxBytes=bytes_max, backupCount=1, encoding="utf-8", errors="backslashreplace")
+        self._path, self._bytes_max = path, bytes_max
+        self._file = self._open()
 
     def write(self, line: str) -> None:
         """Add one line, given without its end."""
-        self.handle(logging.makeLogRecord({"msg": line}))
+        data = line.encode(errors="backslashreplace") + b"\n"
+        with contextlib.suppress(OSError):
+            if 0 < self._file.tell() > self._bytes_max - len(data):
+                with contextlib.suppress(FileNotFoundError):  # moved by an earlier line, which then could not open anew
+                    self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+                full, self._file = self._file, self._open()
+                full.close()
+            self._file.write(data)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """The line is lost."""
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
     def __enter__(self) -> BoundedLines:
         return self
@@ -96,9 +108,8 @@ class BoundedLines(RotatingFileHandler):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> TextIOWrapper:
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        return TextIOWrapper(os.fdopen(descriptor, "ab"), encoding=self.encoding, errors=self.errors)
+    def _open(self) -> FileIO:
+        return FileIO(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a")
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -127,7 +127,7 @@ def test_charts_draw_the_past_and_can_be_read_with_the_keyboard(loop: Any, open_
 def test_the_figures_are_there_as_a_table_too(loop: Any, open_page: Callable[..., Any]) -> None:
     page = connected(open_page(loop.address))
     page.get_by_text("The same figures as a table").click()
-    assert page.locator("#numbers thead th").count() == 9
+    expect(page.locator("#numbers thead th")).to_have_count(9, timeout=PATIENCE_MS)
     assert "staleness" in (page.locator("#numbers thead").text_content() or "").lower()
 
 

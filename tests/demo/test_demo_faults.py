@@ -98,8 +98,8 @@ def test_five_clicks_on_one_genre_raise_its_share_of_a_new_persons_next_slate(
         pytest.skip(f"movielens-100k is missing: {problem}")
     genres = dict(zip(dataset.items["id"].to_pylist(), dataset.items["genres"].to_pylist(), strict=True))
     clicks = Counter(dataset.interactions["item"].to_pylist())
-    with running_demo(tmp_path, "--data", "movielens-100k", "--rate", "2000", "--events", "30000") as demo:
-        demo.await_shown(30_000)
+    with running_demo(tmp_path, "--data", "movielens-100k", "--rate", "2000", "--events", "12000") as demo:
+        demo.await_shown(12_000)
         client = demo.client
         await_true("nothing unread", lambda: is_caught_up(client))
         rises = []
@@ -118,7 +118,8 @@ def test_five_clicks_on_one_genre_raise_its_share_of_a_new_persons_next_slate(
         demo.process.send_signal(signal.SIGINT)
         demo.process.communicate(timeout=SECONDS)
     # Films have several genres, and what was clicked is not shown again: not each person's share can rise. Measured in
-    # one run of 30,000 shown items: it rose for 23 of 28 people, fell for 3, and rose by 0.26 on average.
+    # two runs of 12,000 shown items: it rose for 26 and 23 of 28 people, fell for one, and rose by 0.32 and 0.28 on
+    # average; after 30,000 it did so for 23, fell for 3, and rose by 0.26.
     assert len(rises) >= 20
     assert sum(rise > 0 for _, rise in rises) >= 0.6 * len(rises), rises
     assert sum(rise < 0 for _, rise in rises) <= 0.25 * len(rises), rises

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from dolmen.embedding.optimizers import SGD, AdaGrad, Adam
-from dolmen.embedding.table import Delta, RowRules, Table
+from dolmen.embedding.table import Delta, RowChunk, RowRules, Table
 
 HOUR_US = 3_600_000_000
 SLOT_BITS = 53
@@ -333,3 +333,24 @@ def test_bad_arguments_are_named_and_change_nothing(call: object, message: str) 
         call(table)  # type: ignore[operator]
     assert len(table) == 0
     assert table.time_seen_max_us == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_count_stays_at_its_largest_value(threads: int) -> None:
+    count_max = 2**32 - 1
+    table = Table(2, optimizer=SGD(), threads=threads)
+    table.restore_chunk(
+        RowChunk(
+            fids=fids(7, 8, 9),
+            vectors=rows(1, 2, 3),
+            states=np.empty((3, 0), dtype=np.float32),
+            last_seen_us=fids(0, 0, 0),
+            counts=fids(count_max - 5000, count_max + 1, 0),  # files carry 64 bits
+        )
+    )
+    batch = np.tile(fids(7, 8, 9), 3000)  # enough for two threads, which both meet each row
+    table.lookup_or_insert(batch, 1)
+    assert table.counts(fids(7, 8, 9)).tolist() == [count_max - 2000, count_max, 3000]
+    table.lookup_or_insert(batch, 2)
+    assert table.counts(fids(7, 8, 9)).tolist() == [count_max, count_max, 6000]
+    assert table.total_count(0) == 2 * count_max + 6000  # what was not counted is in no total either

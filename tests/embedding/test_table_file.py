@@ -217,6 +217,16 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         Table.load(tmp_path / "table")
 
 
+@pytest.mark.parametrize("row_count", [-1, 2**31, 2**70])
+def test_a_header_that_promises_more_rows_than_there_are_gets_no_room(tmp_path: Path, row_count: int) -> None:
+    saved(tmp_path / "table")
+    values = json.loads((tmp_path / "table" / "table.json").read_bytes())
+    values |= {"checksum": NO_CHECKSUM, "table": values["table"] | {"row_count": row_count}}
+    (tmp_path / "table" / "table.json").write_bytes(sealed(json.dumps(values).encode()))
+    with pytest.raises(SnapshotError, match=rf"table\.json promises {row_count} rows"):
+        Table.load(tmp_path / "table")
+
+
 def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Table.load(tmp_path / "none")

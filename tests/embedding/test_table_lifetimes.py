@@ -137,16 +137,11 @@ def test_a_full_sketch_does_what_its_plain_twin_does(tmp_path: Path) -> None:
     assert table.admission_failures(0) == twin.failures
 
 
-def test_an_id_that_finds_no_cell_is_admitted_and_counted() -> None:
-    twin = PlainSketch(admit_after=2, capacity=600)
-    crowd: dict[int, int] = {}  # Signature -> a FID whose search begins at the first cell.
-    for fid in range(10_000):
-        if mixed(fid ^ SEED) * twin.place_count >> 64 == 0:
-            crowd.setdefault(mixed(fid ^ SEED) % 4096, fid)
-    ids = np.array(list(crowd.values())[:34])
+def test_an_id_that_finds_no_cell_is_admitted_and_counted(
+    sketch_crowd: Callable[[int, int], NDArray[np.int64]],
+) -> None:
     table = table_with(admit_after=2, admission=Admission.SKETCH, admission_capacity=600)
-    # Sixteen fill the cells of the head split, sixteen those of the split ahead.
-    assert see_each(table, ids).tolist() == [False] * 32 + [True] * 2
+    assert see_each(table, sketch_crowd(SEED, 0)).tolist() == [False] * 32 + [True] * 2
     assert table.admission_failures(0) == 2
     assert table.admission_failures(1) == 0, "a slot without a sketch has none"
 

@@ -80,6 +80,22 @@ void test_load_before_growth() {
   }
 }
 
+// Room that was made at once is neither too small, or growth would move what comes, nor lavish.
+void test_reserve() {
+  constexpr std::size_t kCount = 200'000;
+  dolmen::CuckooIndex index(5);
+  index.reserve(kCount);
+  index.readers().collect();
+  const std::size_t reserved_count = index.bucket_count();
+  for (std::size_t i = 0; i < kCount; ++i) index.insert(static_cast<std::int64_t>(i), static_cast<std::uint32_t>(i));
+  REQUIRE(index.bucket_count() < reserved_count + reserved_count / 50);  // A few segments get more than their share.
+  REQUIRE(index.moved_count() < kCount / 20);
+  REQUIRE(kCount * 10 > reserved_count * dolmen::Bucket::kLanes * 7);
+  for (std::size_t i = 0; i < kCount; ++i) REQUIRE(index.place_of(static_cast<std::int64_t>(i)).row() == i);
+  index.reserve(4 * kCount);  // Not empty any more: nothing is thrown away.
+  REQUIRE(index.size() == kCount && index.place_of(7).row() == 7);
+}
+
 void test_expire_and_restore() {
   Table table = make_table(3);
   dolmen::Rule rule;
@@ -386,6 +402,7 @@ int main(int argument_count, char** arguments) {
   const double seconds = argument_count > 1 ? std::atof(arguments[1]) : 5.0;
   for (std::uint64_t seed = 0; seed < 6; ++seed) test_against_map(seed);
   test_load_before_growth();
+  test_reserve();
   test_expire_and_restore();
   test_readers_beside_a_writer(seconds);
   for (const auto precision : {dolmen::Precision::kFloat16, dolmen::Precision::kBfloat16, dolmen::Precision::kInt8}) {

@@ -102,6 +102,39 @@ def test_a_model_of_somebody_elses_file_learns_from_the_stream_and_ranks(
     wait(is_learned)
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "line",
+    [
+        'options = { retriever = "sasrec", retriever_options = { only_last = true } }',
+        'options = { retriever = "bert4rec", retriever_options = { last_only_rate = 1.0 } }',
+        'options = { retriever = "ssl_two_tower", retriever_options = { towers = { dim = 8 } } }',
+    ],
+    ids=["sasrec", "bert4rec", "ssl_two_tower"],
+)
+def test_one_line_puts_another_retriever_into_the_loop(
+    serve: Serve, learning: Callable[..., None], wait: Callable[..., Any], line: str
+) -> None:
+    served = serve(model_from_version=0, explore_share=0.0, popular_count=0, candidate_count=5)
+    served.add_items(range(20))
+    learning(tomllib.loads(line)["options"])
+    wait(lambda: served.get("/readyz").json()["version"] == 0)
+    for number in range(8):
+        slate = served.post("/v1/rank", {"user": number, "items": [1, 2, 3, 4, 5]}).json()
+        for item in (1, 2):  # everybody takes 2 after 1
+            clicked = served.click(number, item, request_id=slate["request_id"])
+    goal = clicked["positions"]["actions/0"]
+
+    def found() -> Any:
+        slate = served.recommend("observer", 5)
+        has_learned = slate["parameters"]["positions"].get("actions/0", 0) >= goal and slate["ranked_by"] == "model"
+        return slate["items"] if has_learned and len(slate["items"]) == 5 else None
+
+    # The index alone proposes here: popular items and new ones are left out.
+    assert len({one["item"] for one in wait(found)}) == 5
+    wait(lambda: served.get("/v1/status").json()["stages"]["serve"]["figures"]["indexed_item_count"] == 20)
+
+
 def _with_stages(served: Any) -> Any:
     status = served.get("/v1/status").json()
     if set(status["stages"]) == {"serve", "join", "train"} and (status["now"]["examples_total"] or 0) >= 10:

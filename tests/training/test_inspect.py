@@ -34,15 +34,13 @@ def test_description_tells_rows_counts_and_ages_by_slot(world, tmp_path) -> None
     assert all(0 <= user < 50 for user, _ in top), "small integers read as themselves"
 
 
-def test_a_tables_folder_is_described_with_who_waits_and_who_left(tmp_path, monkeypatch) -> None:
-    # It takes a crafted crowd to fill a sketch; test_table_lifetimes has one.
-    monkeypatch.setattr(Table, "admission_failures", lambda _, slot: 7 if slot == 2 else 0)
-    sketch = RowRules(admit_after=3, admission=Admission.SKETCH, admission_capacity=16)
+def test_a_tables_folder_is_described_with_who_waits_and_who_left(tmp_path, sketch_crowd) -> None:
+    sketch = RowRules(admit_after=2, admission=Admission.SKETCH, admission_capacity=600)
     rules = {1: RowRules(admit_after=2), 2: sketch, 3: RowRules(capacity=4)}
-    table = Table(2, rules=rules, capacity=Capacity(40))
+    table = Table(2, rules=rules, capacity=Capacity(40), seed=3)
     for now_us, seen in ((0, 6), (2_000_000, 3)):
         table.lookup_or_insert((1 << 53) + np.arange(seen), now_us)
-    table.lookup_or_insert((2 << 53) + np.arange(500), 2_000_000)
+    table.lookup_or_insert(sketch_crowd(3, 2), 2_000_000)
     table.lookup_or_insert((3 << 53) + np.arange(10), 3_000_000)
     evicted = table.evict()
     table.assign(np.array([1 << 53]), np.array([[3.0, 4.0]], dtype=np.float32))
@@ -55,7 +53,7 @@ def test_a_tables_folder_is_described_with_who_waits_and_who_left(tmp_path, monk
     assert told["slots"]["1"]["waiting"] == 3
     assert told["slots"]["1"]["norms"]["max"] == 5
     assert told["slots"]["2"]["filter_bytes"] > 0
-    assert [told["slots"][slot]["admission_failures"] for slot in "123"] == [0, 7, 0]
+    assert [told["slots"][slot]["admission_failures"] for slot in "123"] == [0, 2, 0]
     assert told["slots"]["3"]["rows"] <= 4
     assert told["slots"]["3"]["ages_seconds"]["max"] == 0
     assert told["slots"]["1"]["top_ids"][0][1] == 2

@@ -117,14 +117,14 @@ class CuckooIndex {
   // row is known, to call its memory in and say where it is; some time later `use(i, finding)`, for each i in order. A
   // finding may be out of date by then; `is_current` tells a reader, after it has copied, whether it was good.
   //
-  // One FID goes through each stage by turns: several at a time would ask for more lines at once than the processor
-  // can wait for, and it would stand still.
+  // FIDs go from stage to stage in blocks, and each stage is a short loop, so that the processor meets many calls for
+  // memory close together. In a large table each of them waits for its address translation first, and few would wait at
+  // the same time if they came one by one, with all other stages in between.
   template <typename Processor, typename Fetch, typename Use>
   DOLMEN_INLINE void find_each(Processor processor, std::span<const std::int64_t> fids, const Fetch& fetch,
                                const Use& use) const noexcept {
-    constexpr std::size_t kLag = 20;  // By so many FIDs one stage follows the other.
-    constexpr std::size_t kRing = 64;
-    static_assert(3 * kLag < kRing);
+    constexpr std::size_t kBlock = 32;
+    constexpr std::size_t kRing = 4 * kBlock;
     std::array<Finding, kRing> ring;
     std::array<std::size_t, kRing> missing;  // Positions of FIDs that were not in their first bucket.
     std::size_t missing_begin = 0;
@@ -132,13 +132,15 @@ class CuckooIndex {
     // A directory that is replaced meanwhile leads to segments that are marked as out of date.
     const Directory directory = *directory_.load(std::memory_order_acquire);
     const std::size_t count = fids.size();
-    for (std::size_t begin = 0; begin < count + 3 * kLag; ++begin) {
-      if (begin < count) {
-        Bucket* bucket = choice(fids[begin], directory).first;
-        ring[begin % kRing].bucket = bucket;
+    for (std::size_t begin = 0; begin < count + 3 * kBlock; begin += kBlock) {
+      for (std::size_t i = begin; i < std::min(begin + kBlock, count); ++i) {
+        Bucket* bucket = choice(fids[i], directory).first;
+        ring[i % kRing].bucket = bucket;
         __builtin_prefetch(bucket);
       }
-      if (const std::size_t i = begin - kLag; i < count) {  // Below 0 it wraps around, beyond any count.
+      if (begin < kBlock) continue;
+      const std::size_t missing_before = missing_end;
+      for (std::size_t i = begin - kBlock; i < std::min(begin, count); ++i) {
         Finding& found = ring[i % kRing];
         if (look(processor, found, fids[i])) [[likely]] {
           found.memory = fetch(found.row);
@@ -148,8 +150,8 @@ class CuckooIndex {
           missing[missing_end++ % kRing] = i;
         }
       }
-      if (missing_begin != missing_end && missing[missing_begin % kRing] + 2 * kLag <= begin) {
-        const std::size_t i = missing[missing_begin++ % kRing];
+      for (; missing_begin < missing_before; ++missing_begin) {
+        const std::size_t i = missing[missing_begin % kRing];
         Finding& found = ring[i % kRing];
         if (look(processor, found, fids[i])) {
           found.memory = fetch(found.row);
@@ -157,7 +159,8 @@ class CuckooIndex {
           found.bucket = nullptr;
         }
       }
-      if (const std::size_t i = begin - 3 * kLag; i < count) use(i, ring[i % kRing]);
+      if (begin < 3 * kBlock) continue;
+      for (std::size_t i = begin - 3 * kBlock; i < std::min(begin - 2 * kBlock, count); ++i) use(i, ring[i % kRing]);
     }
   }
 
@@ -234,7 +237,7 @@ class CuckooIndex {
     std::atomic<std::uint64_t>& entry(std::uint64_t hash) const noexcept { return entries[position(hash)]; }
   };
 
-  Choice choice(std::int64_t fid, const Directory& directory) const noexcept {
+  DOLMEN_INLINE Choice choice(std::int64_t fid, const Directory& directory) const noexcept {
     const std::uint64_t hash = hash_of(fid);
     const std::uint64_t entry = directory.entry(hash).load(std::memory_order_acquire);
     const std::uint64_t count = kBucketCounts[entry & kCodeMask];

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "hash.hpp"
+#include "row_bits.hpp"
 #include "row_store.hpp"
 
 namespace dolmen {
@@ -35,17 +36,15 @@ class SlotRows {
   explicit SlotRows(const CapacityOptions& options) : options_(options) {}
 
   const CapacityOptions& options() const noexcept { return options_; }
-  std::size_t memory_size() const noexcept { return bits_.capacity() * sizeof(std::uint64_t); }
+  std::size_t memory_size() const noexcept { return bits_.memory_size(); }
 
-  void make_room(std::uint32_t row) {
-    if (row / 64 >= bits_.size()) bits_.resize(std::max<std::size_t>(row / 64 + 1, bits_.size() + bits_.size() / 8));
-  }
+  void make_room(std::uint32_t row) { bits_.make_room(std::size_t{row} + 1); }
   void insert(std::uint32_t row) noexcept {
-    bits_[row / 64] |= std::uint64_t{1} << (row % 64);
+    bits_.set(row);
     count_ += 1;
   }
   void erase(std::uint32_t row) noexcept {
-    bits_[row / 64] &= ~(std::uint64_t{1} << (row % 64));
+    bits_.clear(row);
     count_ -= 1;
   }
   bool is_over() const noexcept {
@@ -103,14 +102,15 @@ class SlotRows {
   std::uint32_t next(std::uint32_t row) const noexcept {
     std::size_t word = row / 64;
     std::uint64_t bits = 0;
-    if (word < bits_.size()) [[likely]] {
-      bits = bits_[word] & (~std::uint64_t{0} << (row % 64));
+    if (word < bits_.word_count()) [[likely]] {
+      bits = bits_.word(word) & (~std::uint64_t{0} << (row % 64));
     } else {
-      bits = bits_[word %= bits_.size()];  // Rows of others stand as high; so each of these is drawn as often.
+      bits =
+          bits_.word(word %= bits_.word_count());  // Rows of others stand as high; so each of these is drawn as often.
     }
     while (bits == 0) {
-      word = word + 1 < bits_.size() ? word + 1 : 0;
-      bits = bits_[word];
+      word = word + 1 < bits_.word_count() ? word + 1 : 0;
+      bits = bits_.word(word);
     }
     return static_cast<std::uint32_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
   }
@@ -132,7 +132,7 @@ class SlotRows {
   }
 
   CapacityOptions options_;
-  std::vector<std::uint64_t> bits_;
+  RowBits bits_;
   std::size_t count_ = 0;
 };
 

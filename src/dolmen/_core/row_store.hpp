@@ -20,19 +20,20 @@
 
 #include "mapping.hpp"
 #include "precision.hpp"
+#include "row_bits.hpp"
 
 namespace dolmen {
 
 inline constexpr std::uint32_t kNoEpoch = 0xFFFFFFFFU;
+inline constexpr std::uint32_t kCountMax = 0xFFFFFFFFU;
 
 struct RowFacts {
   std::atomic<std::int64_t> fid;
   std::atomic<std::int64_t> last_seen_us;
-  std::atomic<std::int64_t> count;
+  std::atomic<std::uint32_t> count;  // Of sights; stays at kCountMax once it is there.
   std::atomic<std::uint32_t> epoch;  // In which the row was last touched, or kNoEpoch.
-  std::uint32_t unused;
 };
-static_assert(sizeof(RowFacts) == 32);
+static_assert(sizeof(RowFacts) == 24);
 
 class RowStore {
   struct Chunk {
@@ -46,18 +47,16 @@ class RowStore {
   std::uint32_t state_dim() const noexcept { return state_dim_; }
   Precision precision() const noexcept { return precision_; }
   std::size_t live_count() const noexcept { return live_count_; }
-  std::uint32_t row_end() const noexcept { return row_end_; }         // Above the highest live row.
-  std::size_t row_max() const noexcept { return live_.size() * 64; }  // Above any row number given out so far.
+  std::uint32_t row_end() const noexcept { return row_end_; }                     // Above the highest live row.
+  std::size_t row_max() const noexcept { return owned_.size() << chunk_shift_; }  // Above any row given out so far.
   std::size_t memory_size() const noexcept;
 
   // The lowest free row, or `row` itself, which must be free. Its contents are undefined. May throw std::bad_alloc.
   std::uint32_t allocate();
   void allocate(std::uint32_t row);
   void release(std::uint32_t row) noexcept;
-  bool is_live(std::uint32_t row) const noexcept {
-    return row < row_end_ && ((live_[row / 64] >> (row % 64)) & 1) != 0;
-  }
-  const std::vector<std::uint64_t>& live() const noexcept { return live_; }  // One bit a row.
+  bool is_live(std::uint32_t row) const noexcept { return row < row_end_ && live_.test(row); }
+  const RowBits& live() const noexcept { return live_; }
   // The first live row that is not below `row`, or row_end().
   std::uint32_t next_live(std::uint32_t row) const noexcept;
 
@@ -106,6 +105,7 @@ class RowStore {
   const Chunk& chunk(std::uint32_t row) const noexcept { return chunks_[row >> chunk_shift_]; }
   std::size_t offset(std::uint32_t row) const noexcept { return row & ((1U << chunk_shift_) - 1); }
   void add_chunk();
+  void call_in_side_ahead(std::uint32_t row);
   void mark_live(std::uint32_t row) noexcept;
 
   std::uint32_t dim_, state_dim_;
@@ -113,11 +113,12 @@ class RowStore {
   bool is_state_beside_vector_;
   std::size_t vector_stride_, side_stride_;
   unsigned chunk_shift_;
+  std::uint32_t ahead_;      // So many rows early a page of the sides is called in.
   Mapping chunk_addresses_;  // Reserved for all the chunks there can be, so that readers see it never move.
   Chunk* chunks_;
   std::vector<Owned> owned_;
-  std::vector<float> encoded_;        // Where `write` makes what it stores.
-  std::vector<std::uint64_t> live_;   // One bit a row.
+  std::vector<float> encoded_;  // Where `write` makes what it stores.
+  RowBits live_;
   std::vector<std::uint64_t> roomy_;  // One bit a word of `live_`: a row of it is free.
   std::uint32_t row_end_ = 0;
   std::size_t live_count_ = 0;

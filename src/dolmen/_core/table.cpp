@@ -19,6 +19,11 @@ DOLMEN_INLINE std::byte* prefetched(std::byte* begin, std::size_t size) noexcept
   return begin;
 }
 
+// A row's count and some more sights: at most kCountMax.
+std::uint32_t counted(std::uint32_t count, std::int64_t more) noexcept {
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(more, 0, kCountMax - count)) + count;
+}
+
 // Calls `work(dim)` with the usual widths as constants of the type, so that loops over a row need no counting.
 template <typename Work>
 DOLMEN_INLINE void with_dim(std::uint32_t dim, const Work& work) {
@@ -147,8 +152,9 @@ void Table::last_seen(std::span<const std::int64_t> fids, std::span<std::int64_t
   read_facts(fids, out, &RowFacts::last_seen_us, kNeverSeen);
 }
 
+template <typename Fact>
 void Table::read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
-                       std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept {
+                       std::atomic<Fact> RowFacts::* fact, std::int64_t absent) const noexcept {
   read_each(
       Portable(), fids,
       [&](std::uint32_t row) { return prefetched(reinterpret_cast<std::byte*>(&rows_.facts(row)), sizeof(RowFacts)); },
@@ -210,7 +216,7 @@ DOLMEN_INLINE void Table::see_by(Processor processor, const Seeing& seeing, std:
   const RowStore::Vectors vectors = rows_.vectors();
   const std::size_t vector_size = dim() * sizeof(float);
   const auto fetch = [&, vectors](std::uint32_t row) DOLMEN_INLINED {
-    __builtin_prefetch(&rows_.facts(row), 1);
+    prefetched(reinterpret_cast<std::byte*>(&rows_.facts(row)), sizeof(RowFacts));
     return prefetched(vectors[row], vector_size);
   };
   std::uint32_t slot = 0;
@@ -219,13 +225,12 @@ DOLMEN_INLINE void Table::see_by(Processor processor, const Seeing& seeing, std:
   const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     // A row that was found keeps its number, whatever else this batch moves.
     if (found.bucket != nullptr) {
-      see_found(seeing, i, found.row, {1, seeing.now_us});
       if (slot_of(seeing.fids[i]) != slot) {
         add_sights();
         slot = slot_of(seeing.fids[i]);
         sights = 0;
       }
-      sights += 1;
+      sights += see_found(seeing, i, found.row, {1, seeing.now_us});
     } else if (missing != nullptr) {
       missing->push_back(i);
     } else {
@@ -240,21 +245,25 @@ void Table::see(const Seeing& seeing, std::vector<std::size_t>* missing) {
   with_processor([&](auto processor) DOLMEN_INLINED { see_by(processor, seeing, missing); });
 }
 
-DOLMEN_INLINE void Table::see_found(const Seeing& seeing, std::size_t i, std::uint32_t row,
-                                    const Sights& sights) noexcept {
+// Returns how many sights were counted.
+DOLMEN_INLINE std::int64_t Table::see_found(const Seeing& seeing, std::size_t i, std::uint32_t row,
+                                            const Sights& sights) noexcept {
   about_to_change(row);
   RowFacts& facts = rows_.facts(row);
   std::int64_t last_us = facts.last_seen_us.load(std::memory_order_relaxed);
+  std::uint32_t count = facts.count.load(std::memory_order_relaxed);
   if (seeing.has_rivals) {
-    facts.count.fetch_add(sights.count, std::memory_order_relaxed);
+    while (!facts.count.compare_exchange_weak(count, counted(count, sights.count), std::memory_order_relaxed)) {
+    }
     while (last_us < sights.last_us &&
            !facts.last_seen_us.compare_exchange_weak(last_us, sights.last_us, std::memory_order_relaxed)) {
     }
   } else {
-    facts.count.store(facts.count.load(std::memory_order_relaxed) + sights.count, std::memory_order_relaxed);
+    facts.count.store(counted(count, sights.count), std::memory_order_relaxed);
     facts.last_seen_us.store(std::max(last_us, sights.last_us), std::memory_order_relaxed);
   }
   copy_from_shared(&seeing.out[i * dim()], rows_.vector(row), dim());
+  return counted(count, sights.count) - count;
 }
 
 void Table::see_missing(const Seeing& seeing, std::size_t i) {
@@ -270,8 +279,7 @@ void Table::see_missing(const Seeing& seeing, std::size_t i) {
     place = insert_row(fid, seeing.now_us, nullptr);
     touch(place.row());
   }
-  totals_[slot_of(fid)].sights += sights.count;
-  see_found(seeing, i, place.row(), sights);
+  totals_[slot_of(fid)].sights += see_found(seeing, i, place.row(), sights);
 }
 
 // Counts one sight of an absent FID. Returns all its sights if it has now earned a row, else none.
@@ -565,7 +573,7 @@ void Table::prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) co
 CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector) {
   const std::uint32_t row = rows_.allocate();
   try {
-    touched_.resize(rows_.row_max() / 64);
+    touched_.make_room(rows_.row_max());
     if (vector == nullptr) {
       start_values_.fill(fid, start_);
       vector = start_.data();
@@ -618,7 +626,7 @@ void Table::count_row(std::int64_t fid, std::uint32_t row) noexcept {
 void Table::touch(std::uint32_t row) {
   if (is_touched(row)) return;
   changes_.back().rows.add(row, rows_.row_max());
-  touched_[row / 64] |= std::uint64_t{1} << (row % 64);
+  touched_.set(row);
   rows_.facts(row).epoch.store(current_epoch(), std::memory_order_relaxed);
 }
 
@@ -635,7 +643,7 @@ void Table::remove(CuckooIndex::Place place) noexcept {
   total.sights -= facts.count.load(std::memory_order_relaxed);
   index_.erase(place);
   rows_.release(row);
-  touched_[row / 64] &= ~(std::uint64_t{1} << (row % 64));
+  touched_.clear(row);
 }
 
 // ---------------------------------------------------------------------------------------------------------- changes
@@ -653,7 +661,7 @@ std::uint32_t Table::oldest_epoch() const {
 std::uint32_t Table::advance_epoch() {
   const std::lock_guard lock(writing_);
   changes_.emplace_back();
-  std::ranges::fill(touched_, 0);
+  touched_.clear_all();
   return current_epoch();
 }
 
@@ -675,7 +683,7 @@ Changes Table::changes_since(std::uint32_t epoch) {
         if (!index_.place_of(fid)) changes.removed.push_back(fid);
       }
     }
-    for (std::size_t i = 0; i < due.size(); ++i) due[i] &= rows_.live()[i];
+    for (std::size_t i = 0; i < due.size(); ++i) due[i] &= rows_.live().word(i);
     changes.rows = at_this_instant(due);
   }
   std::sort(changes.removed.begin(), changes.removed.end());
@@ -706,8 +714,8 @@ std::uint32_t Table::row_end() const {
 
 HeldInstant Table::all_rows() {
   const std::lock_guard lock(writing_);
-  std::vector<std::uint64_t> due = rows_.live();
-  due.resize((std::size_t{rows_.row_end()} + 63) / 64);
+  std::vector<std::uint64_t> due((std::size_t{rows_.row_end()} + 63) / 64);
+  for (std::size_t i = 0; i < due.size(); ++i) due[i] = rows_.live().word(i);
   return at_this_instant(due);
 }
 
@@ -756,9 +764,10 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
     RowFacts& facts = rows_.facts(row);
     facts.fid.store(fid, std::memory_order_relaxed);
     facts.last_seen_us.store(columns.last_seen_us[i], std::memory_order_relaxed);
-    facts.count.store(columns.counts[i], std::memory_order_relaxed);
+    const std::uint32_t count = counted(0, columns.counts[i]);
+    facts.count.store(count, std::memory_order_relaxed);
     facts.epoch.store(kNoEpoch, std::memory_order_relaxed);
-    touched_.resize(rows_.row_max() / 64);
+    touched_.make_room(rows_.row_max());
     if (columns.epochs.empty()) {
       touch(row);
     } else {
@@ -767,7 +776,7 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
     make_room_to_count(fid, row);
     index_.insert(fid, row);
     count_row(fid, row);
-    totals_[slot_of(fid)].sights += columns.counts[i];
+    totals_[slot_of(fid)].sights += count;
   }
   index_.readers().collect();
   return true;
@@ -834,7 +843,7 @@ std::vector<Removal> Table::removals() const {
 void Table::restore_epochs(std::uint32_t oldest, std::uint32_t current, std::span<const Removal> removals) {
   const std::lock_guard lock(writing_);
   changes_ = std::deque<EpochChanges>(current - oldest + 1);
-  std::ranges::fill(touched_, 0);
+  touched_.clear_all();
   oldest_epoch_ = oldest;
   for (const Removal& removal : removals) changes_[removal.epoch - oldest].removed.push_back(removal.fid);
 }
@@ -857,7 +866,7 @@ std::vector<std::int64_t> Table::fids_of(std::uint32_t slot) const {
 
 MemorySizes Table::memory() const {
   const std::lock_guard lock(writing_);
-  MemorySizes sizes{index_.memory_size(), rows_.memory_size(), 0, touched_.capacity() * sizeof(std::uint64_t)};
+  MemorySizes sizes{index_.memory_size(), rows_.memory_size(), 0, touched_.memory_size()};
   for (const auto& admission : admissions_) {
     if (admission) sizes.pending += std::visit([](const auto& kind) { return kind.memory_size(); }, *admission);
   }

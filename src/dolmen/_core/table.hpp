@@ -197,8 +197,9 @@ class Table {
   void remove(CuckooIndex::Place place) noexcept;
   void restore_epoch(std::uint32_t row, std::uint32_t epoch);
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
-  void read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out,
-                  std::atomic<std::int64_t> RowFacts::* fact, std::int64_t absent) const noexcept;
+  template <typename Fact>
+  void read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out, std::atomic<Fact> RowFacts::* fact,
+                  std::int64_t absent) const noexcept;
   template <typename Copy, typename Absent>
   void read_again(std::int64_t fid, const Copy& copy, const Absent& absent) const noexcept;
   template <typename Processor, typename Fetch, typename Copy, typename Absent>
@@ -208,13 +209,13 @@ class Table {
   void lookup_by(Processor processor, std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
   template <typename Processor>
   void see_by(Processor processor, const Seeing& seeing, std::vector<std::size_t>* missing);
-  void see_found(const Seeing& seeing, std::size_t i, std::uint32_t row, const Sights& sights) noexcept;
+  std::int64_t see_found(const Seeing& seeing, std::size_t i, std::uint32_t row, const Sights& sights) noexcept;
   void see_missing(const Seeing& seeing, std::size_t i);
   struct PendingStep;
   struct Stepping;
   template <typename Processor>
   void step_by(Processor processor, const Stepping& stepping, std::size_t number);
-  bool is_touched(std::uint32_t row) const noexcept { return (touched_[row / 64] >> (row % 64) & 1) != 0; }
+  bool is_touched(std::uint32_t row) const noexcept { return touched_.test(row); }
 
   mutable std::mutex writing_;
   std::vector<Instant*> instants_;  // That somebody reads.
@@ -245,7 +246,7 @@ class Table {
   std::int64_t time_seen_max_us_ = 0;
   Clocks clocks_;
   std::uint32_t oldest_epoch_ = 0;
-  std::vector<std::uint64_t> touched_;   // One bit a row: it is in the current epoch's list.
+  RowBits touched_;                      // Rows in the current epoch's list.
   std::deque<EpochChanges> changes_{1};  // Of oldest_epoch_ and on; the last is of the current epoch.
 };
 

@@ -105,12 +105,19 @@ def read(folder: Path, *, is_checked: bool = False) -> tuple[TableHeader, Pendin
     except (KeyError, TypeError, ValueError, pa.ArrowException) as problem:
         raise SnapshotError(f"{folder}: {MANIFEST} does not describe a table: {problem!r}") from problem
     shards = [folder / name for name in sorted(manifest.files) if name.startswith("rows-")]
+    # Room for the rows is made before the first is read, so this number is not taken on trust.
+    rows_bytes = sum(manifest.files[shard.name].bytes for shard in shards)
+    if not 0 <= header.row_count * _row_bytes(header) <= rows_bytes:
+        raise SnapshotError(
+            f"{folder}: {MANIFEST} promises {header.row_count} rows, but its rows-*.arrow hold {rows_bytes} bytes, "
+            f"and a row takes {_row_bytes(header)}; it was altered, fetch the folder again"
+        )
     return header, pending, (chunk for shard in shards for chunk in _read_rows(shard, header))
 
 
 def _write_files(folder: Path, instant: TableInstant) -> dict[str, FileEntry]:
     header, pending = instant.header, instant.pending
-    row_bytes = (header.dim + header.state_dim) * 4 + 32
+    row_bytes = _row_bytes(header)
     shard_rows = -(-_SHARD_BYTES // row_bytes // 64) * 64  # Shards begin at multiples of 64, as an instant wants it.
     tasks: dict[str, Callable[[Path], None]] = {
         f"rows-{number:05d}.arrow": partial(_write_rows, instant, begin, begin + shard_rows, row_bytes)
@@ -137,6 +144,10 @@ def _write_files(folder: Path, instant: TableInstant) -> dict[str, FileEntry]:
     path.write_bytes(sealed(msgspec.json.format(msgspec.json.encode(manifest, order="sorted"))))
     flush(path)
     return {**files, MANIFEST: entry_of(path)}
+
+
+def _row_bytes(header: TableHeader) -> int:
+    return (header.dim + header.state_dim) * 4 + 32  # FID, last sight and count; epoch and row number
 
 
 def _write_rows(instant: TableInstant, begin: int, end: int, row_bytes: int, path: Path) -> None:

@@ -7,12 +7,15 @@ names it, and Python imports it (the folder in which dolmen was started counts, 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
+from functools import cache
+from pathlib import Path
 from typing import Any, Final, final
 
 import torch
@@ -64,7 +67,6 @@ class Entry:
         config: the class of its options.
         make: from options and look-up to a model.
         reads: what its examples must hold, for people.
-        measured: a figure and the report that it stands in; empty where there is none.
     """
 
     name: str
@@ -75,13 +77,24 @@ class Entry:
     config: type[Any]
     make: Callable[[Any, Embed], Model]
     reads: str = "any slots"
-    measured: str = ""
+
+    @property
+    def measured(self) -> str:
+        """A figure and the study that found it; empty where there is none."""
+        return _measured().get(self.name, "")
 
     @property
     def abilities(self) -> frozenset[Ability]:
         """What the model declares that it can do."""
         declared: frozenset[Ability] = self.model.abilities
         return declared
+
+
+@cache
+def _measured() -> dict[str, str]:
+    """What the studies' reports said of our models when this was released; ``tools/write_reference.py`` writes it."""
+    told: dict[str, str] = json.loads(Path(__file__).with_name("measured.json").read_text(encoding="utf-8"))
+    return told
 
 
 def names() -> list[str]:

@@ -2,12 +2,13 @@
 
 from dolmen.studies.cells import CellStore
 from dolmen.studies.command import Options, list_studies, reproduce
+from dolmen.studies.measured import measured
 from dolmen.studies.registry import names, study
 from dolmen.studies.report import Judged, Report, judge, make_report, write_report
 from dolmen.studies.results import Cell, Finished, Mean, Results
 from dolmen.studies.rules import Above, Finding, Ordered, Rule, Verdict, Within, verdict_of
 from dolmen.studies.runner import Outcome, run_study
-from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
+from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
 
 __all__ = [
     "Above",
@@ -28,12 +29,14 @@ __all__ = [
     "Results",
     "Rule",
     "Setting",
+    "Shown",
     "Study",
     "Verdict",
     "Within",
     "judge",
     "list_studies",
     "make_report",
+    "measured",
     "names",
     "reproduce",
     "run_study",

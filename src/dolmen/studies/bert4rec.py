@@ -12,7 +12,7 @@ from dolmen.features import Jagged
 from dolmen.studies.next_item import BEAUTY, FIGURES, FILMS, GAMES, MODULES, PROTOCOL, Arm, judged, judged_counts
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
-from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
+from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
 
 __all__ = ["STUDY"]
 
@@ -164,5 +164,6 @@ STUDY: Final = Study(
         minutes=0.9,
     ),
     stands_on=(*MODULES, "dolmen.models.sequence"),
+    shows={name: Shown(case=FILMS, arm=name, figure="full_ndcg@10") for name in ("bert4rec", "sasrec")},
     run=_run,
 )

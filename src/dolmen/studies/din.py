@@ -8,7 +8,7 @@ from typing import Any, Final
 from dolmen.studies.clicks import AMAZON, EPOCHS, FIGURES, MODULES, MOVIELENS, PROTOCOL, Arm, judged
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above
-from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
+from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
 
 __all__ = ["STUDY"]
 
@@ -129,5 +129,10 @@ STUDY: Final = Study(
         "dolmen.models.ranking.pnn",
         "dolmen.models.ranking.wide_deep",
     ),
+    shows={
+        model: Shown(case=AMAZON, arm=arm, figure="gauc")
+        for arm, (model, _) in _MODELS.items()
+        if not arm.startswith("din-")
+    },
     run=_run,
 )

@@ -16,7 +16,7 @@ from dolmen.seeds import derive_seed
 from dolmen.studies.clicks import EPOCHS, FIGURES, LONG, MODULES, MOVIELENS, PROTOCOL, Arm, judged
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
-from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
+from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
 
 __all__ = ["STUDY"]
 
@@ -179,5 +179,6 @@ STUDY: Final = Study(
         minutes=0.8,
     ),
     stands_on=(*MODULES, "dolmen.models.layers.hashing", "dolmen.models.ranking.sdim"),
+    shows={"sdim": Shown(case=LONG, arm="hashed", figure="gauc")},
     run=_run,
 )

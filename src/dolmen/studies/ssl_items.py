@@ -23,7 +23,7 @@ from dolmen.models.retrieval.ssl_two_tower import SSLTwoTower
 from dolmen.seeds import generator
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above
-from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
+from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
 from dolmen.training import TrainConfig, Trainer, new_trainer
 
 __all__ = ["STUDY"]
@@ -217,5 +217,9 @@ STUDY: Final = Study(
         "dolmen.training.adam",
         "dolmen.training.trainer",
     ),
+    shows={
+        model: Shown(case=_FILMS, arm=arm, figure="recall@50")
+        for model, arm in (("two_tower", "two-tower"), ("ssl_two_tower", "cfm"))
+    },
     run=_run,
 )

@@ -16,7 +16,7 @@ from dolmen.devices import Device
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Rule
 
-__all__ = ["PREPARED", "Chart", "Claim", "Part", "Plan", "Setting", "Study"]
+__all__ = ["PREPARED", "Chart", "Claim", "Part", "Plan", "Setting", "Shown", "Study"]
 
 PREPARED: Final = "prepared"
 """The name under which what was prepared for a case is kept, so no arm may have it."""
@@ -119,6 +119,16 @@ class Chart:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The figure of a study by which ``dolmen models`` tells how good a model is: of which arm, on which case."""
+
+    case: str
+    arm: str
+    figure: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """Everything about one paper's reproduction.
 
@@ -138,6 +148,7 @@ class Study:
         quick: the form of a minute at most, which stands guard over changes.
         stands_on: modules and folders of dolmen whose code decides the figures. A change in one of them makes finished
             cells stale and asks for the quick form.
+        shows: what ``dolmen models`` tells of models by this study's report, by the model's name.
         run: measures one cell.
         prepare: finds, once for a case, what all its cells share, such as a learning rate; ``None``: nothing.
 
@@ -161,6 +172,7 @@ class Study:
     stands_on: tuple[str, ...]
     run: Callable[[Cell, Setting], Mapping[str, float]]
     prepare: Callable[[str, Setting], Mapping[str, float]] | None = None
+    shows: Mapping[str, Shown] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         parts = (*self.full.parts, *self.quick.parts)
@@ -170,6 +182,7 @@ class Study:
         named = {
             "a plan": [arm for part in parts for arm in part.arms],
             "a rule": [arm for claim in (*self.claims, *self.guards) for arm in claim.rule.arms],
+            "shows": [shown.arm for shown in self.shows.values()],
             "the chart": [arm for arms in self.chart.lines.values() for arm in arms],
         }
         for place, arms in named.items():
@@ -180,3 +193,6 @@ class Study:
             for figure in claim.rule.figures:
                 if figure not in self.figures:
                     raise ValueError(f"study {self.name!r}: {claim.name} reads {figure!r}; declare it in figures")
+        for model, shown in self.shows.items():
+            if shown.figure not in self.figures:
+                raise ValueError(f"study {self.name!r}: {model} shows {shown.figure!r}; declare it in figures")

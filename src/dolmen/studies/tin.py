@@ -8,7 +8,7 @@ from typing import Any, Final
 from dolmen.studies.clicks import AMAZON, EPOCHS, FIGURES, MODULES, MOVIELENS, PROTOCOL, Arm, judged
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above
-from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
+from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
 
 __all__ = ["STUDY"]
 
@@ -113,5 +113,6 @@ STUDY: Final = Study(
         "dolmen.models.ranking.din",
         "dolmen.models.ranking.tin",
     ),
+    shows={"tin": Shown(case=AMAZON, arm="tin", figure="gauc")},
     run=_run,
 )
