@@ -71,7 +71,7 @@ def demo(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=1, help="Items shown and actions a second; headless runs default to 1100, others to 300."),
+        typer.Option(min=1, help="Items shown and actions a second; headless runs default to 1020, others to 300."),
     ] = None,
     headless: Annotated[bool, typer.Option("--headless", help="No page to watch: replay, report, exit.")] = False,
     report: Annotated[Path | None, typer.Option(help="Where the JSON report goes.")] = None,

@@ -22,7 +22,7 @@ from dolmen.errors import ConfigError
 __all__ = ["DemoNotes", "DemoOptions", "configuration", "with_port"]
 
 _RATE_WATCHED: Final = 300.0  # events a second: slow enough to follow on the page
-_RATE_HEADLESS: Final = 1_100.0
+_RATE_HEADLESS: Final = 1_020.0
 # How long an answer, and the click that follows it at once, may take. The replay presses months into minutes, so a
 # person's whole evening passes within a second; a longer window would let the model learn all clicks of an evening
 # before the first item that was passed over, and the figures would be about that. A visitor of the page who clicks

@@ -363,7 +363,8 @@ def pool(rows: Tensor, lengths: Tensor, pooling: Pooling, weights: Tensor | None
 
 def _pooled_to_read(rows: Tensor, columns: Sequence[Jagged], pooling: Pooling) -> Tensor:
     """As ``pool``, of all columns' bags, where nothing will ask for a gradient: one call instead of ten."""
-    lengths = np.concatenate([np.diff(column.offsets.cpu().numpy()) for column in columns])
+    offsets = [column.offsets.cpu().numpy() for column in columns]
+    lengths = np.concatenate([ends[1:] - ends[:-1] for ends in offsets])
     pooled = np.empty((len(lengths), rows.shape[1]), dtype=np.float32)
     pool_rows(rows.numpy(), lengths, is_mean=pooling == "mean", out=pooled)
     return torch.from_numpy(pooled)

@@ -69,9 +69,10 @@ class _Ragged:
     def take(self, rows: Rows) -> Jagged:
         lengths = self._lengths[rows]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        places = np.arange(offsets[-1]) + np.repeat(self._starts[rows] - offsets[:-1], lengths)
-        return Jagged(torch.from_numpy(self._values[places]), torch.from_numpy(offsets))
+        lengths.cumsum(out=offsets[1:])
+        places = (self._starts[rows] - offsets[:-1]).repeat(lengths)
+        places += np.arange(len(places))
+        return Jagged.from_arrays(self._values[places], offsets)
 
     def _sweep(self) -> None:
         """Leave behind the values that no row has any more."""

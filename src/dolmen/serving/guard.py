@@ -6,6 +6,7 @@ Plain ASGI, since it stands in the way of every request.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import time
 from collections.abc import Callable
@@ -86,7 +87,7 @@ class Guard:
                 )
         else:
             host = headers.get(b"host", b"").decode("latin-1")
-            if not is_loopback(_host_name(host)):
+            if not _names_loopback(host):
                 return refusal(403, "forbidden", f"this server answers on loopback only, not as host {host[:100]!r}")
             origin = headers.get(b"origin", b"").decode("latin-1")
             if origin and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
@@ -131,6 +132,11 @@ class Guard:
 
 
 _READ_HEADERS: Final = frozenset({b"authorization", b"host", b"origin", b"content-length"})
+
+
+@functools.lru_cache(maxsize=64)
+def _names_loopback(host: str) -> bool:
+    return is_loopback(_host_name(host))
 
 
 def _host_name(host: str) -> str:

@@ -160,10 +160,13 @@ class Inputs:
 
 def _tiled(people: Sequence[list[int]], counts: Sequence[int], size: int) -> Jagged:
     """The FIDs of each person, once for each of the person's items."""
+    lengths = np.array([len(fids) for fids in people], dtype=np.int64).repeat(counts)
     offsets = np.zeros(size + 1, dtype=np.int64)
-    np.cumsum(np.repeat([len(fids) for fids in people], counts), out=offsets[1:])
-    tiles = [
-        np.broadcast_to(np.array(fids, dtype=np.int64), (count, len(fids))).reshape(-1)
-        for fids, count in zip(people, counts, strict=True)
-    ]
-    return Jagged(torch.from_numpy(np.concatenate(tiles)), torch.from_numpy(offsets))
+    lengths.cumsum(out=offsets[1:])
+    values = np.empty(int(offsets[-1]), dtype=np.int64)
+    start = 0
+    for fids, count in zip(people, counts, strict=True):
+        end = start + count * len(fids)
+        values[start:end].reshape(count, len(fids))[:] = fids
+        start = end
+    return Jagged.from_arrays(values, offsets)
