@@ -125,7 +125,8 @@ class _Demo:
             self._console.print(f"\nEverything is replayed; the page stays: {self._client.address}     (Ctrl-C stops)")
             self._stop.wait()
             return 0
-        self._console.print("Stopping; the next start goes on from here.")
+        if self._supervisor.failure is None:  # else nothing ran that could be gone on from
+            self._console.print("Stopping; the next start goes on from here.")
         return 130 if self._options.headless else 0
 
     def _next_time_us(self) -> int:
