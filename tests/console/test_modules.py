@@ -169,6 +169,18 @@ def test_a_stage_that_is_down_says_so_and_its_arrows_stand_still(ask: Callable[.
     assert rates["event"] == 100
 
 
+def test_what_is_served_may_age_while_nothing_comes_but_not_while_something_is_owed(ask: Callable[..., Any]) -> None:
+    def sync(events_per_second: float, unread: int, backlog: int) -> Any:
+        figures = {"join": {"slates_unread": 0, "actions_unread": unread}, "train": {"backlog_records": backlog}}
+        told = {name: {"alive": True, "age_seconds": 0.3, "figures": figures.get(name, {})} for name in ("serve", "join", "train")}
+        now = {"events_per_second": events_per_second, "staleness_seconds": 36}
+        return {one["name"]: one for one in ask("stages.js", "readStages", {"stages": told, "now": now})}["sync"]
+
+    assert (sync(0, 0, 0)["state"], sync(0, 0, 0).get("late")) == ("nothing new came", None)
+    for owing in ((3, 0, 0), (0, 1, 0), (0, 0, 1)):
+        assert sync(*owing)["late"] is True, owing
+
+
 def test_join_shows_what_the_joiner_made_whether_or_not_anybody_learns_it(ask: Callable[..., Any]) -> None:
     alive = {"alive": True, "age_seconds": 0.3, "figures": {}}
     down = {"alive": False, "age_seconds": 12.2, "figures": {}}

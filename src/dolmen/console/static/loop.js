@@ -4,7 +4,7 @@ import { byId, el, say, svg, wantsCalm } from "./dom.js";
 import { count, isKnown, seconds } from "./format.js";
 import { eventsPerDot, Motion } from "./motion.js";
 import { ARROWS, NARROW, outline, WIDE } from "./plan.js";
-import { readRates, readStages } from "./stages.js";
+import { isIdle, readRates, readStages } from "./stages.js";
 
 const DELTAS_PER_SECOND = 1; // Shown so; a delta is no event, and its square is not counted in dots.
 
@@ -79,8 +79,9 @@ export class Loop {
     const { now = {} } = status;
     say(this.rate, `${count(now.events_per_second)} events a second`);
     say(this.stale, seconds(now.staleness_seconds));
-    say(this.staleWords[0], isKnown(now.staleness_seconds) ? "from what happened" : "nothing learned yet");
-    say(this.staleWords[1], isKnown(now.staleness_seconds) ? "to what is served" : "");
+    const words = !isKnown(now.staleness_seconds) ? ["nothing learned yet", ""]
+      : isIdle(status) ? ["since anything", "happened"] : ["from what happened", "to what is served"];
+    this.staleWords.forEach((place, at) => say(place, words[at]));
     for (const [name, { from, to }] of Object.entries(ARROWS)) {
       const still = [from, to].some((end) => alive[end] === false) || (name === "delta" && !alive.learn);
       this.arrows[name].node.classList.toggle("is-still", still);

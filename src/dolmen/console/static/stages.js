@@ -10,6 +10,14 @@ const health = (stage) => {
   return { alive: false, state: isKnown(stage.age_seconds) ? `down for ${seconds(stage.age_seconds)}` : "down" };
 };
 
+/** Whether nothing comes in and nothing is owed: what is served then ages, and nobody waits for anything newer. */
+export function isIdle(status) {
+  const { stages = {}, now = {} } = status;
+  const join = stages.join?.figures ?? {};
+  const learn = stages.train?.figures ?? {};
+  return now.events_per_second === 0 && [join.slates_unread, join.actions_unread, learn.backlog_records].every((owed) => owed === 0);
+}
+
 /** One entry a stage: {name, title, alive, state, figure, unit, more}. `state` is words; `more` is a second line. */
 export function readStages(status) {
   const { stages = {}, now = {} } = status;
@@ -20,7 +28,9 @@ export function readStages(status) {
   const sync = !serve.alive ? serve
     : !learn.alive ? { alive: true, state: "nothing new to bring", late: true }
     : !isKnown(now.staleness_seconds) ? { alive: true, state: "waiting for a delta" }
-    : fresh ? { alive: true, state: "up" } : { alive: true, state: `behind by ${seconds(now.staleness_seconds)}`, late: true };
+    : fresh ? { alive: true, state: "up" }
+    : isIdle(status) ? { alive: true, state: "nothing new came" }
+    : { alive: true, state: `behind by ${seconds(now.staleness_seconds)}`, late: true };
   return [
     { name: "serve", title: "Serve", ...serve, figure: milliseconds(now.recommend_p99_ms), unit: "recommend p99" },
     // The log lives inside whoever answers here: an answer is its sign of life.
