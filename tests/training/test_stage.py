@@ -306,3 +306,17 @@ def test_delta_that_the_log_refused_travels_with_the_next(settings, world, log, 
     follower = DeltaFollower(snapshot.parameters)
     _follow_all(follower, log, snapshot.manifest.parameters_offset)
     assert follower.parameters.version == 3
+
+
+@pytest.mark.fault
+def test_snapshot_that_fails_for_a_reason_nobody_thought_of_is_told(
+    learned, filled_log, world, monkeypatch, running, eventually, caplog
+) -> None:
+    def seal(*_: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(SnapshotFolder, "seal", seal)
+    filled_log.append(Topic.EXAMPLES, [world.record(60)])
+    with running(lambda stop: run_trainer(replace(learned, snapshot_every="20ms"), filled_log, stop)):
+        eventually(lambda: "snapshot not finished" in caplog.text)
+    assert "a mistake of ours" in caplog.text
