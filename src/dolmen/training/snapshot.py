@@ -74,7 +74,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a snapshot says of itself.
 
     ``version``: steps since the beginning. ``offset``: next record of ``examples``. ``lineage``: the course of learning
-    (see ``sync``). ``parameters_offset``: deltas that go beyond this version lie at this offset of the topic
+    (see ``sync``). ``ancestors``: the courses that this one went on from, by the version at which each was left.
+    ``parameters_offset``: deltas that go beyond this version lie at this offset of the topic
     ``parameters`` or later. ``positions``: next offset by ``topic/partition`` of what these parameters include.
     ``counters``: the trainer's own.
     """
@@ -96,6 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parameters_offset: int
     counters: dict[str, int]
     files: dict[str, FileEntry]
+    ancestors: dict[str, int] = {}
 
 
 @final
@@ -154,6 +156,7 @@ class Contents:
     version: int
     offset: int
     lineage: str
+    ancestors: Mapping[str, int]
     created_time_us: int
     newest_event_time_us: int
     positions: Mapping[str, int]
@@ -203,6 +206,7 @@ class SnapshotFolder:
             version=contents.version,
             offset=contents.offset,
             lineage=contents.lineage,
+            ancestors=dict(contents.ancestors),
             schema=contents.schema.to_dict(),
             schema_fingerprint=contents.schema.fingerprint,
             model=contents.model_name,
@@ -278,6 +282,11 @@ class SnapshotFolder:
         if replaced.exists() and not target.exists():
             replaced.rename(target)
             flush(self.folder)
+
+    def clear(self) -> None:
+        """Delete every snapshot."""
+        for path in self.paths():
+            shutil.rmtree(path)
 
     def paths(self) -> list[Path]:
         """Every snapshot's folder, newest first, valid or not."""
