@@ -154,6 +154,7 @@ class State:
             # Of another release: it can be made anew from what the log still has, but must never be silently misread.
             raise ConfigError(
                 f"the server's state in {self._folder} is of format {bytes(held).decode(errors='replace')}, this"
-                f" release reads format {_FORMAT.decode()}; run the release that wrote it, or move the folder away: it is then"
-                " made anew from the log, without what people did and what was counted before the log's oldest records"
+                f" release reads format {_FORMAT.decode()}; run the release that wrote it, or move the folder away:"
+                " it is then made anew from the log, without what people did and what was counted before the log's"
+                " oldest records"
             )
