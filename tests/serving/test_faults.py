@@ -283,3 +283,21 @@ def test_a_fault_of_ours_is_answered_in_the_one_shape(serve: Serve, monkeypatch:
             assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
             assert "a fault" not in answer.text
     assert served.post("/v1/rank", {"user": 1, "items": [1]}).status_code == 200
+
+
+def test_what_is_logged_but_could_not_be_applied_is_accepted_and_applied_later(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, wait: Callable[..., Any]
+) -> None:
+    served = serve()
+    served.add_items(range(3))
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("a fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dolmen.serving.behaviours.Behaviours.take", fail)
+        assert served.click(1, 2, event_id="e")["positions"] == {"actions/0": 1}
+    wait(lambda: served.get("/v1/users/1").status_code == 200)  # not taken for a repeat of itself
+    served.click(1, 2, event_id="e")  # and this one is a repeat
+    served.click(1, 0, event_id="f")
+    assert [one["item"] for one in served.get("/v1/users/1").json()["history"]] == [2, 0]
