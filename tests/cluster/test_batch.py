@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import queue
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from dolmen.datasets import item_changes, latest, people
 from dolmen.datasets.dataset import actions_table
 from dolmen.errors import DataError, LogError
 from dolmen.events import DEFAULT_RETENTION, Appended, CatalogueChange, EmbeddedLog, Group, Topic, decode, encode
+from dolmen.serving.replica import Replica
 from dolmen.training import new_trainer
+from dolmen.training.snapshot import Parameters, SnapshotFolder
 
 DATA = "world"
 
@@ -92,6 +95,21 @@ def test_what_a_server_alone_logs_waits_for_no_joiner(snapshot: Path) -> None:
     for topic in (Topic.IMPRESSIONS, Topic.ACTIONS):
         assert retention[topic].readers == (Group.SERVER,)
         assert retention[topic].max_age == DEFAULT_RETENTION[topic].max_age
+
+
+def test_a_snapshot_out_of_a_running_loop_is_served_beside_a_log_that_never_held_its_deltas(tmp_path: Path) -> None:
+    trainer = new_trainer(datasets.load(DATA).schema, "joint")
+    trainer.version = 7
+    SnapshotFolder(tmp_path).write(trainer.contents(created_time_us=0, parameters_offset=5))
+    config = snapshot_config(tmp_path, data=None, port=0)
+    served: queue.Queue[Parameters] = queue.Queue()
+    with config.open_log() as log:
+        replica = Replica(config.serving, log, lambda parameters, _: served.put(parameters))
+        replica.worker.start()
+        try:
+            assert served.get(timeout=30).version == 7
+        finally:
+            replica.worker.stop()
 
 
 def test_a_ranker_is_not_trained_on_actions_alone_unless_items_are_put_beside_them(

@@ -108,6 +108,10 @@ class DemoReport:
         }
         for key, value in rows.items():
             table.add_row(f"[bold]{key}[/bold]", value)
+        for name, one in self.accounts.items():
+            if not one.closes:
+                told = f"{name}: counted {one.counted:,}, expected {one.expected:,} (did others send events, too?)"
+                table.add_row("[bold]does not close[/bold]", told)
         return table
 
 
@@ -160,7 +164,7 @@ def make_report(
         "slates_unread": int(join.get("slates_unread") or 0),
         "actions_unread": int(join.get("actions_unread") or 0),
         "examples": measured.grown("join", "examples"),
-        "trained": measured.grown("train", "examples_total"),
+        "trained": measured.grown("train", "examples_total") - measured.grown("train", "examples_refused_total"),
     }
     return DemoReport(
         dataset=dataset.info.name,

@@ -114,7 +114,9 @@ class _Demo:
                 self._catalogue.add_users()
                 self._catalogue.move_to(self._next_time_us())
                 self._notes.save(self._notes.slate_count_done)
-        if not self._stop.is_set():
+        if not self._stop.is_set() and not self._options.headless and self._left() == 0:
+            self._console.print("This demo was replayed to its end by an earlier run; --fresh begins anew.")
+        elif not self._stop.is_set():
             report = self._replay()
             self._tell(report)
             if self._options.headless and not self._stop.is_set():

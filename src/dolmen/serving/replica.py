@@ -86,7 +86,7 @@ class Replica:
         started = time.perf_counter()
         snapshot = load_snapshot(path, for_serving=True, precision=self._precision, compute=self._compute)
         follower = DeltaFollower(snapshot.parameters)
-        offset = max(snapshot.manifest.parameters_offset, self._log.bounds(Topic.PARAMETERS, 0)[0])
+        offset = self._start_of(snapshot.manifest.parameters_offset)
         # Serve only what is no older than before: a person must not see an answer unlearn what they did.
         offset = self._catch_up(follower, offset)
         self.parameters = follower.parameters
@@ -100,6 +100,16 @@ class Replica:
         )
         self._touched(follower.parameters, None)
         self._stay(follower, offset)
+
+    def _start_of(self, offset: int) -> int:
+        """Where the deltas after a snapshot begin: at ``offset``, if this is the log that it was taken beside.
+
+        A snapshot that is served alone, say, has a log of its own, which never held the deltas before it.
+        """
+        first, end = self._log.bounds(Topic.PARAMETERS, 0)
+        if offset > end:
+            _log.warning("the log ends before this snapshot: it is served as it is", offset=offset, end=end)
+        return max(first, min(offset, end))
 
     def _catch_up(self, follower: DeltaFollower, offset: int) -> int:
         while records := self._log.read(Topic.PARAMETERS, 0, offset):

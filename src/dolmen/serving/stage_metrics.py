@@ -40,7 +40,8 @@ _JOINER: Final = {
     "memory_bytes": ("memory_bytes", "Resident memory of the joiner."),
 }
 _TRAINER: Final = {
-    "examples_total": ("examples_total", "Examples learned."),
+    "examples_total": ("examples_total", "Examples seen: learned, or refused."),
+    "examples_refused_total": ("examples_refused_total", "Examples of steps that were refused."),
     "records_total": ("records_total", "Records of examples learned: training steps."),
     "records_bad_total": ("records_bad_total", "Records that could not be learned and were passed over."),
     "records_gone_total": ("records_gone_total", "Records that retention deleted before they were learned."),

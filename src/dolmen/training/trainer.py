@@ -118,6 +118,7 @@ class Trainer:
         self.positions: dict[str, int] = {}
         self.counters = {
             "examples": 0,
+            "examples_refused": 0,
             "records": 0,
             "records_bad": 0,
             "records_gone": 0,
@@ -180,6 +181,7 @@ class Trainer:
         self.counters["examples"] += batch.size
         if not is_learned:
             self.counters["steps_refused"] += 1
+            self.counters["examples_refused"] += batch.size
         return StepReport(value, batch.size, is_learned)
 
     def learn(self, record: Record) -> StepReport | None:
