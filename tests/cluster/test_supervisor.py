@@ -90,6 +90,29 @@ def test_the_wait_before_a_restart_doubles_while_a_stage_keeps_dying(tmp_path: P
     assert all(gap >= wait for gap, wait in zip(gaps, [0.05, 0.1, 0.2, 0.4], strict=True)), gaps
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize("kind", ["wait", "log"])
+def test_a_stage_whose_threads_cannot_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    notes, start, refused = tmp_path / "notes", threading.Thread.start, list[str]()
+
+    def refusing(thread: threading.Thread) -> None:
+        if thread.name == f"{kind} first" and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with Supervisor([sleeper("first", notes)], policy=QUICK, log_folder=tmp_path) as supervisor:
+        await_lines(notes, 1)
+        monkeypatch.setattr(threading.Thread, "start", refusing)
+        os.kill(supervisor.process_ids()["first"], signal.SIGKILL)
+        lines = await_lines(notes, 2)
+        assert refused
+        assert supervisor.restart_counts() == {"first": 1}
+    assert [*lines, "down"] == lines_of(notes)
+
+
 def test_a_stage_that_cannot_use_its_configuration_is_not_started_again(tmp_path: Path) -> None:
     """It would die of the same mistake for ever, and hide what it said behind its restarts."""
     notes, beside = tmp_path / "notes", tmp_path / "beside"

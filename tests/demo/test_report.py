@@ -1,11 +1,13 @@
 """The demo's accounts and plan, without running it."""
 
+import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dolmen.demo.report import Account, _accounts
+from dolmen.demo.report import _COURSES, _MEASURES, Account, DemoReport, _accounts
 from dolmen.demo.setup import DemoNotes, DemoOptions
 from dolmen.errors import ConfigError
 
@@ -104,3 +106,12 @@ def test_another_plan_is_refused_and_changes_nothing(tmp_path: Path, changes: di
         DemoNotes(options(tmp_path, **changes))
     assert (tmp_path / "demo.json").read_text() == before
     assert DemoNotes(options(tmp_path, fresh=True, **changes)).is_new
+
+
+@pytest.mark.parametrize("name", ["movielens-100k", "world-drifting"])
+def test_a_committed_report_has_the_shape_that_is_written_today(name: str) -> None:
+    told = json.loads((Path(__file__).parents[2] / "docs" / "results" / f"demo-{name}.json").read_text())
+    assert set(told) == {"program", "machine", "accounts_close", *(field.name for field in fields(DemoReport))}
+    assert set(told["progressive"]) == set(_COURSES)
+    for course in told["progressive"].values():
+        assert set(course) == {*_MEASURES, "count"}

@@ -14,7 +14,9 @@ from hypothesis import settings as rules
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from dolmen.errors import ConfigError
 from dolmen.events import CatalogueChange, EmbeddedLog, Topic, encode
+from dolmen.events.store import Store
 from dolmen.features import Dense, Label, Schema, Slot, extract_rows
 from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue
 from dolmen.serving.settings import ServeSettings
@@ -184,3 +186,13 @@ def test_items_that_change_again_and_again_take_no_more_room(settings: Any, log:
     assert len(column._values) <= 64
     assert catalogue.items(np.arange(3)).slot("genres").lengths.tolist() == [3, 3, 3]
     state.close()
+
+
+def test_state_of_another_format_is_refused_with_what_deleting_it_would_lose(tmp_path: Path) -> None:
+    store = Store(tmp_path, databases=[ITEMS_TABLE, "positions"])
+    store.write(lambda txn: txn.put(b"format", b"1", db=store.database("positions")))
+    store.close()
+    message = rf"{tmp_path} is of format 1, this release reads format 2; .* without what people did .* oldest records"
+    for _ in range(2):  # nothing was touched, and nothing is left open
+        with pytest.raises(ConfigError, match=message):
+            State(tmp_path, [ITEMS_TABLE])

@@ -18,6 +18,7 @@ import pytest
 
 from dolmen.errors import LogError
 from dolmen.events import Action, Appended, EmbeddedLog, Group, Impression, Topic, decode
+from dolmen.serving import create_app, run_server
 
 Serve = Callable[..., Any]
 pytestmark = pytest.mark.fault
@@ -283,3 +284,49 @@ def test_a_fault_of_ours_is_answered_in_the_one_shape(serve: Serve, monkeypatch:
             assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
             assert "a fault" not in answer.text
     assert served.post("/v1/rank", {"user": 1, "items": [1]}).status_code == 200
+
+
+def test_what_is_logged_but_could_not_be_applied_is_accepted_and_applied_later(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, wait: Callable[..., Any]
+) -> None:
+    served = serve()
+    served.add_items(range(3))
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("a fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dolmen.serving.behaviours.Behaviours.take", fail)
+        assert served.click(1, 2, event_id="e")["positions"] == {"actions/0": 1}
+    wait(lambda: served.get("/v1/users/1").status_code == 200)  # not taken for a repeat of itself
+    served.click(1, 2, event_id="e")  # and this one is a repeat
+    served.click(1, 0, event_id="f")
+    assert [one["item"] for one in served.get("/v1/users/1").json()["history"]] == [2, 0]
+
+
+def test_a_server_that_lost_a_thread_ends_with_an_error(settings: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("a fault")
+
+    app = create_app(settings)
+    app.state.parts.scoring.worker._work = fail
+    with pytest.raises(RuntimeError, match="a fault ended the threads scoring"):
+        run_server(app, settings, threading.Event())
+
+
+def test_what_cannot_be_applied_does_not_keep_the_rest_from_being_saved(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, wait: Callable[..., Any]
+) -> None:
+    calls: list[str] = []
+
+    def fail(*_: Any) -> None:
+        calls.append("read")
+        raise ZeroDivisionError("a fault")
+
+    served = serve()
+    with monkeypatch.context() as patch:
+        patch.setattr("dolmen.serving.tail.Tail.catch_up", fail)
+        patch.setattr("dolmen.serving.parts.Parts.save", lambda _: calls.append("saved"))
+        wait(lambda: len(calls) >= 4)
+    assert calls[:4] == ["read", "saved"] * 2
+    assert served.get("/readyz").status_code == 200

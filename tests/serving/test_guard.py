@@ -48,11 +48,20 @@ def test_without_a_token_only_this_machine_is_answered(shared: Any) -> None:
     assert shared.client.get("/v1/status", headers={"Host": ""}).status_code == 403
 
 
-def test_a_page_of_another_origin_may_not_post(shared: Any) -> None:
+def test_a_page_of_another_origin_may_not_ask_by_any_method(shared: Any) -> None:
     body = {"user": 1, "items": [1]}
     refused = shared.client.post("/v1/rank", json=body, headers={"Origin": "http://evil.example"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
     assert shared.client.post("/v1/rank", json=body, headers={"Origin": shared.address}).status_code == 200
+    # A slate that is asked for is learned from. An image's address comes without Origin.
+    foreign = [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://[x"}]
+    foreign += [{"Sec-Fetch-Site": site} for site in ("cross-site", "same-site")]
+    for headers in foreign:
+        refused = shared.client.get("/v1/recommend?user=1", headers=headers)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden"), headers
+    for site in ("same-origin", "none"):
+        assert shared.client.get("/v1/recommend?user=1", headers={"Sec-Fetch-Site": site}).status_code == 200
+    assert shared.client.get("/healthz", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
 @pytest.mark.fault

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dolmen.events import EmbeddedLog, Impression, Topic, decode
+from dolmen.events import CatalogueChange, EmbeddedLog, Impression, Topic, decode, encode
 from dolmen.features import Batch, Jagged, Label, Schema, Slot
+from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue
+from dolmen.serving.shelf import Shelf
+from dolmen.serving.state import State
+from dolmen.training.snapshot import load_snapshot
 
 Serve = Callable[..., Any]
 
@@ -147,6 +154,24 @@ def test_vectors_follow_what_is_learned_and_new_items_are_found(
         return bool(ready.get("/v1/items/3/similar", count=50).json()["items"] != before["items"])
 
     wait(has_moved)
+
+
+def test_what_changed_while_no_model_retrieved_is_let_go_and_yet_found_and_followed_later(
+    settings: Any, log: EmbeddedLog, tastes: Path
+) -> None:
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", item)) for item in range(9)])
+    own = dataclasses.replace(settings, refresh_items_per_second=1)
+    parameters = load_snapshot(tastes, for_serving=True).parameters
+    with contextlib.closing(State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE])) as state:
+        catalogue = Catalogue(own, log, state)
+        catalogue.tail.catch_up()
+        shelf = Shelf(own, catalogue)
+        shelf._turn(None, set(), False)
+        assert len(catalogue.take_changed_rows()) == 0
+        shelf._turn(parameters, set(), True)
+        assert len(shelf) == shelf.encoded_count == 9
+        shelf._turn(parameters, set(catalogue.fids("item", catalogue.rows_of([5]))), False)
+        assert shelf.encoded_count == 11  # the touched one, and one in turn
 
 
 def test_serving_goes_on_while_training_is_away_and_says_that_it_is_stale(ready: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -15,6 +16,8 @@ import pytest
 
 from dolmen.client import Client
 from dolmen.events import EmbeddedLog, Impression, Topic, decode
+from dolmen.serving.answers import Answers
+from dolmen.serving.recommender import Ask
 
 Serve = Callable[..., Any]
 pytestmark = pytest.mark.fault
@@ -132,3 +135,23 @@ def test_only_the_newest_answers_are_kept(serve: Serve, log: EmbeddedLog) -> Non
     assert len(slates(log)) == 20
     assert served.post("/v1/recommend", {"user": 1, "request_id": "r0"}).status_code == 200
     assert len(slates(log)) == 21  # the joiner knows the id, and takes the first slate only
+
+
+def test_answers_done_together_are_forgotten_one_by_one() -> None:
+    faults: list[dict[str, Any]] = []
+    answers = Answers(0)
+    asks = [Ask(user=1, count=2, request_id=name) for name in ("a", "b", "c")]
+
+    async def answer_all() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, fault: faults.append(fault))
+        futures = [loop.create_future() for _ in asks]
+        for ask, future in zip(asks, futures, strict=True):
+            answers.add(ask, future)
+        for future in futures:
+            future.set_result(b"slate")
+        await asyncio.gather(*futures)
+
+    asyncio.run(answer_all())
+    assert faults == []
+    assert [answers.find(ask) for ask in asks] == [None, None, None]

@@ -166,6 +166,38 @@ def test_copy_is_invisible_until_it_is_sealed_and_is_swept_if_it_never_is(world,
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("lived", range(3))  # moves aside, moves in, deletes
+def test_only_snapshot_survives_a_kill_while_its_version_is_written_again(world, tmp_path, monkeypatch, lived) -> None:
+    class Killed(BaseException):
+        pass
+
+    trainer, folder = world.trainer(), SnapshotFolder(tmp_path / "snapshots", keep=1)
+    only = folder.write(trainer.contents(created_time_us=0))
+    deeds = 0
+
+    def dying(real):
+        def call(path, *args, **kwargs):
+            nonlocal deeds
+            if path.parent == folder.folder and path.exists():
+                deeds += 1
+            if deeds > lived:
+                raise Killed
+            return real(path, *args, **kwargs)
+
+        return call
+
+    again = trainer.contents(created_time_us=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dying(Path.rename))
+        patch.setattr(shutil, "rmtree", dying(shutil.rmtree))
+        with pytest.raises(Killed):
+            folder.write(again)
+    folder.sweep()
+    assert verify_snapshot(only).created_time_us == (1 if lived == 2 else 0)
+    assert list(folder.folder.iterdir()) == [only]
+
+
+@pytest.mark.fault
 def test_write_that_fails_anywhere_leaves_the_old_snapshots_whole(world, written, monkeypatch) -> None:
     # Fail the first call that touches the disk, then the second, ... until the write gets through.
     trainer, folder = written

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -260,6 +261,26 @@ def test_frozen_copy_is_taken_at_its_place_and_survives(settings, filled_log, wo
     assert _figures(filled_log)["judged_frozen_total"] == judged + 16
 
 
+@pytest.mark.parametrize("is_new_course", [False, True])
+def test_frozen_copy_of_another_course_of_learning_is_not_judged(
+    settings, filled_log, world, running, eventually, is_new_course
+) -> None:
+    frozen = replace(settings, freeze_after_examples=400)
+    with running(lambda stop: run_trainer(frozen, filled_log, stop)):
+        eventually(_is_at(filled_log, 60))
+    copy = SnapshotFolder(frozen.folder / "frozen").paths()[0]
+    first = read_manifest(copy).lineage
+    if is_new_course:
+        shutil.rmtree(frozen.folder / "snapshots")
+    changed = replace(frozen, train=TrainConfig(learning_rate=0.5))  # a new lineage, whether it goes on or begins anew
+    for version in (61, 62):
+        filled_log.append(Topic.EXAMPLES, [world.record(version - 1)])
+        with running(lambda stop: run_trainer(changed, filled_log, stop)):
+            eventually(_is_at(filled_log, version))
+        assert (read_manifest(copy).lineage != first) is is_new_course
+        assert _figures(filled_log)["judged_frozen_total"] == (version - 25) * 16
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -306,3 +327,17 @@ def test_delta_that_the_log_refused_travels_with_the_next(settings, world, log, 
     follower = DeltaFollower(snapshot.parameters)
     _follow_all(follower, log, snapshot.manifest.parameters_offset)
     assert follower.parameters.version == 3
+
+
+@pytest.mark.fault
+def test_snapshot_that_fails_for_a_reason_nobody_thought_of_is_told(
+    learned, filled_log, world, monkeypatch, running, eventually, caplog
+) -> None:
+    def seal(*_: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(SnapshotFolder, "seal", seal)
+    filled_log.append(Topic.EXAMPLES, [world.record(60)])
+    with running(lambda stop: run_trainer(replace(learned, snapshot_every="20ms"), filled_log, stop)):
+        eventually(lambda: "snapshot not finished" in caplog.text)
+    assert "a mistake of ours" in caplog.text

@@ -181,15 +181,20 @@ class Supervisor:
                 pass_fds=(self._read_end, *self._held),
                 env={**os.environ, PARENT_PIPE: str(self._read_end)},
             )
+            # Without its threads nobody would see it end or empty its pipe: it must not run then.
+            on_failure.callback(_end, process)
+            threading.Thread(
+                target=self._await_end, args=(process,), name=f"wait {one.stage.name}", daemon=True
+            ).start()
+            if lines is not None and process.stdout is not None:
+                one.last_lines.clear()
+                arguments = (process.stdout, lines, one.last_lines)
+                pump = threading.Thread(target=_pump, args=arguments, name=f"log {one.stage.name}", daemon=True)
+                pump.start()
+                one.pump = pump
             on_failure.pop_all()
         with self._lock:
             one.process, one.started_at = process, time.monotonic()
-        if lines is not None and process.stdout is not None:
-            one.last_lines.clear()
-            arguments = (process.stdout, lines, one.last_lines)
-            one.pump = threading.Thread(target=_pump, args=arguments, name=f"log {one.stage.name}", daemon=True)
-            one.pump.start()
-        threading.Thread(target=self._await_end, args=(process,), name=f"wait {one.stage.name}", daemon=True).start()
         _log.info("stage started", name=one.stage.name, pid=process.pid)
 
     def _await_end(self, process: subprocess.Popen[bytes]) -> None:
@@ -216,8 +221,8 @@ class Supervisor:
             return one.restart_at - now
         try:
             self._spawn(one)
-        except OSError as problem:  # no memory, no disk, no such file: the others must still be looked after
-            _log.error("stage not started; trying again", name=one.stage.name, problem=str(problem))
+        except Exception:  # no memory, no disk, no thread, no such file: the others must still be looked after
+            _log.exception("stage not started; trying again", name=one.stage.name)
             one.restart_at = now + self._policy.wait_seconds_max
             return self._policy.wait_seconds_max
         with self._lock:
@@ -284,6 +289,13 @@ def _pump(output: IO[bytes], lines: BoundedLines, last_lines: deque[str]) -> Non
             text = line.decode(errors="replace").rstrip("\n")
             last_lines.append(text)
             lines.write(text)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def _is_alive(process: subprocess.Popen[bytes] | None) -> bool:

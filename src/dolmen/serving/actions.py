@@ -60,8 +60,7 @@ class Actions:
             apply=self._apply,
             lock=threading.RLock(),
         )
-        for partition, position in self.tail.positions.items():
-            self._recall(partition, position)
+        self._recall_all()
 
     def take_changes(self) -> Changes:
         """What changed since the last call, with the log positions that it includes."""
@@ -77,8 +76,18 @@ class Actions:
 
     def _apply(self, actions: Sequence[Action]) -> None:
         fresh = [action for action in actions if self._repeats.is_new(action.event_id)]
-        self._behaviours.take(fresh)
-        self._exposure.act(fresh)
+        try:
+            self._behaviours.take(fresh)
+            self._exposure.act(fresh)
+        except Exception:
+            self._recall_all()  # the tail reads them again, and then they must not look like repeats of themselves
+            raise
+
+    def _recall_all(self) -> None:
+        """Remember the ids of what was applied, and of nothing else."""
+        self._repeats = Repeats(self._repeats.count_max)
+        for partition, position in self.tail.positions.items():
+            self._recall(partition, position)
 
     def _recall(self, partition: int, end: int) -> None:
         """The ids of the actions just below ``end``, as if they had just been applied."""

@@ -62,14 +62,15 @@ class Answers:
 
     def _settled(self, request_id: str, future: asyncio.Future[bytes]) -> None:
         if future.cancelled() or future.exception() is not None:
-            del self._entries[request_id]
+            self._entries.pop(request_id, None)
             return
         entry = self._entries[request_id]
         entry.size = len(future.result()) + _ENTRY_BYTES
         self._entries.move_to_end(request_id)
         self._bytes += entry.size
         while self._bytes > self._bytes_max:
-            oldest = next(one for one, entry in self._entries.items() if entry.future.done())
+            # Done is not enough: of what was done together with this one, the size is not counted yet.
+            oldest = next(one for one, entry in self._entries.items() if entry.size > 0)
             self._bytes -= self._entries.pop(oldest).size
 
 

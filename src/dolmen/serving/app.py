@@ -76,6 +76,7 @@ def create_app(settings: ServeSettings, *, log: Log | None = None, clock: Clock 
         default_response_class=JSONResponse,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics is ours; looked up at each request
     )
+    app.state.parts = parts
     install(app)
     for router in routers(parts):
         app.router.routes.extend(router.routes)  # an included router would be searched anew at each request
@@ -102,6 +103,8 @@ def run_server(
 
     Raises:
         ConfigError: the address cannot be listened on.
+        RuntimeError: a fault of ours ended the thread of a part. The server does not go on without it: it finishes what
+            is under way and ends, so that whoever supervises the process starts it again. The log has the fault.
     """
     if extend is not None:
         extend(app)
@@ -122,12 +125,22 @@ def run_server(
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = _Server(config)
+    ended: list[str] = []
+
+    def on_fault(name: str) -> None:
+        ended.append(name)
+        server.should_exit = True
+
+    parts: Parts = app.state.parts
+    parts.on_fault(on_fault)
     threading.Thread(target=_stop_when_told, args=(server, stop), name="stopper", daemon=True).start()
     _log.info("listening", address=address)
     if listening is not None:
         listening(address)
     with contextlib.closing(listener), _quick_threads():
         server.run(sockets=[listener])
+    if ended:
+        raise RuntimeError(f"stopped, since a fault ended the threads {', '.join(ended)}; the log above has it")
     if not server.started:
         raise ConfigError("the server could not start; the log above says why")
     _log.info("server stopped")

@@ -80,7 +80,7 @@ class Catalogue:
         self._features = Columns(self.schema)
         self._alive = np.zeros(16, dtype=np.bool_)
         self._alive_count = 0
-        self._changed_rows: list[int] = []
+        self._changed_rows: set[int] = set()
         self._profiles: OrderedDict[RawId, Profile] = OrderedDict()
         self._nobody = _profile(self.schema, 0, _NO_ATTRIBUTES)
         self._dirty: dict[tuple[str, bytes], bytes | None] = {}
@@ -141,8 +141,8 @@ class Catalogue:
     def take_changed_rows(self) -> Rows:
         """Rows added, changed or removed since the last call."""
         with self.lock:
-            changed, self._changed_rows = self._changed_rows, []
-        return np.unique(np.array(changed, dtype=np.int64))
+            changed, self._changed_rows = self._changed_rows, set()
+        return np.sort(np.fromiter(changed, dtype=np.int64, count=len(changed)))
 
     def profile_of(self, raw: RawId) -> Profile:
         """What is known of a person; of a stranger, the id."""
@@ -270,14 +270,14 @@ class Catalogue:
             self._alive[row] = True
             rows[place] = row
         self._features.put(rows, features)
-        self._changed_rows.extend(rows.tolist())
+        self._changed_rows.update(rows.tolist())
 
     def _remove_item(self, raw: RawId) -> None:
         row = self._rows.get(raw)
         if row is not None and self._alive[row]:
             self._alive[row] = False
             self._alive_count -= 1
-            self._changed_rows.append(row)
+            self._changed_rows.add(row)
 
 
 def _whom(value: bytes) -> tuple[str, RawId] | None:

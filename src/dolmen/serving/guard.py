@@ -24,6 +24,7 @@ __all__ = ["Guard", "Timed"]
 
 _log = logger(__name__)
 _GUARDED: Final = ("/v1/", "/metrics", "/openapi.json")
+_OWN_SITES: Final = (b"", b"same-origin", b"none")  # no browser, a page of this server, an address typed by hand
 _BODY_SECONDS: Final = 30.0  # for all of a body: who sends slower keeps a connection for nothing
 
 Timed = Callable[[str, int, float], None]
@@ -35,8 +36,10 @@ class Guard:
     """Middleware around the whole app.
 
     - With a token: guarded paths need it as bearer token; it is compared in constant time.
-    - Without one, on loopback: the ``Host`` must be this machine too, and a page of another origin may not post, or any
-      web page that somebody opens here could use the server.
+    - Without one, on loopback: the ``Host`` must be this machine too, and a page of another origin may ask for no
+      guarded path, by any method, or any web page that somebody opens here could use the server. To ask for a slate
+      with GET is to have it logged and learned from, and an image's address is enough for that: it comes without
+      ``Origin``, so what browsers say in ``Sec-Fetch-Site`` counts too.
     - A body is refused by its declared size, and cut off when it grows past the limit.
     """
 
@@ -90,8 +93,10 @@ class Guard:
             if not _names_loopback(host):
                 return refusal(403, "forbidden", f"this server answers on loopback only, not as host {host[:100]!r}")
             origin = headers.get(b"origin", b"").decode("latin-1")
-            if origin and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
-                return refusal(403, "forbidden", f"pages of {origin[:100]!r} may not send here")
+            is_foreign = headers.get(b"sec-fetch-site", b"") not in _OWN_SITES or (origin and _netloc(origin) != host)
+            if is_foreign and path.startswith(_GUARDED):
+                asker = repr(origin[:100]) if origin else "another origin"
+                return refusal(403, "forbidden", f"pages of {asker} may not ask here")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             return refusal(400, "bad_request", "Content-Length must be a number")
@@ -131,12 +136,19 @@ class Guard:
         return f"a body has at most {self._body_bytes_max} bytes; send fewer entries at a time"
 
 
-_READ_HEADERS: Final = frozenset({b"authorization", b"host", b"origin", b"content-length"})
+_READ_HEADERS: Final = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site", b"content-length"})
 
 
 @functools.lru_cache(maxsize=64)
 def _names_loopback(host: str) -> bool:
     return is_loopback(_host_name(host))
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

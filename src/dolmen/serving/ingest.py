@@ -55,7 +55,8 @@ class Writer:
     Args:
         log: where to.
         topic: of the log.
-        apply: told of what was appended before the senders are.
+        apply: told of what was appended before the senders are. Where it fails the senders' events are in the log all
+            the same; it must be able to take them from there later.
         bytes_max: of events that wait.
     """
 
@@ -147,15 +148,18 @@ class Writer:
     def _append(self, part: _Part, positions: list[dict[str, int]], problems: dict[int, DolmenError]) -> None:
         try:
             appended = self._log.append(self.topic, part.values, key=part.owners[0][1])
-            self.append_count += 1
-            self.written_count += len(part.values)
-            self._apply(appended, part.events)
         except Exception as problem:  # whatever it is, the senders wait to be told, and the next ones for their turn
             self.failed_count += len(part.values)
             _log.error("events not written", topic=self.topic, count=len(part.values), problem=str(problem))
             told = problem if isinstance(problem, DolmenError) else LogError(f"{type(problem).__name__}: {problem}")
             problems.update((number, told) for number, _ in part.owners)
             return
+        self.append_count += 1
+        self.written_count += len(part.values)
+        try:
+            self._apply(appended, part.events)
+        except Exception:  # a fault of ours: they are in the log, which is what senders are told; the tail reads them
+            _log.exception("events not applied yet", topic=self.topic, count=len(part.values))
         name = f"{self.topic}/{appended.partition}"
         for place, (number, _) in enumerate(part.owners):
             positions[number][name] = appended.first_offset + place + 1

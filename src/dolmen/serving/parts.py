@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
 import psutil
@@ -86,6 +86,11 @@ class Parts:
             *(part.worker for part in (self.replica, self.shelf, self.sums)),
         )
 
+    def on_fault(self, told: Callable[[str], None]) -> None:
+        """``told`` hears the name of a part whose thread a fault of ours ended, in that thread. Before ``start``."""
+        for worker in self._workers:
+            worker.on_fault = told
+
     async def start(self) -> None:
         """Apply what is in the log beyond the state, then start every thread."""
         await asyncio.to_thread(self._recover)
@@ -159,6 +164,8 @@ class Parts:
                     tail.catch_up()  # what other servers wrote
             except LogError as problem:
                 _log.error("log not read", problem=str(problem))
+            except Exception:  # a fault of ours: what was applied must be saved all the same
+                _log.exception("log not applied")
             try:
                 self.save()
                 self.board.tick()

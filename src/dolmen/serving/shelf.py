@@ -118,12 +118,15 @@ class Shelf:
 
     def _turn(self, parameters: Parameters | None, touched: set[int], is_all: bool) -> None:
         started = time.monotonic()
+        # Taken whether a model retrieves or not, or they would grow for ever: the first that does touches all rows.
+        changed = self._catalogue.take_changed_rows()
         if parameters is not None and Ability.RETRIEVES in parameters.model.abilities:
-            changed = self._catalogue.take_changed_rows()
+            if is_all:
+                changed = np.arange(self._catalogue.row_count)
             self._note(changed)
             self._prepare(parameters)
             if is_all:
-                rows = np.arange(self._catalogue.row_count)
+                rows = changed
             else:
                 rows = np.union1d(changed, self._rows_of(touched))
                 rows = np.union1d(rows, self._in_turn())
@@ -136,7 +139,7 @@ class Shelf:
 
     def _note(self, rows: Rows) -> None:
         """Remember which row the FID of each item names."""
-        fids = self._catalogue.items(rows).slot("item").values.tolist()
+        fids = self._catalogue.fids("item", rows)
         self._rows_by_fid.update(zip(fids, rows.tolist(), strict=True))
 
     def _rows_of(self, fids: set[int]) -> Rows:

@@ -13,6 +13,7 @@ from typing import Final, Protocol, final
 
 import msgspec
 
+from dolmen.errors import ConfigError
 from dolmen.events.store import Store, Transaction
 
 __all__ = ["Change", "Changes", "Part", "State"]
@@ -54,11 +55,19 @@ class State:
     Args:
         folder: made if missing; one server's own.
         tables: names of the tables.
+
+    Raises:
+        ConfigError: the folder's state is of another format.
     """
 
     def __init__(self, folder: Path, tables: Iterable[str]) -> None:
+        self._folder = folder
         self._store = Store(folder, databases=[*tables, _POSITIONS])
-        self._store.write(self._check_format)
+        try:
+            self._store.write(self._check_format)
+        except ConfigError:
+            self._store.close()
+            raise
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """One value."""
@@ -142,7 +151,10 @@ class State:
         if held is None:
             txn.put(_FORMAT_KEY, _FORMAT, db=database)
         elif bytes(held) != _FORMAT:
-            # Of another release: it can always be made anew from the log, but never silently misread.
-            raise ValueError(
-                f"the state is of format {bytes(held)!r}, this release reads {_FORMAT!r}; delete the folder"
+            # Of another release: it can be made anew from what the log still has, but must never be silently misread.
+            raise ConfigError(
+                f"the server's state in {self._folder} is of format {bytes(held).decode(errors='replace')}, this"
+                f" release reads format {_FORMAT.decode()}; run the release that wrote it, or move the folder away:"
+                " it is then made anew from the log, without what people did and what was counted before the log's"
+                " oldest records"
             )

@@ -8,13 +8,18 @@ from typing import final
 
 import torch
 
+from dolmen.telemetry import logger
+
 __all__ = ["Worker"]
+
+_log = logger(__name__)
 
 
 @final
 class Worker:
     """Runs ``work`` in a thread called ``name``, which returns soon once ``is_stopping``. Any thread may call anything.
 
+    ``on_fault``: told the name, in the thread, when ``work`` raised; the thread ends, and is not begun again.
     ``wake``: the lock of what the part shares with its callers; notified when there is work, and when it must stop.
     """
 
@@ -22,6 +27,7 @@ class Worker:
         self.name = name
         self.wake = threading.Condition()
         self.is_stopping = False
+        self.on_fault: Callable[[str], None] | None = None
         self._work = work
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -51,4 +57,9 @@ class Worker:
         # Torch and the libraries below it keep this number for each thread. Passes of the model are small here: helpers
         # cost more than they save, and while they spin for the next piece of work they take a core from who waits.
         torch.set_num_threads(1)
-        self._work()
+        try:
+            self._work()
+        except Exception:
+            _log.exception("thread ended by a fault", thread=self.name)
+            if self.on_fault is not None:
+                self.on_fault(self.name)

@@ -28,11 +28,14 @@ class Frozen:
 
     def __init__(self, folder: Path, after_examples: int | None) -> None:
         self._snapshots = SnapshotFolder(folder, keep=1)
+        self._snapshots.sweep()
         self._after_examples = after_examples
         self._is_frozen = False
 
     def recall(self, trainer: Trainer) -> None:
-        """Judge the kept copy again, if the trainer is past the place where it was taken."""
+        """Judge the kept copy again, if the trainer has come by the place where it was taken. It has not, if its own
+        snapshots were deleted and it learns anew: that is another course of learning, of the same versions.
+        """
         if not self._snapshots.paths() or trainer.judge is None:
             return
         try:
@@ -42,7 +45,7 @@ class Frozen:
         except SnapshotError as problem:
             _log.warning("frozen copy passed over", problem=str(problem))
             return
-        if kept.manifest.version <= trainer.version:
+        if trainer.has_been_at(kept.manifest.lineage, kept.manifest.version):
             self._take(trainer, kept.parameters.model, kept.manifest.version)
 
     def freeze_when_due(self, trainer: Trainer) -> None:
@@ -54,6 +57,7 @@ class Frozen:
         # A replay comes by this place again: what was kept the first time is the same bits.
         self.recall(trainer)
         if not self._is_frozen:
+            self._snapshots.clear()  # of another course, perhaps of a later version: it would be kept for the newest
             path = self._snapshots.write(trainer.contents(created_time_us=0))
             kept = load_snapshot(path, for_serving=True, compute=trainer.compute)
             self._take(trainer, kept.parameters.model, trainer.version)

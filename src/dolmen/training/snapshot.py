@@ -59,6 +59,7 @@ _OPTIMIZER: Final = "optimizer.safetensors"
 _EVALUATION: Final = "evaluation.json"
 _VERSION_DIGITS: Final = 12
 _UNFINISHED: Final = ".unfinished-"
+_REPLACED: Final = ".replaced-"
 
 ModelBuilder = Callable[[str, Mapping[str, Any], Embed], Model]
 """Makes a model of a name and a configuration: ``dolmen.models.build``, or yours."""
@@ -73,7 +74,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a snapshot says of itself.
 
     ``version``: steps since the beginning. ``offset``: next record of ``examples``. ``lineage``: the course of learning
-    (see ``sync``). ``parameters_offset``: deltas that go beyond this version lie at this offset of the topic
+    (see ``sync``). ``ancestors``: the courses that this one went on from, by the version at which each was left.
+    ``parameters_offset``: deltas that go beyond this version lie at this offset of the topic
     ``parameters`` or later. ``positions``: next offset by ``topic/partition`` of what these parameters include.
     ``counters``: the trainer's own.
     """
@@ -95,6 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parameters_offset: int
     counters: dict[str, int]
     files: dict[str, FileEntry]
+    ancestors: dict[str, int] = {}
 
 
 @final
@@ -153,6 +156,7 @@ class Contents:
     version: int
     offset: int
     lineage: str
+    ancestors: Mapping[str, int]
     created_time_us: int
     newest_event_time_us: int
     positions: Mapping[str, int]
@@ -202,6 +206,7 @@ class SnapshotFolder:
             version=contents.version,
             offset=contents.offset,
             lineage=contents.lineage,
+            ancestors=dict(contents.ancestors),
             schema=contents.schema.to_dict(),
             schema_fingerprint=contents.schema.fingerprint,
             model=contents.model_name,
@@ -248,18 +253,40 @@ class SnapshotFolder:
         flush(copied.folder / _MANIFEST)
         flush(copied.folder)
         target = self.folder / f"{copied.manifest.version:0{_VERSION_DIGITS}d}"
+        replaced = self.folder / f"{_REPLACED}{target.name}"
         if target.exists():  # an earlier run wrote this version, perhaps badly: what we hold is certainly good
-            shutil.rmtree(target)
-        copied.folder.rename(target)
+            shutil.rmtree(replaced, ignore_errors=True)
+            target.rename(replaced)  # aside, and not away: it may be the only one, until ours is in its place
+        try:
+            copied.folder.rename(target)
+        except OSError:
+            self._put_back(replaced)
+            raise
         flush(self.folder)
+        shutil.rmtree(replaced, ignore_errors=True)
         for old in self.paths()[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)  # a reader that has it open keeps its files
         return target
 
     def sweep(self) -> None:
-        """Delete what writers that were killed left behind. Only where no other process writes here."""
-        for path in self.folder.glob(f"{_UNFINISHED}*"):
+        """Delete what writers that were killed left behind, and put back what they were about to replace. Only where no
+        other process writes here.
+        """
+        for path in self.folder.glob(f"{_REPLACED}*"):
+            self._put_back(path)
+        for path in (*self.folder.glob(f"{_REPLACED}*"), *self.folder.glob(f"{_UNFINISHED}*")):
             shutil.rmtree(path, ignore_errors=True)
+
+    def _put_back(self, replaced: Path) -> None:
+        target = self.folder / replaced.name.removeprefix(_REPLACED)
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+            flush(self.folder)
+
+    def clear(self) -> None:
+        """Delete every snapshot."""
+        for path in self.paths():
+            shutil.rmtree(path)
 
     def paths(self) -> list[Path]:
         """Every snapshot's folder, newest first, valid or not."""

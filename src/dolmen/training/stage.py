@@ -191,6 +191,11 @@ class _TrainerStage:
                 raise
             _log.error("snapshot not finished", version=copied.manifest.version, problem=str(problem))
             return
+        except Exception:  # a mistake of ours: nobody asks the future, so it is told here or never
+            if must:
+                raise
+            _log.exception("snapshot not finished", version=copied.manifest.version)
+            return
         self._figures.snapshot_version = copied.manifest.version
         self._figures.snapshot_seconds = time.perf_counter() - started
         _log.info(

@@ -86,6 +86,7 @@ class Trainer:
         offset: of the next record of ``examples``.
         compute: where and how the model's layers are computed.
         lineage: the name of this course of learning, see ``sync``.
+        ancestors: the courses that this one went on from, by the version at which each was left.
         newest_event_time_us: the data's time so far.
         positions: what of the log's other topics the records so far include.
         counters: whole numbers for people; they are in snapshots, so that they stay true over restarts.
@@ -112,8 +113,8 @@ class Trainer:
         self._description = description
         self.specimens = specimens
         self.version = self.offset = 0
-        self.lineage = ""
-        self.begin_lineage()
+        self.lineage = secrets.token_hex(8)
+        self.ancestors: dict[str, int] = {}
         self.newest_event_time_us = 0
         self.positions: dict[str, int] = {}
         self.counters = {
@@ -288,6 +289,7 @@ class Trainer:
             version=self.version,
             offset=self.offset,
             lineage=self.lineage,
+            ancestors=dict(self.ancestors),
             created_time_us=created_time_us,
             newest_event_time_us=self.newest_event_time_us,
             positions=dict(self.positions),
@@ -325,8 +327,9 @@ class Trainer:
         if trainer.config.capacity != written.capacity:
             parameters.embeddings.capacity = trainer.config.capacity
         trainer.version, trainer.offset = manifest.version, manifest.offset
-        if trainer.config == written:
-            trainer.lineage = manifest.lineage
+        trainer.lineage, trainer.ancestors = manifest.lineage, dict(manifest.ancestors)
+        if trainer.config != written:
+            trainer.begin_lineage()
         trainer.newest_event_time_us = manifest.newest_event_time_us
         trainer.positions = dict(manifest.positions)
         trainer.counters.update(manifest.counters)
@@ -340,7 +343,13 @@ class Trainer:
 
     def begin_lineage(self) -> None:
         """From here on the same version does not mean the same bits as before; what was published under it ends."""
+        self.ancestors[self.lineage] = self.version
         self.lineage = secrets.token_hex(8)
+
+    def has_been_at(self, lineage: str, version: int) -> bool:
+        """Whether this course of learning leads through the parameters that ``lineage`` had at ``version``."""
+        left = self.version if lineage == self.lineage else self.ancestors.get(lineage, -1)
+        return version <= left
 
     def keep(self) -> Kept:
         """A copy of everything that learning changes, to come back to with ``restore``."""
