@@ -172,7 +172,8 @@ def test_a_stage_that_is_down_says_so_and_its_arrows_stand_still(ask: Callable[.
 def test_what_is_served_may_age_while_nothing_comes_but_not_while_something_is_owed(ask: Callable[..., Any]) -> None:
     def sync(events_per_second: float, unread: int, backlog: int) -> Any:
         figures = {"join": {"slates_unread": 0, "actions_unread": unread}, "train": {"backlog_records": backlog}}
-        told = {name: {"alive": True, "age_seconds": 0.3, "figures": figures.get(name, {})} for name in ("serve", "join", "train")}
+        alive = {"alive": True, "age_seconds": 0.3}
+        told = {name: {**alive, "figures": figures.get(name, {})} for name in ("serve", "join", "train")}
         now = {"events_per_second": events_per_second, "staleness_seconds": 36}
         return {one["name"]: one for one in ask("stages.js", "readStages", {"stages": told, "now": now})}["sync"]
 
