@@ -21,7 +21,7 @@ from dolmen.features import Batch, Jagged, Label, Schema, Slot, extract_rows
 from dolmen.models import condenser, scorer
 from dolmen.serving import ServeSettings
 from dolmen.serving.parts import Parts
-from dolmen.serving.recommender import Ask
+from dolmen.serving.recommender import Ask, Slate
 from dolmen.training import TrainConfig, Trainer, new_trainer
 from dolmen.training.snapshot import Parameters
 
@@ -224,7 +224,8 @@ def test_people_who_are_ranked_together_each_get_what_the_model_says_of_them_alo
     open_shop.parts.replica.parameters = parameters
     slates = recommender.answer([Ask(1, items=[1, 2, 3]), Ask(2, items=[4]), Ask(3, items=[1, 5])])
     for slate in slates:
-        shown = slate.impression  # type: ignore[union-attr]
+        assert isinstance(slate, Slate), slate
+        shown = slate.impression
         count = len(shown.items)
         whole = Batch(
             size=count,
@@ -233,7 +234,7 @@ def test_people_who_are_ranked_together_each_get_what_the_model_says_of_them_alo
         )
         assert len(shown.shared.slots["history"]) == 8 * shown.user  # the whole is logged, to be learned from
         with torch.no_grad():
-            expected = parameters.model.score(whole).sigmoid()  # type: ignore[attr-defined]
+            expected = scorer(parameters.model).score(whole).sigmoid()
         assert shown.probabilities == pytest.approx(expected.tolist(), abs=1e-6)
 
 

@@ -20,6 +20,7 @@ import os
 import threading
 import time
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -86,11 +87,10 @@ class Joiner:
         self._inputs = Inputs(log, partition, self.config.read_max)
         self._sent = -1
         self._is_behind = False
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
             self._begin(Path(folder))
-        except BaseException:
-            self.close()
-            raise
+            on_failure.pop_all()
 
     def _begin(self, folder: Path) -> None:
         self._state.reload()
