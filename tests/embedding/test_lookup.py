@@ -10,7 +10,7 @@ from dolmen._core import pool_rows
 from dolmen.embedding import SGD, Adam, Embed, Embeddings
 from dolmen.embedding.lookup import Pooling, pool
 from dolmen.errors import SchemaError
-from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids
+from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, Spread, pack_fids
 
 DIM = 3
 SCHEMA = Schema(
@@ -296,6 +296,22 @@ def test_serving_pools_to_the_bits_that_training_does(pooling: Pooling) -> None:
     with embed.recording(now_us=1):
         learned = embed(batch, ["user", "tags"], pooling)
     np.testing.assert_array_equal(read.numpy(), learned.detach().numpy())
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_rows_that_examples_share_give_the_bits_of_rows_laid_out(pooling: Pooling) -> None:
+    """A person's side of a slate is read and pooled once; that must not be seen in any vector."""
+    embed = filled()
+    people = batch_of(user=[[3], [14], [5]], history=[[1, 2, 11], [], [4] * 30], wide=[[1], [2], []])
+    items = batch_of(item=[[one] for one in (7, 8, 9, 1, 12)], tags=[[1, 2], [], [3], [3, 3], [14]])
+    owners = torch.tensor([0, 0, 2, 1, 2])
+    shared = ("user", "history", "wide")
+    slate = Batch(size=5, slots={**items.slots, **{one: Spread(people.slot(one), owners) for one in shared}})
+    laid_out = Batch(size=5, slots={**items.slots, **{one: people.slot(one).take(owners) for one in shared}})
+    for slots in (POOLED, ("wide",), ("item",)):
+        np.testing.assert_array_equal(embed(slate, slots, pooling).numpy(), embed(laid_out, slots, pooling).numpy())
+    for of_slate, of_laid_out in zip(embed.sequence(slate, "history"), embed.sequence(laid_out, "history"), strict=True):
+        np.testing.assert_array_equal(of_slate.numpy(), of_laid_out.numpy())
 
 
 @pytest.mark.parametrize("lengths", [[1, 1], [4], [2, 2, -1], [3, 1]])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dolmen.errors import SchemaError
-from dolmen.features import Batch, Dense, Jagged, Label, Schema, Slot, examples_schema
+from dolmen.features import Batch, Dense, Jagged, Label, Schema, Slot, Spread, examples_schema
 
 ROWS = st.lists(st.lists(st.integers(0, 2**62), max_size=4), max_size=6)
 SCHEMA = Schema(Slot("user"), Slot("tags", many=True), Dense("hour"), Label("click"))
@@ -108,16 +108,19 @@ def test_examples_survive_arrow(rows: list[list[int]]) -> None:
         assert same(Batch.from_examples(SCHEMA, examples[1:]), batch.take(torch.arange(1, len(rows))))
 
 
-def test_repeat_and_beside_make_a_slate() -> None:
-    person = Batch(size=1, slots={"history": Jagged.from_lists([[1, 2]])}, dense={"age": torch.tensor([3.0])})
-    items = Batch(
-        size=2, slots={"item": Jagged.single(torch.tensor([7, 8]))}, dense={"price": torch.tensor([1.0, 2.0])}
-    )
-    slate = person.repeat(2).beside(items)
-    assert slate.slot("history").to_lists() == [[1, 2], [1, 2]]
-    assert slate.slot("item").to_lists() == [[7], [8]]
-    assert slate.dense["age"].tolist() == [3, 3]
-    assert slate.dense["price"].tolist() == [1, 2]
+@given(st.data())
+def test_rows_that_examples_share_read_like_rows_laid_out(data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=4))
+    owners = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=6))
+    spread = Spread(Jagged.from_lists(rows), torch.tensor(owners, dtype=torch.int64))
+    laid_out = Jagged.from_lists([rows[owner] for owner in owners])
+    assert (spread.size, spread.is_single) == (laid_out.size, laid_out.is_single)
+    assert spread.lengths.tolist() == laid_out.lengths.tolist()
+    assert (spread.values.tolist(), spread.offsets.tolist()) == (laid_out.values.tolist(), laid_out.offsets.tolist())
+    chosen = data.draw(st.lists(st.integers(0, len(owners) - 1), max_size=3)) if owners else []
+    assert spread.to_lists(chosen) == [rows[owners[place]] for place in chosen]
+    assert spread.take(torch.tensor(chosen, dtype=torch.int64)).to_lists() == spread.to_lists(chosen)
+    assert spread.last(2).to_lists() == [rows[owner][-2:] for owner in owners]
 
 
 def test_what_nobody_said_has_a_default() -> None:

@@ -21,7 +21,7 @@ from dolmen._core import pool_rows
 from dolmen.embedding.policies import RowPolicy, policies_of
 from dolmen.embedding.store import Embeddings
 from dolmen.errors import SchemaError
-from dolmen.features import Batch, Jagged, Schema
+from dolmen.features import Batch, Jagged, Schema, Spread
 
 __all__ = ["Embed", "Pooling", "Tape", "pool"]
 
@@ -160,16 +160,11 @@ class Embed:
         """
         dim = self.dim(slots)
         columns = [batch.slot(name) for name in slots]
+        if not weights and self._tape is None:
+            return self._pooled_to_read(slots, columns, pooling).view(batch.size, len(slots), dim)
         joined = None if not weights else _joined_weights(slots, columns, weights)
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
-        if joined is None and self._tape is None:
-            return (
-                _pooled_to_read(merged.cpu(), columns, pooling)
-                .to(self.device)
-                .view(len(slots), batch.size, dim)
-                .transpose(0, 1)
-            )
         if joined is None and all(column.is_single for column in columns):
             return merged.view(len(slots), batch.size, dim).transpose(0, 1)
         lengths = torch.cat([column.lengths for column in columns])
@@ -309,6 +304,26 @@ class Embed:
         finally:
             self._tape = None
 
+    def _pooled_to_read(self, slots: Sequence[str], columns: Sequence[Jagged], pooling: Pooling) -> Tensor:
+        """As ``pool``, of all columns' bags, where nothing will ask for a gradient, shape (batch * slot, dim).
+
+        A few native calls instead of ten, and none for an example whose bag another one has too.
+        """
+        held = [column.rows if isinstance(column, Spread) else column for column in columns]
+        rows = self._rows(slots, held)
+        merged = (rows[0] if len(rows) == 1 else torch.cat(rows)).cpu().numpy()
+        ends = [column.offsets.cpu().numpy() for column in held]
+        lengths = np.concatenate([some[1:] - some[:-1] for some in ends])
+        pooled = np.empty((len(lengths), merged.shape[1]), dtype=np.float32)
+        pool_rows(merged, lengths, is_mean=pooling == "mean", out=pooled)
+        places = np.empty((columns[0].size, len(columns)), dtype=np.int64)
+        start = 0
+        for number, (column, one) in enumerate(zip(columns, held, strict=True)):
+            owners = column.owners.cpu().numpy() if isinstance(column, Spread) else np.arange(one.size)
+            np.add(owners, start, out=places[:, number])
+            start += one.size
+        return torch.from_numpy(pooled[places.ravel()]).to(self.device)
+
     def _rows(self, slots: Sequence[str], columns: Sequence[Jagged]) -> list[Tensor]:
         if self._tape is not None:
             return self._tape._read(slots, columns)
@@ -359,15 +374,6 @@ def pool(rows: Tensor, lengths: Tensor, pooling: Pooling, weights: Tensor | None
     is_defined = (totals != 0).unsqueeze(1)
     # The inner choice keeps the gradient of the division finite where the outer one hides its value.
     return torch.where(is_defined, pooled / torch.where(is_defined, totals.unsqueeze(1), 1.0), 0.0)
-
-
-def _pooled_to_read(rows: Tensor, columns: Sequence[Jagged], pooling: Pooling) -> Tensor:
-    """As ``pool``, of all columns' bags, where nothing will ask for a gradient: one call instead of ten."""
-    offsets = [column.offsets.cpu().numpy() for column in columns]
-    lengths = np.concatenate([ends[1:] - ends[:-1] for ends in offsets])
-    pooled = np.empty((len(lengths), rows.shape[1]), dtype=np.float32)
-    pool_rows(rows.numpy(), lengths, is_mean=pooling == "mean", out=pooled)
-    return torch.from_numpy(pooled)
 
 
 def _joined_weights(slots: Sequence[str], columns: Sequence[Jagged], weights: Mapping[str, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-from .batch import Batch, Jagged
+from .batch import Batch, Jagged, Spread
 from .extract import extract_rows, extract_table
 from .fids import RawId, encode_array, encode_values, pack_fids, slot_numbers, values_of
 from .layout import examples_schema
@@ -18,6 +18,7 @@ __all__ = [
     "Schema",
     "Side",
     "Slot",
+    "Spread",
     "encode_array",
     "encode_values",
     "examples_schema",

@@ -6,9 +6,9 @@ Tensors and Arrow arrays share memory wherever the layout allows it, so that a b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final, final
 
 import numpy as np
@@ -22,7 +22,7 @@ from dolmen.features.layout import examples_schema
 from dolmen.features.schema import Schema
 from dolmen.settings import suggestion
 
-__all__ = ["Batch", "Jagged"]
+__all__ = ["Batch", "Jagged", "Spread"]
 
 _NONE: Final = torch.empty(0)
 _NO_TIMES: Final = torch.empty(0, dtype=torch.int64)
@@ -34,7 +34,6 @@ _DEFAULTS: Final = {
 }
 
 
-@final
 @dataclass(frozen=True)
 class Jagged:
     """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
@@ -60,7 +59,7 @@ class Jagged:
         """Rows given as lists of FIDs."""
         ends = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=ends[1:])
-        values = np.fromiter((fid for row in rows for fid in row), dtype=np.int64, count=int(ends[-1]))
+        values = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(ends[-1]))
         return cls.from_arrays(values, ends)
 
     @classmethod
@@ -112,10 +111,13 @@ class Jagged:
         places = torch.arange(int(ends[-1])) + torch.repeat_interleave(shift, lengths)
         return Jagged(self.values[places], ends)
 
-    def to_lists(self) -> list[list[int]]:
-        """Rows as lists."""
-        values, ends = self.values.tolist(), self.offsets.tolist()
-        return [values[start:end] for start, end in pairwise(ends)]
+    def to_lists(self, rows: Sequence[int] | None = None) -> list[list[int]]:
+        """Rows as lists: those at ``rows``, in their order, or all."""
+        if rows is None:
+            values, ends = self.values.tolist(), self.offsets.tolist()
+            return [values[start:end] for start, end in pairwise(ends)]
+        array, places = self.values.numpy(), self.offsets.numpy()
+        return [array[places[row] : places[row + 1]].tolist() for row in rows]
 
     @classmethod
     def concat(cls, parts: Sequence[Jagged]) -> Jagged:
@@ -125,6 +127,56 @@ class Jagged:
             ends.append(part.offsets[1:] + base)
             base += len(part.values)
         return cls(torch.cat([part.values for part in parts]), torch.cat(ends))
+
+
+@final
+class Spread(Jagged):
+    """Rows that examples share, held once: example ``i`` has row ``owners[i]`` of ``rows``. Else as any ``Jagged``.
+
+    What a person's slate has in common: a look-up that pools reads and pools each of ``rows`` once, whatever the number
+    of candidates. Whoever asks for ``values`` or ``offsets`` gets the rows laid out, one example after the other.
+
+    Args:
+        rows: each once.
+        owners: int64, shape (batch,).
+    """
+
+    rows: Jagged
+    owners: Tensor
+
+    def __init__(self, rows: Jagged, owners: Tensor) -> None:
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "owners", owners)
+
+    @cached_property
+    def _laid_out(self) -> Jagged:
+        return self.rows.take(self.owners)
+
+    @property
+    def values(self) -> Tensor:
+        """As the examples have them, shape (total,)."""
+        return self._laid_out.values
+
+    @property
+    def offsets(self) -> Tensor:
+        """Of the examples, shape (batch + 1,)."""
+        return self._laid_out.offsets
+
+    @property
+    def size(self) -> int:
+        """How many examples."""
+        return int(self.owners.shape[0])
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """How many values each example has, shape (batch,)."""
+        return self.rows.lengths[self.owners]
+
+    def to(self, device: str) -> Spread:
+        """The same on another device; this one where it lies there already."""
+        if self.owners.device.type == device:
+            return self
+        return Spread(self.rows.to(device), self.owners.to(device))
 
 
 @final
@@ -207,14 +259,6 @@ class Batch:
             served_probabilities=self.served_probabilities[rows],
             event_times_us=self.event_times_us[rows],
         )
-
-    def repeat(self, count: int) -> Batch:
-        """``count`` copies of a batch of one example: the person's side of a slate."""
-        return self.take(torch.zeros(count, dtype=torch.int64))
-
-    def beside(self, other: Batch) -> Batch:
-        """One batch with the slots and dense features of both, example by example; the rest comes from ``self``."""
-        return replace(self, slots={**self.slots, **other.slots}, dense={**self.dense, **other.dense})
 
     @classmethod
     def concat(cls, parts: Sequence[Batch]) -> Batch:

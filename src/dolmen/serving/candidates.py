@@ -80,15 +80,22 @@ class Candidates:
         self._pool = Pool.of(self._exposure.new_rows())
         self._listed_until = now + _LISTED_SECONDS
 
-    def fields(self, wishes: Sequence[Wish], people: Batch, parameters: Parameters | None) -> list[Field]:
-        """The field for each wish; ``people`` has one example for each, ``parameters`` retrieve if they can."""
+    def fields(
+        self, wishes: Sequence[Wish | None], people: Batch, parameters: Parameters | None
+    ) -> list[Field | None]:
+        """The field for each wish, ``None`` for ``None``. ``people`` has one example for each.
+
+        ``parameters`` retrieve if they can.
+        """
         alive = self._catalogue.alive()
+        if not any(wishes):
+            return [None] * len(wishes)
         if parameters is None or Ability.RETRIEVES not in parameters.model.abilities:
-            return [self._field(wish, None, alive) for wish in wishes]
+            return [wish and self._field(wish, None, alive) for wish in wishes]
         with parameters.computing():
             told = retriever(parameters.model).queries(parameters.placed(people))
         queries = told.float().cpu().numpy()  # (wish, interest, dim)
-        return [self._field(wish, interests, alive) for wish, interests in zip(wishes, queries, strict=True)]
+        return [wish and self._field(wish, interests, alive) for wish, interests in zip(wishes, queries, strict=True)]
 
     def _nearest(self, wish: Wish, interests: Vectors) -> Rows:
         """Rows by nearness; may hold hidden ones, and -1."""

@@ -13,7 +13,7 @@ import torch
 
 from dolmen.errors import SchemaError
 from dolmen.events import Features
-from dolmen.features import Batch, Jagged, RawId, Side, encode_values, extract_rows
+from dolmen.features import Batch, Jagged, RawId, Side, Spread, encode_values, extract_rows
 from dolmen.serving.behaviours import Behaviours
 from dolmen.serving.catalogue import Catalogue, Rows
 from dolmen.serving.settings import ServeSettings
@@ -119,17 +119,17 @@ class Inputs:
         order[rows < 0] = known.size + np.arange(unknown.size)
         return Batch.concat([known, unknown]).take(torch.from_numpy(order))
 
-    def beside(self, people: Sequence[Features], counts: Sequence[int], items: Batch, now_us: int) -> Batch:
+    def beside(self, people: Batch, counts: Sequence[int], items: Batch, now_us: int) -> Batch:
         """``items`` with the features of whoever asks about each: the first ``counts[0]`` of them for the first."""
-        slots = {name: _tiled([one.slots[name] for one in people], counts, items.size) for name in self._person_slots}
-        dense = {
-            name: torch.from_numpy(np.repeat(np.array([one.dense[name] for one in people], dtype=np.float32), counts))
-            for name in self._person_dense
-        }
+        owners = np.arange(people.size).repeat(counts)
+        spread = torch.from_numpy(owners)
         return Batch(
             size=items.size,
-            slots={**slots, **items.slots},
-            dense={**dense, **items.dense},
+            slots={**{name: Spread(rows, spread) for name, rows in people.slots.items()}, **items.slots},
+            dense={
+                **{name: torch.from_numpy(column.numpy()[owners]) for name, column in people.dense.items()},
+                **items.dense,
+            },
             event_times_us=torch.from_numpy(np.full(items.size, now_us, dtype=np.int64)),
         )
 
@@ -156,17 +156,3 @@ class Inputs:
             return extract_rows(self._schema, [context], slots=self._request_slots, dense=self._request_dense)
         except SchemaError as problem:
             raise SchemaError(f"context: {str(problem).removeprefix('row 0: ')}") from None
-
-
-def _tiled(people: Sequence[list[int]], counts: Sequence[int], size: int) -> Jagged:
-    """The FIDs of each person, once for each of the person's items."""
-    lengths = np.array([len(fids) for fids in people], dtype=np.int64).repeat(counts)
-    offsets = np.zeros(size + 1, dtype=np.int64)
-    lengths.cumsum(out=offsets[1:])
-    values = np.empty(int(offsets[-1]), dtype=np.int64)
-    start = 0
-    for fids, count in zip(people, counts, strict=True):
-        end = start + count * len(fids)
-        values[start:end].reshape(count, len(fids))[:] = fids
-        start = end
-    return Jagged.from_arrays(values, offsets)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, final
 
 import numpy as np
@@ -142,16 +142,16 @@ class Recommender:
 
     def _slates(self, tasks: Sequence[_Task], now_us: int) -> list[Slate]:
         parameters = self.usable_parameters()
-        self._find([task for task in tasks if task.ask.items is None], parameters)
+        people = self._inputs.people([task.person for task in tasks])
+        self._find(tasks, people, parameters)
         items = self._inputs.items([(task.rows, task.ask.items) for task in tasks])
         logits = None
         if parameters is not None:
-            logits = self._logits(parameters, tasks, items, now_us)
+            logits = self._logits(parameters, tasks, people, items, now_us)
         if logits is None:
             parameters = None
             self.fallback_count += len(tasks)
-        columns = {name: jagged.to_lists() for name, jagged in items.slots.items()}
-        dense = {name: column.tolist() for name, column in items.dense.items()}
+        dense = {name: column.numpy() for name, column in items.dense.items()}
         slates, start = [], 0
         for task in tasks:
             end = start + len(task.rows)
@@ -162,47 +162,49 @@ class Recommender:
                 task,
                 places,
                 probabilities,
-                item_slots={name: [lists[at] for at in chosen] for name, lists in columns.items()},
-                item_dense={name: [values[at] for at in chosen] for name, values in dense.items()},
+                item_slots={name: jagged.to_lists(chosen) for name, jagged in items.slots.items()},
+                item_dense={name: values[chosen].tolist() for name, values in dense.items()},
                 version=parameters.version if parameters is not None else 0,
             )
             slates.append(self._slate(task, places, impression, parameters))
             start = end
         return slates
 
-    def _find(self, asking: Sequence[_Task], parameters: Parameters | None) -> None:
+    def _find(self, tasks: Sequence[_Task], people: Batch, parameters: Parameters | None) -> None:
         """What may be shown to those who ask for a recommendation."""
-        if not asking:
-            return
-        wishes = [Wish(task.request_id, task.ask.count, task.hidden) for task in asking]
-        people = self._inputs.people([task.person for task in asking])
-        for task, found in zip(asking, self._candidates.fields(wishes, people, parameters), strict=True):
-            task.field, task.rows = found, found.rows
+        wishes = [
+            None if task.ask.items is not None else Wish(task.request_id, task.ask.count, task.hidden) for task in tasks
+        ]
+        for task, found in zip(tasks, self._candidates.fields(wishes, people, parameters), strict=True):
+            if found is not None:
+                task.field, task.rows = found, found.rows
 
     def _logits(
-        self, parameters: Parameters, tasks: Sequence[_Task], items: Batch, now_us: int
+        self, parameters: Parameters, tasks: Sequence[_Task], people: Batch, items: Batch, now_us: int
     ) -> NDArray[np.float64] | None:
         """What the model says of ``items``, shape (rows,); ``None`` where it cannot be used."""
         if Ability.SCORES not in parameters.model.abilities:
             return None
         with parameters.computing():
-            logits = self._scores(parameters, tasks, items, now_us).double().cpu().numpy()
+            logits = self._scores(parameters, tasks, people, items, now_us).double().cpu().numpy()
         if np.isfinite(logits).all():
             shifted: NDArray[np.float64] = logits + self._logit_shift
             return shifted
         self.broken_score_count += 1  # learning went astray: people still get an answer
         return None
 
-    def _scores(self, parameters: Parameters, tasks: Sequence[_Task], items: Batch, now_us: int) -> Tensor:
-        people, counts = [task.person for task in tasks], [len(task.rows) for task in tasks]
+    def _scores(
+        self, parameters: Parameters, tasks: Sequence[_Task], people: Batch, items: Batch, now_us: int
+    ) -> Tensor:
+        counts = [len(task.rows) for task in tasks]
         able = condenser(parameters.model)
         if able is None:
             batch = self._inputs.beside(people, counts, items, now_us)
             return scorer(parameters.model).score(parameters.placed(batch))
-        newest = [_newest(person, able.past_slots, able.recent_count) for person in people]
+        newest = {name: people.slot(name).last(able.recent_count) for name in able.past_slots}
         sums = self._sums.of(parameters, [task.ask.user for task in tasks])
         owners = torch.repeat_interleave(torch.tensor(counts))
-        batch = self._inputs.beside(newest, counts, items, now_us)
+        batch = self._inputs.beside(replace(people, slots={**people.slots, **newest}), counts, items, now_us)
         return able.score_condensed(parameters.placed(batch), sums, owners)
 
     def _judged(
@@ -262,11 +264,6 @@ class Recommender:
         rows = [int(task.rows[place.row]) for place in places]
         attributes = [self._catalogue.attributes[row] if row >= 0 else None for row in rows]
         return Slate(impression, attributes, [place.explored for place in places], parameters)
-
-
-def _newest(person: Features, slots: Sequence[str], count: int) -> Features:
-    """The same person with only the newest behaviours in these history slots."""
-    return Features({**person.slots, **{name: person.slots[name][-count:] for name in slots}}, person.dense)
 
 
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
