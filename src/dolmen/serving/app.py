@@ -14,13 +14,17 @@ from typing import Any, Final, final
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.responses import JSONResponse
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp
 
 import dolmen
 from dolmen.clock import Clock, SystemClock
 from dolmen.errors import ConfigError
 from dolmen.events import EmbeddedLog, Log
 from dolmen.serving.api import routers
+from dolmen.serving.bodies import BodyRoutes
 from dolmen.serving.guard import Guard
 from dolmen.serving.parts import Parts
 from dolmen.serving.problems import install
@@ -66,7 +70,8 @@ def create_app(settings: ServeSettings, *, log: Log | None = None, clock: Clock 
             if log is None:
                 own_log.close()
 
-    app = FastAPI(
+    app = _App(
+        parts,
         title="dolmen",
         version=dolmen.__version__,
         description=_ABOUT,
@@ -76,11 +81,9 @@ def create_app(settings: ServeSettings, *, log: Log | None = None, clock: Clock 
         default_response_class=JSONResponse,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics is ours; looked up at each request
     )
-    app.state.parts = parts
     install(app)
     for router in routers(parts):
         app.router.routes.extend(router.routes)  # an included router would be searched anew at each request
-    app.add_middleware(Guard, settings=settings, timed=parts.timed)
     return app
 
 
@@ -144,6 +147,27 @@ def run_server(
     if not server.started:
         raise ConfigError("the server could not start; the log above says why")
     _log.info("server stopped")
+
+
+@final
+class _App(FastAPI):
+    """The framework's application, with the layers around its router that are of use here.
+
+    It would add others that answer for failures, bound bodies and trace: ``Guard`` does the first two, and each layer
+    costs every request.
+    """
+
+    def __init__(self, parts: Parts, **options: Any) -> None:
+        super().__init__(**options)
+        self.state.parts = parts
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Called once, before the first request."""
+        parts: Parts = self.state.parts
+        # The router of the framework counts on the innermost of its own layers.
+        routed = BodyRoutes(AsyncExitStackMiddleware(self.router), self.routes)
+        answering = ExceptionMiddleware(routed, handlers=self.exception_handlers)
+        return Guard(answering, settings=parts.settings, timed=parts.timed)
 
 
 @final
