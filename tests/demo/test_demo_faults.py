@@ -65,6 +65,8 @@ def test_control_c_leaves_no_process_and_no_lock_and_the_next_start_goes_on(
         demo.process.send_signal(signal.SIGINT)
         output, _ = demo.process.communicate(timeout=SECONDS)
     assert demo.process.returncode == 0, output
+    assert "stopped early" in output, "nobody waited until all was learned"
+    assert "close" not in output, "so nobody can say whether the accounts do"
     assert not any(one.is_running() for one in stages.values())
     done = slate_count_done(demo.state)
     assert done > 0

@@ -48,7 +48,8 @@ class DemoReport:
     """Everything that a run shows; ``to_json`` is what ``--report`` writes.
 
     ``events``: counts from the replay (sent, acknowledged), the joiner (joined, waiting, unread) and the trainer
-    (trained). ``accounts``: sums that must be equal, by what they say; ``accounts_close``: all are. ``progressive``:
+    (trained). ``accounts``: sums that must be equal, by what they say; ``accounts_close``: all are; ``None`` where
+    the run was ``stopped`` before all that it sent was learned, so that they need not be yet. ``progressive``:
     AUC, log loss and calibration over the second half, of what the online model answered when each slate was shown
     (``online``), of its parameters just before they learned each example (``before_learning``), and of the copy that
     stopped learning at half time (``frozen``).
@@ -57,6 +58,7 @@ class DemoReport:
     dataset: str
     simulated: bool
     seed: int
+    stopped: bool
     events: Mapping[str, int | None]
     accounts: Mapping[str, Account]
     progressive: Mapping[str, Mapping[str, float | None]]
@@ -73,9 +75,9 @@ class DemoReport:
     settings: Mapping[str, Any]
 
     @property
-    def accounts_close(self) -> bool:
-        """Whether each event is accounted for, exactly once."""
-        return all(one.closes for one in self.accounts.values())
+    def accounts_close(self) -> bool | None:
+        """Whether each event is accounted for, exactly once; ``None`` where nobody waited to see."""
+        return None if self.stopped else all(one.closes for one in self.accounts.values())
 
     def to_json(self) -> str:
         """The report as JSON, with the program, commit and machine beside it."""
@@ -85,14 +87,14 @@ class DemoReport:
     def table(self) -> TextTable:
         """The report for people."""
         table = TextTable(show_header=False, box=None, title=f"demo: {self.dataset}", title_justify="left")
-        events = self.events
+        events, verdicts = self.events, {True: "accounts close", False: "ACCOUNTS DO NOT CLOSE", None: "stopped early"}
         rows = {
             "sent": f"{events['impressions_sent']:,} items shown, {events['actions_sent']:,} actions",
             "acknowledged": f"{events['impressions_acknowledged']:,} and {events['actions_acknowledged']:,}",
             "became": (
                 f"{_count(events['positives'])} positives, {_count(events['negatives_kept'])} negatives kept,"
                 f" {_count(events['negatives_dropped'])} dropped, {_count(events['waiting'])} waiting"
-                f" ({'accounts close' if self.accounts_close else 'ACCOUNTS DO NOT CLOSE'})"
+                f" ({verdicts[self.accounts_close]})"
             ),
             "trained": f"{_count(events['trained'])} examples",
             **{
@@ -108,6 +110,10 @@ class DemoReport:
         }
         for key, value in rows.items():
             table.add_row(f"[bold]{key}[/bold]", value)
+        if self.stopped:
+            told = "before all that was sent was learned: what is on its way is in the log, and the next start goes on"
+            table.add_row("[bold]stopped[/bold]", told)
+            return table
         for name, one in self.accounts.items():
             if not one.closes:
                 told = f"{name}: counted {one.counted:,}, expected {one.expected:,} (did others send events, too?)"
@@ -144,8 +150,9 @@ def make_report(
     resident_bytes: Mapping[str, int],
     restarts: Mapping[str, int],
     wall_seconds: float,
+    stopped: bool,
 ) -> DemoReport:
-    """Put the figures together; nothing is measured here."""
+    """Put the figures together; nothing is measured here. ``stopped``: before the stages had done all of it."""
     sent, prober, join, train = measured.sent, measured.prober, measured.figures("join"), measured.figures("train")
     latency = prober.latency_seconds()
     events = {
@@ -170,6 +177,7 @@ def make_report(
         dataset=dataset.info.name,
         simulated=dataset.info.simulated,
         seed=options.seed,
+        stopped=stopped,
         events=events,
         accounts=_accounts(events, join, is_alone=options.headless),
         progressive={

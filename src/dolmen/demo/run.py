@@ -211,6 +211,7 @@ class _Demo:
             resident_bytes=_resident_bytes(self._supervisor),
             restarts=self._supervisor.restart_counts(),
             wall_seconds=time.monotonic() - self._started,
+            stopped=self._stop.is_set(),
         )
 
     def _left(self) -> int:

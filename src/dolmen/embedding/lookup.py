@@ -311,15 +311,15 @@ class Embed:
         """
         held = [column.rows if isinstance(column, Spread) else column for column in columns]
         rows = self._rows(slots, held)
-        merged = (rows[0] if len(rows) == 1 else torch.cat(rows)).cpu().numpy()
-        ends = [column.offsets.cpu().numpy() for column in held]
+        merged = _here(rows[0] if len(rows) == 1 else torch.cat(rows)).numpy()
+        ends = [_here(column.offsets).numpy() for column in held]
         lengths = np.concatenate([some[1:] - some[:-1] for some in ends])
         pooled = np.empty((len(lengths), merged.shape[1]), dtype=np.float32)
         pool_rows(merged, lengths, is_mean=pooling == "mean", out=pooled)
         places = np.empty((columns[0].size, len(columns)), dtype=np.int64)
         start = 0
         for number, (column, one) in enumerate(zip(columns, held, strict=True)):
-            owners = column.owners.cpu().numpy() if isinstance(column, Spread) else np.arange(one.size)
+            owners = _here(column.owners).numpy() if isinstance(column, Spread) else np.arange(one.size)
             np.add(owners, start, out=places[:, number])
             start += one.size
         return torch.from_numpy(pooled[places.ravel()]).to(self.device)
@@ -338,7 +338,12 @@ class Embed:
 def _keys(policies: Mapping[str, RowPolicy], slot: str, fids: Tensor) -> Tensor:
     """The FIDs whose rows make up the vectors of ``fids``: themselves, unless the slot has a policy. In main memory."""
     policy = policies.get(slot)
-    return fids.cpu() if policy is None else policy.keys(fids.cpu())
+    return _here(fids) if policy is None else policy.keys(_here(fids))
+
+
+def _here(tensor: Tensor) -> Tensor:
+    """In main memory. Where it is there, no call of torch, of which each lets other threads have the interpreter."""
+    return tensor if tensor.is_cpu else tensor.cpu()
 
 
 def _width(policies: Mapping[str, RowPolicy], slot: str) -> int:
