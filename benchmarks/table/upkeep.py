@@ -62,9 +62,11 @@ def measure(
     name: str, rules: RowRules, rows: int, batches: int, new: int, capacity: Capacity | None = None
 ) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
-    table = Table(DIM, optimizer=AdaGrad(), seed=SEED, rules={0: rules}, capacity=capacity)
+    table = Table(DIM, optimizer=AdaGrad(), seed=SEED, rules={0: rules})
     for begin in range(0, rows, BATCH):
         table.lookup_or_insert(np.arange(begin, min(rows, begin + BATCH)), 0)
+        table.maintain()
+    table.capacity = capacity
     gradients = rng.normal(size=(BATCH, DIM)).astype(np.float32)
     steps, turns, walls, gone = [], [], [], 0
     for number in range(1, batches + 1):

@@ -1,8 +1,8 @@
 // Which row leaves when a slot is full.
 //
 // Exact order would cost a list that every sight relinks. Instead, rows are drawn and the worst of them leave, as in
-// Redis: one of 16, or up to 32 of eight times as many. The one is among the worst fifth with a chance of 97 %; so are
-// all of the 32, with one of 99.9 %, at half the draws. A slot that has no more rows than are drawn loses its worst rows
+// Redis: one of 16, or up to 32 of six times as many. The one is among the worst fifth with a chance of 97 %; all of the
+// 32 are among the worst quarter with one of 99.8 %. A slot that has no more rows than are drawn loses its worst rows
 // exactly. Draws are a hash of how many rows were evicted before, so a run that is repeated loses the same rows.
 //
 // One writer calls all.
@@ -85,7 +85,7 @@ class SlotRows {
 
  private:
   static constexpr std::size_t kDrawsMin = 16;
-  static constexpr std::size_t kDrawsEach = 8;  // For each that is asked for.
+  static constexpr std::size_t kDrawsEach = 6;  // For each that is asked for.
   using Rank = std::tuple<double, std::int64_t, std::int64_t>;
   struct Candidate {
     Rank rank;

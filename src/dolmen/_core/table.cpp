@@ -564,6 +564,7 @@ void Table::set_bound(std::uint32_t bound, const CapacityOptions& options) {
       rows->insert(row);
     }
   }
+  clocks_.inserted_count = 0;  // What was made under other bounds leaves in turns of its own.
   bounded_[bound] = std::move(rows);
   std::erase(bounds_, bound);
   if (bounded_[bound]) bounds_.insert(std::ranges::upper_bound(bounds_, bound), bound);
