@@ -17,7 +17,7 @@ from dolmen.sheets import Sheet
     ("arguments", "words"),
     [
         (["models"], ["logistic_regression", '"Self-supervised', "full_ndcg@10", "(an ordered slot"]),
-        (["reproduce", "--list"], ["monolith-collisions", "2209.07663", "240", "paper's collisions: holds"]),
+        (["reproduce", "--list"], ["monolith-collisions", "2209.07663", "240", "not run yet"]),
         (["data", "list"], ["retailrocket-core", "(simulated)"]),
         (["data", "show", "world"], ["event_time (timestamp[us,"]),
         (["inspect", "."], ["impressions/0", "joiner at 0", "retention waits for", "UTC"]),

@@ -135,7 +135,7 @@ def serve(
         _refuse(context, "belongs to --snapshot; with --config it stands in the file", "data", "port")
         stages.serve(Config.from_toml(config), extend=console.mount)
     elif snapshot is not None and config is None:
-        stages.serve(snapshot_config(snapshot, data=data, port=port), extend=console.mount)
+        stages.serve(snapshot_config(snapshot, data=data, port=port), extend=console.mount, port_name="--port")
     else:
         raise ConfigError("name either --config dolmen.toml or --snapshot FOLDER")
 
