@@ -401,7 +401,7 @@ def test_those_that_leave_are_among_the_least_recent_however_many_leave_at_once(
     assert table.evict() == 2000
     ages = np.arange(10_000) % 100
     gone = ~table.contains(np.arange(10_000))
-    # Worst of a sample each: the oldest fifth would leave in exact order; nearly all that leave are of the oldest third.
+    # In exact order the oldest fifth would leave; of those drawn, nearly all that leave are of the oldest third.
     assert np.mean(ages[gone] < 33) > 0.97
     assert ages[gone].max() < 60
 

@@ -1,9 +1,9 @@
 // Which row leaves when a slot is full.
 //
 // Exact order would cost a list that every sight relinks. Instead, rows are drawn and the worst of them leave, as in
-// Redis: one of 16, or up to 32 of six times as many. The one is among the worst fifth with a chance of 97 %; all of the
-// 32 are among the worst quarter with one of 99.8 %. A slot that has no more rows than are drawn loses its worst rows
-// exactly. Draws are a hash of how many rows were evicted before, so a run that is repeated loses the same rows.
+// Redis: one of 16, or up to 32 of six times as many. The one is among the worst fifth with a chance of 97 %; all of
+// the 32 are among the worst quarter with one of 99.8 %. A slot that has no more rows than are drawn loses its worst
+// rows exactly. Draws are a hash of how many rows were evicted before, so a run that is repeated loses the same rows.
 //
 // One writer calls all.
 #pragma once
@@ -56,8 +56,9 @@ class SlotRows {
 
   static constexpr std::size_t kWorstMax = 32;
 
-  // Into `worst`: the row numbers of up to `count_max` rows to evict, worst first. Returns how many: at least one. There
-  // must be a row, and `count_max` is from 1 to kWorstMax. `draw` is the number of evictions so far, in the whole table.
+  // Into `worst`: the row numbers of up to `count_max` rows to evict, worst first. Returns how many: at least one.
+  // There must be a row, and `count_max` is from 1 to kWorstMax. `draw` is the number of evictions so far, in the whole
+  // table.
   std::size_t find_worst(const RowStore& rows, std::uint64_t draw, std::size_t count_max,
                          std::array<std::uint32_t, kWorstMax>& worst) const noexcept {
     std::array<Candidate, kWorstMax * kDrawsEach> drawn;

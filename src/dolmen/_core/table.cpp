@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::size_t kAhead = 24;  // So many FIDs are on their way from memory at once.
 constexpr std::size_t kStretch = 1024;
-constexpr std::size_t kStepBlock = 16;  // So many rows a choice of optimiser.
+constexpr std::size_t kStepBlock = 16;   // So many rows a choice of optimiser.
 constexpr std::size_t kLeaveBlock = 32;  // So many rows leave together.
 constexpr std::size_t kLine = 64;
 

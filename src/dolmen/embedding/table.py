@@ -328,9 +328,9 @@ class Table:
     def evict(self) -> int:
         """Remove rows of slots that have more than their ``capacity``, then of the table. Returns how many.
 
-        Which ones the ``eviction`` says: exactly where there are 16 rows or fewer, else the worst of those that
-        are drawn, at least six for each that leaves. Sights insert past the capacity: call it between two steps of learning, as `maintain` does. It
-        goes in short steps, as `expire`.
+        Which ones the ``eviction`` says: exactly where there are 16 rows or fewer, else the worst of those that are
+        drawn, at least six for each that leaves. Sights insert past the capacity: call it between two steps of
+        learning, as `maintain` does. It goes in short steps, as `expire`.
         """
         return self._evict(len(self))
 
