@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, final
 
-from dolmen.clock import parse_duration_us
+from dolmen.clock import Duration, parse_duration_us
 from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Precision
 from dolmen.errors import ConfigError
@@ -147,20 +147,20 @@ class ServeSettings:
     hidden_max: int = 10_000
     people_in_memory: int = 100_000
     behaviour_sums_people_max: int = 20_000
-    behaviour_sums_age_max: str = "10s"
-    popularity_half_life: str = "7d"
+    behaviour_sums_age_max: Duration = "10s"
+    popularity_half_life: Duration = "7d"
     model_from_version: int = 1
     uncorrected_negative_rate: float = 1.0
     refresh_items_per_second: int = 1_000
     queue_max: int = 64
-    queue_wait_max: str = "500ms"
+    queue_wait_max: Duration = "500ms"
     score_together_max: int = 8
     answers_bytes_max: int = 16 << 20
     event_ids_max: int = 100_000
     log_queue_bytes_max: int = 64 << 20
     body_bytes_max: int = 4 << 20
-    event_ahead_max: str = "1m"
-    stale_after: str = "10s"
+    event_ahead_max: Duration = "1m"
+    stale_after: Duration = "10s"
     seed: int = 0
 
     def __post_init__(self) -> None:
