@@ -75,9 +75,11 @@ class Tape:
         for dim, parts in by_dim.items():
             fids, grads = torch.cat([fids for fids, _ in parts]), torch.cat([grads for _, grads in parts])
             # Rows that were read but had no say in the loss are not touched: an optimiser with momentum would move
-            # them, and each would travel in the next delta.
-            moved = grads.any(dim=1)
-            count += self._embeddings.tables[dim].apply_gradients(fids[moved], grads[moved], scale)
+            # them, and each would travel in the next delta. (NumPy finds them in half of torch's time.)
+            moved = torch.from_numpy(grads.numpy().any(axis=1))
+            if not moved.all():
+                fids, grads = fids[moved], grads[moved]
+            count += self._embeddings.tables[dim].apply_gradients(fids, grads, scale)
         return count
 
     def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -161,7 +163,7 @@ class Embed:
         dim = self.dim(slots)
         columns = [batch.slot(name) for name in slots]
         if not weights and self._tape is None:
-            return self._pooled_to_read(slots, columns, pooling).view(batch.size, len(slots), dim)
+            return self._pooled_to_read(slots, columns, pooling)
         joined = None if not weights else _joined_weights(slots, columns, weights)
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
@@ -305,24 +307,30 @@ class Embed:
             self._tape = None
 
     def _pooled_to_read(self, slots: Sequence[str], columns: Sequence[Jagged], pooling: Pooling) -> Tensor:
-        """As ``pool``, of all columns' bags, where nothing will ask for a gradient, shape (batch * slot, dim).
+        """As ``pool``, of all columns' bags, where nothing will ask for a gradient, shape (batch, slot, dim).
 
         A few native calls instead of ten, and none for an example whose bag another one has too.
         """
         held = [column.rows if isinstance(column, Spread) else column for column in columns]
+        is_shared = any(isinstance(column, Spread) for column in columns)
         rows = self._rows(slots, held)
-        merged = _here(rows[0] if len(rows) == 1 else torch.cat(rows)).numpy()
+        merged = rows[0] if len(rows) == 1 else torch.cat(rows)
+        by_slot = (len(columns), columns[0].size, merged.shape[1])
+        if not is_shared and all(column.is_single for column in columns):
+            return merged.view(by_slot).transpose(0, 1)
         ends = [_here(column.offsets).numpy() for column in held]
         lengths = np.concatenate([some[1:] - some[:-1] for some in ends])
         pooled = np.empty((len(lengths), merged.shape[1]), dtype=np.float32)
-        pool_rows(merged, lengths, is_mean=pooling == "mean", out=pooled)
+        pool_rows(_here(merged).numpy(), lengths, is_mean=pooling == "mean", out=pooled)
+        if not is_shared:
+            return torch.from_numpy(pooled).to(self.device).view(by_slot).transpose(0, 1)
         places = np.empty((columns[0].size, len(columns)), dtype=np.int64)
         start = 0
         for number, (column, one) in enumerate(zip(columns, held, strict=True)):
             owners = _here(column.owners).numpy() if isinstance(column, Spread) else np.arange(one.size)
             np.add(owners, start, out=places[:, number])
             start += one.size
-        return torch.from_numpy(pooled[places.ravel()]).to(self.device)
+        return torch.from_numpy(pooled[places]).to(self.device)
 
     def _rows(self, slots: Sequence[str], columns: Sequence[Jagged]) -> list[Tensor]:
         if self._tape is not None:
