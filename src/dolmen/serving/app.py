@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Final, final
+from typing import Any, Final, final
 
 import uvicorn
 from fastapi import FastAPI

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, final
 
 from dolmen.errors import DolmenError, LogError, OverloadedError
@@ -17,7 +18,7 @@ from dolmen.events.log import Appended, Log, partition_of
 from dolmen.serving.worker import Worker
 from dolmen.telemetry import logger
 
-__all__ = ["Arrived", "Settle", "Writer"]
+__all__ = ["Arrived", "Settle", "Submission", "Writer"]
 
 _log = logger(__name__)
 _TOGETHER_BYTES: Final = 4 << 20  # appended in one go: enough to fill a disk's queue, few enough to answer soon
@@ -39,13 +40,20 @@ Apply = Callable[[Appended, Sequence[Any]], None]
 """Takes what was appended into the server's state."""
 
 
+@final
 @dataclass(frozen=True)
-class _Submission:
+class Submission:
+    """``values`` for the log; ``events`` are the same decoded, ``keys`` say which belong in one partition."""
+
     values: Sequence[bytes]
     events: Sequence[Any]
     keys: Sequence[bytes]
-    size: int
     settle: Settle
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return sum(map(len, self.values))
 
 
 @final
@@ -62,7 +70,7 @@ class Writer:
 
     def __init__(self, log: Log, topic: str, apply: Apply, *, bytes_max: int) -> None:
         self._log, self.topic, self._apply, self._bytes_max = log, topic, apply, bytes_max
-        self._waiting: deque[_Submission] = deque()
+        self._waiting: deque[Submission] = deque()
         self._waiting_bytes = 0
         self.worker = Worker(f"log {topic}", self._run)
         self.written_count = 0
@@ -74,13 +82,13 @@ class Writer:
         """Of events that are not in the log yet."""
         return self._waiting_bytes
 
-    def submit(self, values: Sequence[bytes], events: Sequence[Any], keys: Sequence[bytes], settle: Settle) -> None:
-        """Queue ``values``; ``events`` are the same decoded, ``keys`` say which belong in one partition.
+    def submit(self, *submissions: Submission) -> None:
+        """Queue all of them, or none. What comes together is written together, with one wait for the disk.
 
         Raises:
             OverloadedError: too much waits already, or the server is stopping; nothing was queued.
         """
-        size = sum(map(len, values))
+        size = sum(one.size for one in submissions)
         with self.worker.wake:
             if self.worker.is_stopping:
                 raise OverloadedError("the server is stopping; try again in a moment", retry_after_seconds=2.0)
@@ -89,7 +97,7 @@ class Writer:
                     f"{self._waiting_bytes} bytes wait for the log already; send again a little later",
                     retry_after_seconds=_RETRY_AFTER_SECONDS,
                 )
-            self._waiting.append(_Submission(values, events, keys, size, settle))
+            self._waiting.extend(submissions)
             self._waiting_bytes += size
             self.worker.wake.notify()
 
@@ -106,7 +114,7 @@ class Writer:
         def settle(outcome: Arrived | DolmenError) -> None:
             loop.call_soon_threadsafe(_resolve, future, outcome)
 
-        self.submit(values, events, keys, settle)
+        self.submit(Submission(values, events, keys, settle))
         return await future
 
     def _run(self) -> None:
@@ -118,8 +126,8 @@ class Writer:
                 return
             self._write(group)
 
-    def _take(self) -> list[_Submission]:
-        group: list[_Submission] = []
+    def _take(self) -> list[Submission]:
+        group: list[Submission] = []
         size = 0
         while self._waiting and (not group or size + self._waiting[0].size <= _TOGETHER_BYTES):
             one = self._waiting.popleft()
@@ -128,7 +136,7 @@ class Writer:
         self._waiting_bytes -= size
         return group
 
-    def _write(self, group: Sequence[_Submission]) -> None:
+    def _write(self, group: Sequence[Submission]) -> None:
         partition_count = self._partition_count()
         parts: list[_Part] = [_Part([], [], []) for _ in range(partition_count)]
         for number, one in enumerate(group):

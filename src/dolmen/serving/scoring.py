@@ -19,7 +19,7 @@ from dolmen.clock import Clock
 from dolmen.errors import DolmenError, OverloadedError
 from dolmen.events import encode
 from dolmen.serving.answers import Answers
-from dolmen.serving.ingest import Arrived, Writer
+from dolmen.serving.ingest import Arrived, Submission, Writer
 from dolmen.serving.recommender import Ask, Recommender, Slate
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.worker import Worker
@@ -141,21 +141,29 @@ class Scoring:
                 one.settle(DolmenError("ranking failed"))
             return
         self.pass_count += 1
+        shown: list[Submission] = []
         for one, outcome in zip(group, outcomes, strict=True):
             try:
                 if isinstance(outcome, DolmenError):
                     one.settle(outcome)
+                elif outcome.impression.items:
+                    shown.append(self._shown(one, outcome))
                 else:
-                    self._record(one, outcome)
-            except Exception as problem:  # the log takes no more, or one answer is at fault: the others go on
+                    one.settle(self._told(outcome))  # nothing is left to show to this person: nothing was shown
+            except Exception as problem:  # one answer is at fault: the others go on
                 one.settle(problem)
+        try:
+            self._writer.submit(*shown)
+        except DolmenError as problem:
+            for submission in shown:
+                submission.settle(problem)
 
-    def _record(self, waiting: _Waiting, slate: Slate) -> None:
-        impression = slate.impression
-        answer = _encoder.encode(_told(slate, self._clock.now_us(), is_stale=self._is_stale()))
-        if not impression.items:
-            waiting.settle(answer)  # nothing is left to show to this person: nothing was shown
-            return
+    def _told(self, slate: Slate) -> bytes:
+        return _encoder.encode(_told(slate, self._clock.now_us(), is_stale=self._is_stale()))
+
+    def _shown(self, waiting: _Waiting, slate: Slate) -> Submission:
+        """What the log must have before the answer is let go."""
+        impression, answer = slate.impression, self._told(slate)
 
         def settle(outcome: Arrived | DolmenError) -> None:
             if isinstance(outcome, DolmenError):
@@ -167,7 +175,7 @@ class Scoring:
             waiting.settle(answer)
 
         counted = impression.items if impression.learn else ()
-        self._writer.submit([encode(impression)], [counted], [impression.request_id.encode()], settle)
+        return Submission([encode(impression)], [counted], [impression.request_id.encode()], settle)
 
 
 def told_parameters(parameters: Parameters | None, now_us: int, *, is_stale: bool) -> dict[str, Any]:
