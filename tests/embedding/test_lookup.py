@@ -310,7 +310,9 @@ def test_rows_that_examples_share_give_the_bits_of_rows_laid_out(pooling: Poolin
     laid_out = Batch(size=5, slots={**items.slots, **{one: people.slot(one).take(owners) for one in shared}})
     for slots in (POOLED, ("wide",), ("item",)):
         np.testing.assert_array_equal(embed(slate, slots, pooling).numpy(), embed(laid_out, slots, pooling).numpy())
-    for of_slate, of_laid_out in zip(embed.sequence(slate, "history"), embed.sequence(laid_out, "history"), strict=True):
+    for of_slate, of_laid_out in zip(
+        embed.sequence(slate, "history"), embed.sequence(laid_out, "history"), strict=True
+    ):
         np.testing.assert_array_equal(of_slate.numpy(), of_laid_out.numpy())
 
 

@@ -80,9 +80,7 @@ class Candidates:
         self._pool = Pool.of(self._exposure.new_rows())
         self._listed_until = now + _LISTED_SECONDS
 
-    def fields(
-        self, wishes: Sequence[Wish | None], people: Batch, parameters: Parameters | None
-    ) -> list[Field | None]:
+    def fields(self, wishes: Sequence[Wish | None], people: Batch, parameters: Parameters | None) -> list[Field | None]:
         """The field for each wish, ``None`` for ``None``. ``people`` has one example for each.
 
         ``parameters`` retrieve if they can.
