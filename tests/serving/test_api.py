@@ -220,7 +220,25 @@ def test_an_event_that_is_sent_twice_counts_once(serve: Serve) -> None:
             "/v1/events",
             {"events": [{"user": 1, "item": 2, "kind": "c", "event_time_us": 1_700_000_000}]},
             "events[0].event_time_us",
-            "microseconds",
+            "these are seconds, it seems: multiply by 1,000,000",
+        ),
+        (
+            "/v1/events",
+            {"events": [{"user": 1, "item": 2, "kind": "c", "event_time_us": 1_700_000_000_000}]},
+            "events[0].event_time_us",
+            "these are milliseconds, it seems: multiply by 1,000",
+        ),
+        (
+            "/v1/events",
+            {"events": [{"user": 1, "item": 2, "kind": "c", "event_time_us": 1_700_000_000_000_000_000}]},
+            "events[0].event_time_us",
+            "these are nanoseconds, it seems: divide by 1,000",
+        ),
+        (
+            "/v1/events",
+            {"events": [{"user": 1, "item": 2, "kind": "c", "event_time_us": 17}]},
+            "events[0].event_time_us",
+            "send microseconds since 1970 UTC",
         ),
         (
             "/v1/events",

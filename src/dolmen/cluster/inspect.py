@@ -148,7 +148,10 @@ def _log_tables(values: dict[str, Any]) -> Iterator[Sheet | TextTable]:
 
 
 def _quantile(values: dict[str, Any] | None, name: str, *, unit: str = "") -> str:
-    return "-" if not values or values.get(name) is None else f"{values[name]:,.3g}{unit}"
+    if not values or values.get(name) is None:
+        return "-"
+    value = values[name]
+    return f"{value:,.0f}{unit}" if abs(value) >= 1000 else f"{value:.3g}{unit}"
 
 
 def _time(time_us: int) -> str:

@@ -180,6 +180,14 @@ class Log(Protocol):
         """
         ...
 
+    def identity(self) -> str:
+        """A random name that this log alone has, given once and kept with it: readers keep it with their positions.
+
+        Raises:
+            LogError: it cannot be read, or given.
+        """
+        ...
+
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has; they are numbered from 0."""
         ...

@@ -34,6 +34,7 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "history_max": (1, 1_000_000),
     "hidden_max": (1, 1_000_000),
     "people_in_memory": (1, 100_000_000),
+    "removed_items_max": (0, 100_000_000),
     "behaviour_sums_people_max": (1, 100_000_000),
     "refresh_items_per_second": (1, 10_000_000),
     "queue_max": (1, 100_000),
@@ -98,6 +99,10 @@ class ServeSettings:
         history_max: actions remembered for each person.
         hidden_max: items remembered as hidden for each person; beyond that the oldest may come again.
         people_in_memory: the others are read from disk when they come.
+        people_expire_after: who did nothing for so long, by event time, is forgotten, also on disk: what they did and
+            what is hidden from them, not what you told of them with ``/v1/users``. ``None``: never.
+        removed_items_max: the newest items that left the catalogue keep their features and counts, for the histories
+            that they stand in and in case they come back; of the others everything is forgotten.
         behaviour_sums_people_max: for a model that condenses a past, such as SDIM: of so many people sums are kept in
             memory. SDIM's take 8 kB each for vectors of 16.
         behaviour_sums_age_max: sums are made anew from the history after so long, with the rows as learned by then. A
@@ -145,6 +150,8 @@ class ServeSettings:
     history_slots: Mapping[str, tuple[str, ...]] | None = None
     history_max: int = 200
     hidden_max: int = 10_000
+    people_expire_after: Duration | None = "400d"
+    removed_items_max: int = 10_000
     people_in_memory: int = 100_000
     behaviour_sums_people_max: int = 20_000
     behaviour_sums_age_max: Duration = "10s"
@@ -170,6 +177,8 @@ class ServeSettings:
                 raise ConfigError(f"serving.{name} must be between {low:g} and {high:g}, got {value!r}")
         for name in _DURATIONS:
             _check_duration(name, getattr(self, name))
+        if self.people_expire_after is not None:
+            _check_duration("people_expire_after", self.people_expire_after)
         kinds: dict[str, type[StrEnum]] = {
             "index": IndexKind,
             "precision": Precision,
@@ -212,6 +221,11 @@ class ServeSettings:
     def us(self, name: str) -> int:
         """The duration setting called ``name``, in microseconds."""
         return parse_duration_us(getattr(self, name))
+
+    @property
+    def aside_folder(self) -> Path:
+        """Where records of the log are kept that could not be applied."""
+        return self.state_folder / "set-aside"
 
     @property
     def hide_us(self) -> dict[str, int]:
