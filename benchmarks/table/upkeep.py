@@ -8,16 +8,13 @@ disturb), beside the step's median.
 """
 
 import argparse
-import datetime
-import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from run import commit, machine
+from report import add_out, begin_report, write_report
 
 from dolmen.embedding import AdaGrad, Capacity, RowRules, Table
 from dolmen.features import Eviction
@@ -30,18 +27,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--batches", type=int, default=300)
     parser.add_argument("--new", type=int, nargs="+", default=[512, 4096], help="ids of a batch that are new")
-    parser.add_argument("--out", type=Path, help="write the JSON here, too")
+    add_out(parser)
     options = parser.parse_args()
-    report: dict[str, Any] = {
-        "machine": machine(),
-        "commit": commit(),
-        "date": str(datetime.date.today()),
-        "rows": options.rows,
-        "dim": DIM,
-        "batch": BATCH,
-        "runs": [],
-    }
-    print(f"{report['machine']}, commit {report['commit']}, {options.rows:,} rows, dim {DIM}, batches of {BATCH:,}")
+    report = begin_report(rows=options.rows, dim=DIM, batch=BATCH, runs=[])
     for new in options.new:
         for eviction in Eviction:
             half_life_us = options.batches // 4 if eviction is Eviction.SCORE else 0
@@ -53,9 +41,7 @@ def main() -> None:
     report["runs"].append(measure("expire all at once", rules, options.rows, options.batches, 512))
     lowered = Capacity(options.rows * 3 // 4)
     report["runs"].append(measure("lower a capacity", RowRules(), options.rows, options.batches, 512, lowered))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(report, options.out)
 
 
 def measure(

@@ -51,6 +51,27 @@ def test_histories_are_all_of_the_persons_rows_before(actions: Actions, order: O
     assert raw(dataset_of(actions, order).batches(batch_size), "history") == expected
 
 
+@pytest.mark.property
+@settings(max_examples=20, deadline=None)
+@given(ACTIONS)
+def test_a_history_may_tell_what_was_noted_with_each_action(actions: Actions) -> None:
+    schema = Schema(
+        *SCHEMA.slots.values(),
+        Slot("day", of=Side.ITEM),
+        Slot("history_day", table="day", many=True, ordered=True, max_len=HISTORY_MAX, of=Side.USER),
+        Label("click"),
+    )
+    plain = dataset_of(actions, day=np.arange(len(actions)))
+
+    expected = [
+        [before for before in range(row) if actions[before][0] == person][-HISTORY_MAX:]
+        for row, (person, _) in enumerate(actions)
+    ]
+    assert raw(plain.batches(9, schema=schema), "history_day") == expected
+    more = plain.with_negatives(1).batches(9, schema=schema)  # what was sampled has no day, and the same history
+    assert raw(more, "history_day") == [one for one in expected for _ in range(2)]
+
+
 def test_actions_of_one_day_stand_in_the_order_of_rows() -> None:
     """Times that are days are too coarse to say what came before; the order of rows is what the papers use."""
     day = pa.array([0, 0, 0], pa.timestamp("us", tz="UTC"))

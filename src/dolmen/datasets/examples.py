@@ -143,18 +143,18 @@ class Columns:
         return Spans(actions, first_of_user[slates], ends[slates])
 
     def _history(self, slot: Slot, source: str, spans: Spans) -> pa.Array:
-        """The end of each run: the items, or what their column ``source`` says of them."""
+        """The end of each run: what the column ``source`` says of the actions (such as ``item``), or of their items."""
         limit = slot.max_len if slot.max_len is not None else _HISTORY_MAX
         stops, starts = spans.stops, np.maximum(spans.starts, spans.stops - limit)
         offsets = np.zeros(len(stops) + 1, dtype=np.int64)
         np.cumsum(stops - starts, out=offsets[1:])
         places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], stops - starts)
         past_rows = pa.array(spans.actions[places])
-        if source == "item":
-            values = self._interactions["item"].combine_chunks().take(past_rows)
-            return pa.LargeListArray.from_arrays(pa.array(offsets), values)
-        column = self._attributes[Side.ITEM][source].combine_chunks()
-        told = column.take(self._rows_of[Side.ITEM].take(past_rows))
+        if source in self._interactions.column_names:
+            told = self._interactions[source].combine_chunks().take(past_rows)
+        else:
+            column = self._attributes[Side.ITEM][source].combine_chunks()
+            told = column.take(self._rows_of[Side.ITEM].take(past_rows))
         is_list = pa.types.is_list(told.type) or pa.types.is_large_list(told.type)
         lengths = pc.fill_null(pc.list_value_length(told), 0) if is_list else told.is_valid().cast(pa.int64())
         ends = np.concatenate([[0], np.cumsum(lengths.to_numpy(), dtype=np.int64)])

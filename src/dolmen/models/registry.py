@@ -25,19 +25,19 @@ from dolmen.errors import ConfigError
 from dolmen.models.contract import Ability, Model, retriever, scorer
 from dolmen.models.jobs import Job, check_name
 from dolmen.models.joint import Joint, JointConfig
-from dolmen.models.ranking.average_pooling import AveragePooling, AveragePoolingConfig
-from dolmen.models.ranking.deepfm import DeepFM, DeepFMConfig
-from dolmen.models.ranking.din import DIN, DINConfig
-from dolmen.models.ranking.logistic_regression import LogisticRegression, LogisticRegressionConfig
-from dolmen.models.ranking.pnn import PNN, PNNConfig
-from dolmen.models.ranking.sdim import SDIM, SDIMConfig
-from dolmen.models.ranking.tin import TIN, TINConfig
-from dolmen.models.ranking.wide_deep import WideDeep, WideDeepConfig
-from dolmen.models.retrieval.ssl_two_tower import SSLTwoTower, SSLTwoTowerConfig
-from dolmen.models.retrieval.two_tower import TwoTower, TwoTowerConfig
-from dolmen.models.sequence.bert4rec import BERT4Rec, BERT4RecConfig
-from dolmen.models.sequence.gru4rec import GRU4Rec, GRU4RecConfig
-from dolmen.models.sequence.sasrec import SASRec, SASRecConfig
+from dolmen.models.ranking.average_pooling import AveragePooling
+from dolmen.models.ranking.deepfm import DeepFM
+from dolmen.models.ranking.din import DIN
+from dolmen.models.ranking.logistic_regression import LogisticRegression
+from dolmen.models.ranking.pnn import PNN
+from dolmen.models.ranking.sdim import SDIM
+from dolmen.models.ranking.tin import TIN
+from dolmen.models.ranking.wide_deep import WideDeep
+from dolmen.models.retrieval.ssl_two_tower import SSLTwoTower
+from dolmen.models.retrieval.two_tower import TwoTower
+from dolmen.models.sequence.bert4rec import BERT4Rec
+from dolmen.models.sequence.gru4rec import GRU4Rec
+from dolmen.models.sequence.sasrec import SASRec
 from dolmen.seeds import derive_seed
 from dolmen.settings import read_settings, suggestion, write_settings
 
@@ -55,9 +55,8 @@ class Entry:
         title: one line for people.
         source: the paper.
         model: its class.
-        config: the class of its options.
-        make: from options and look-up to a model.
         reads: what its examples must hold, for people.
+        factory: from options and look-up to a model; its class if ``None``.
     """
 
     name: str
@@ -65,9 +64,27 @@ class Entry:
     title: str
     source: str
     model: type[Any]
-    config: type[Any]
-    make: Callable[[Any, Embed], Model]
     reads: str = "any slots"
+    factory: Callable[[Any, Embed], Model] | None = None
+
+    @property
+    def config(self) -> type[Any]:
+        """The class of its options."""
+        return _config_of(self.model)
+
+    @property
+    def make(self) -> Callable[[Any, Embed], Model]:
+        """From options and look-up to a model."""
+        return self.factory if self.factory is not None else self.model
+
+    def made(self, options: Mapping[str, Any], embed: Embed, section: str) -> Model:
+        """One with these options, which ``section`` of a configuration told.
+
+        Raises:
+            ConfigError: an unknown option (the message offers the nearest), or a value that cannot be used.
+            SchemaError: the options name a slot, dense feature or label that the schema does not have.
+        """
+        return self.make(read_settings(self.config, options, section), embed)
 
     @property
     def measured(self) -> str:
@@ -115,10 +132,9 @@ def build(name: str, options: Mapping[str, Any], embed: Embed, *, seed: int = 0)
         SchemaError: the options name a slot, dense feature or label that the schema does not have.
     """
     one = entry(name)
-    config = read_settings(one.config, options, f"model.{name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "model", name))
-        return one.make(config, embed)
+        return one.made(options, embed, f"model.{name}")
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -152,17 +168,7 @@ def _own(name: str) -> Entry:
         raise ConfigError(
             f"model.name {name!r}: a model is a torch.nn.Module that declares its abilities (a frozenset)"
         )
-    try:
-        config = typing.get_type_hints(kind.__init__).get("config")
-    except NameError as problem:
-        raise ConfigError(
-            f"model.name {name!r}: an annotation of {class_name}.__init__ is unknown: {problem}"
-        ) from None
-    if not (isinstance(config, type) and is_dataclass(config)):
-        raise ConfigError(
-            f"model.name {name!r}: {class_name}.__init__ must take `config`, annotated with the dataclass of its "
-            "options"
-        )
+    _config_of(kind)
     told = f"{kind.__doc__ or ''}\n{sys.modules[kind.__module__].__doc__ or ''}"
     source = re.search(r"Source:\s*(.+)", told)
     title = next((line.strip() for line in told.splitlines() if line.strip()), class_name)
@@ -173,9 +179,24 @@ def _own(name: str) -> Entry:
         title=title,
         source=source.group(1) if source is not None else "",
         model=made,
-        config=config,
-        make=made,
     )
+
+
+def _config_of(model: type[Any]) -> type[Any]:
+    """The class of a model's options: what its ``config`` is annotated with."""
+    name = f"{model.__module__}:{model.__qualname__}"
+    try:
+        config = typing.get_type_hints(model.__init__).get("config")
+    except NameError as problem:
+        raise ConfigError(
+            f"model.name {name!r}: an annotation of {model.__name__}.__init__ is unknown: {problem}"
+        ) from None
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise ConfigError(
+            f"model.name {name!r}: {model.__name__}.__init__ must take `config`, annotated with the dataclass of its "
+            "options"
+        )
+    return config
 
 
 def _imported(name: str, module_name: str) -> Any:
@@ -204,8 +225,7 @@ def _make_joint(config: JointConfig, embed: Embed) -> Model:
         ("ranker", config.ranker, config.ranker_options),
         ("retriever", config.retriever, config.retriever_options),
     ):
-        one = entry(name)
-        parts[part] = one.make(read_settings(one.config, options, f"model.joint.{part}_options"), embed)
+        parts[part] = entry(name).made(options, embed, f"model.joint.{part}_options")
     return Joint(config, scorer(parts["ranker"]), retriever(parts["retriever"]))
 
 
@@ -223,8 +243,6 @@ _MODELS: Final = {
             title="A factorization machine and a deep network over the same vectors",
             source='Guo et al., "DeepFM", IJCAI 2017',
             model=DeepFM,
-            config=DeepFMConfig,
-            make=DeepFM,
             reads="slots of one dim, dense features",
         ),
         Entry(
@@ -233,8 +251,6 @@ _MODELS: Final = {
             title="One weight for each id, added up",
             source='McMahan et al., "Ad Click Prediction", KDD 2013',
             model=LogisticRegression,
-            config=LogisticRegressionConfig,
-            make=LogisticRegression,
             reads="any slots, dense features",
         ),
         Entry(
@@ -243,8 +259,6 @@ _MODELS: Final = {
             title="A linear model that remembers beside a network that generalises",
             source='Cheng et al., "Wide & Deep", DLRS 2016',
             model=WideDeep,
-            config=WideDeepConfig,
-            make=WideDeep,
             reads="any slots, dense features",
         ),
         Entry(
@@ -253,8 +267,6 @@ _MODELS: Final = {
             title="The inner product of every pair of slots, into a network",
             source='Qu et al., "Product-based Neural Networks", ICDM 2016',
             model=PNN,
-            config=PNNConfig,
-            make=PNN,
             reads="slots of one dim, dense features",
         ),
         Entry(
@@ -263,8 +275,6 @@ _MODELS: Final = {
             title="The past as one mean vector, into a network",
             source='Zhou et al., "Deep Interest Network", KDD 2018, base model',
             model=AveragePooling,
-            config=AveragePoolingConfig,
-            make=AveragePooling,
             reads=_BEHAVIOURS,
         ),
         Entry(
@@ -273,8 +283,6 @@ _MODELS: Final = {
             title="The past weighed by the candidate before it is summed",
             source='Zhou et al., "Deep Interest Network", KDD 2018',
             model=DIN,
-            config=DINConfig,
-            make=DIN,
             reads=_BEHAVIOURS,
         ),
         Entry(
@@ -283,8 +291,6 @@ _MODELS: Final = {
             title="A long past hashed into buckets, of which a candidate reads its own",
             source='Cao et al., "Sampling Is All You Need", CIKM 2022',
             model=SDIM,
-            config=SDIMConfig,
-            make=SDIM,
             reads=_BEHAVIOURS,
         ),
         Entry(
@@ -293,8 +299,6 @@ _MODELS: Final = {
             title="What a person did and when, as seen from the candidate",
             source='Zhou et al., "Temporal Interest Network", WWW 2024',
             model=TIN,
-            config=TINConfig,
-            make=TIN,
             reads=f"{_BEHAVIOURS}; ages of the history, if there are",
         ),
         Entry(
@@ -303,8 +307,6 @@ _MODELS: Final = {
             title="Person and item as vectors, learned by a softmax over sampled items",
             source='Yi et al., "Sampling-Bias-Corrected Neural Modeling", RecSys 2019',
             model=TwoTower,
-            config=TwoTowerConfig,
-            make=TwoTower,
             reads="slots of the person and of the item, dense features",
         ),
         Entry(
@@ -313,8 +315,6 @@ _MODELS: Final = {
             title="Two towers that also learn that two partial views of an item are one item",
             source='Yao et al., "Self-supervised Learning for Large-scale Item Recommendations", CIKM 2021',
             model=SSLTwoTower,
-            config=SSLTwoTowerConfig,
-            make=SSLTwoTower,
             reads="slots of the person and of the item, at least two of the item beside its id; dense features",
         ),
         Entry(
@@ -323,8 +323,6 @@ _MODELS: Final = {
             title="Items of the past hidden and told from both sides; at the end hides the next one",
             source='Sun et al., "BERT4Rec", CIKM 2019',
             model=BERT4Rec,
-            config=BERT4RecConfig,
-            make=BERT4Rec,
             reads=_RUNS,
         ),
         Entry(
@@ -333,8 +331,6 @@ _MODELS: Final = {
             title="At each place attention over what came before tells what comes next",
             source='Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018',
             model=SASRec,
-            config=SASRecConfig,
-            make=SASRec,
             reads=_RUNS,
         ),
         Entry(
@@ -343,8 +339,6 @@ _MODELS: Final = {
             title="A recurrent network reads the past and tells what comes next",
             source='Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016',
             model=GRU4Rec,
-            config=GRU4RecConfig,
-            make=GRU4Rec,
             reads=_RUNS,
         ),
         Entry(
@@ -353,8 +347,7 @@ _MODELS: Final = {
             title="A ranker and a retriever learned as one model, on the same rows",
             source="the sum of its parts",
             model=Joint,
-            config=JointConfig,
-            make=_make_joint,
+            factory=_make_joint,
             reads="what its parts read",
         ),
     )

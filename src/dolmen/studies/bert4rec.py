@@ -155,7 +155,7 @@ STUDY: Final = Study(
             Part(case=BEAUTY, arms=tuple(_ARMS), seed_count=1),
             Part(case=GAMES, arms=tuple(_ARMS), seed_count=1),
         ),
-        settings={"passes": {FILMS: 30, BEAUTY: 20, GAMES: 20}},
+        settings={"passes": {FILMS: 30, BEAUTY: 32, GAMES: 20}},
         minutes=240,
     ),
     quick=Plan(

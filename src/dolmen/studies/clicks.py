@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, final
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from dolmen import datasets
 from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc, gauc, log_loss
-from dolmen.features import Batch, Label, Schema, Side, Slot
+from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids, values_of
 from dolmen.models import scorer
 from dolmen.seeds import generator
 from dolmen.studies.results import Cell
 from dolmen.studies.study import Setting
 from dolmen.training import TrainConfig, Trainer, new_trainer
 
-__all__ = ["AMAZON", "EPOCHS", "FIGURES", "LONG", "MODULES", "MOVIELENS", "PROTOCOL", "Arm", "judged"]
+__all__ = ["AGES", "AMAZON", "EPOCHS", "FIGURES", "LONG", "MODULES", "MOVIELENS", "PROTOCOL", "Arm", "judged"]
 
 AMAZON: Final = "amazon-hin"
 MOVIELENS: Final = "movielens-100k"
 LONG: Final = "movielens-100k-long"
+
+AGES: Final = "history_age"
+"""The slot that says how long before its example each behaviour was, in steps of about a doubling."""
 
 EPOCHS: Final = {AMAZON: 1, MOVIELENS: 2, LONG: 2}
 """Passes over each case's training part, in the full form."""
@@ -74,6 +80,13 @@ PROTOCOL: Final = (
 _DIM: Final = 17  # a linear weight, then a vector of 16
 _BATCH: Final = 512
 _JUDGED_BATCH: Final = 4096
+_WHEN, _TIMES = "when", "history_when"
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_STEPS: Final = np.array(  # each begins a step of age, in seconds
+    [one * _MINUTE for one in (1, 2, 5, 10, 30)]
+    + [one * _HOUR for one in (1, 2, 4, 8)]
+    + [one * _DAY for one in (1, 2, 4, 7, 14, 30, 60, 90, 180)]
+)
 
 
 @final
@@ -97,7 +110,7 @@ def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
     """The arm's figures on the cell's case, from its seed. ``settings``: ``epochs`` by case, ``examples_max``."""
     examples = _examples(cell.case)
     trainer = new_trainer(
-        _schema(cell.case),
+        _schema(cell.case, has_ages="ages" in arm.options),
         arm.model,
         arm.options,
         TrainConfig(evaluate_every=0, seed=cell.seed, device=setting.device),
@@ -146,16 +159,35 @@ def _parts(examples: Batch) -> Iterator[Batch]:
 @lru_cache(maxsize=1)
 def _examples(case: str) -> _Examples:
     dataset = datasets.load(AMAZON).with_negatives(1) if case == AMAZON else datasets.load(MOVIELENS)
-    schema = _schema(case)
-    train, validation, test = (
-        Batch.concat(list(dataset.batches(_JUDGED_BATCH, part, schema=schema)))
+    seconds = pc.divide(dataset.interactions["event_time"].cast(pa.int64()), 1_000_000)
+    dataset = replace(dataset, interactions=dataset.interactions.append_column(_WHEN, seconds))
+    schema = _schema(case, has_ages=True)
+    # Of each behaviour its time is read beside what it was, and then told as an age.
+    reading = Schema(
+        *(slot for name, slot in schema.slots.items() if name != AGES),
+        *schema.labels.values(),
+        Slot(_WHEN, dim=schema.slot(AGES).dim, of=Side.ITEM),
+        replace(schema.slot(AGES), name=_TIMES, table=_WHEN),
+    )
+    parts = (
+        Batch.concat(list(dataset.batches(_JUDGED_BATCH, part, schema=reading)))
         for part in ("train", "validation", "test")
     )
-    return _Examples(train, validation, test)
+    return _Examples(*(_with_ages(batch, schema) for batch in parts))
 
 
-def _schema(case: str) -> Schema:
-    """The fields of a case. Both name the person for GAUC; on Amazon no arm reads who it is, as in the papers."""
+def _with_ages(batch: Batch, schema: Schema) -> Batch:
+    """The batch with ``AGES`` in place of its behaviours' times."""
+    times = batch.slot(_TIMES)
+    asked = torch.repeat_interleave(batch.event_times_us, times.lengths).numpy() // 1_000_000
+    steps = np.searchsorted(_STEPS, asked - values_of(times.values.numpy()), side="right")
+    ages = Jagged(torch.from_numpy(pack_fids(schema.slot_number(AGES), steps)), times.offsets)
+    slots = {name: column for name, column in batch.slots.items() if name not in (_WHEN, _TIMES)}
+    return replace(batch, slots={**slots, AGES: ages})
+
+
+def _schema(case: str, *, has_ages: bool) -> Schema:
+    """The fields of a case. All name the person for GAUC; on Amazon no arm reads who it is, as in the papers."""
     if case == AMAZON:
         return Schema(
             Slot("user", dim=_DIM),
@@ -163,6 +195,7 @@ def _schema(case: str) -> Schema:
             Slot("brand", dim=_DIM, of=Side.ITEM),
             Slot("history", dim=_DIM, table="item", many=True, ordered=True, max_len=50, of=Side.USER),
             Slot("history_brand", dim=_DIM, table="brand", many=True, ordered=True, max_len=50, of=Side.USER),
+            *((Slot(AGES, dim=2 * _DIM - 1, many=True, ordered=True, max_len=50, of=Side.USER),) if has_ages else ()),
             Label("click"),
         )
     length = 500 if case == LONG else 50
@@ -174,5 +207,6 @@ def _schema(case: str) -> Schema:
         Slot("gender", dim=_DIM, of=Side.USER),
         Slot("occupation", dim=_DIM, of=Side.USER),
         Slot("history", dim=_DIM, table="item", many=True, ordered=True, max_len=length, of=Side.USER),
+        *((Slot(AGES, dim=_DIM, many=True, ordered=True, max_len=length, of=Side.USER),) if has_ages else ()),
         Label("click"),
     )

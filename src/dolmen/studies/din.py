@@ -19,6 +19,7 @@ _ARMS: Final = {
     "deepfm": "DeepFM, the past as a mean vector",
     "average-pooling": "the base model: the mean of the past, PReLU",
     "din": "DIN as in the paper, PReLU",
+    "din-softmax": "DIN with weights that sum to 1, as in the authors' code, PReLU",
     "din-dice": "DIN with Dice, of the batch's moments as in the paper",
     "din-dice-stream": "DIN with Dice, of a window's moments: the form for streams",
 }
@@ -30,6 +31,7 @@ _MODELS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "deepfm": ("deepfm", {"hidden": (80, 40)}),
     "average-pooling": ("average_pooling", {**_BEHAVIOUR, "activation": "prelu"}),
     "din": ("din", {**_BEHAVIOUR, "activation": "prelu"}),
+    "din-softmax": ("din", {**_BEHAVIOUR, "activation": "prelu", "softmax": True}),
     "din-dice": ("din", {**_BEHAVIOUR, "activation": "dice", "batch_moments": True}),
     "din-dice-stream": ("din", {**_BEHAVIOUR, "activation": "dice"}),
 }
@@ -64,6 +66,18 @@ STUDY: Final = Study(
             statement="On Amazon the gain is at least 0.003 of GAUC.",
             paper="corrected by its authors: 0.0074",
             rule=Above(arm="din", others=("average-pooling",), figure="gauc", margin=0.003, cases=(AMAZON,)),
+        ),
+        Claim(
+            name="attention of the code",
+            statement="With weights that sum to 1, as in the authors' code, DIN ranks better than the mean does.",
+            paper="by that code: GAUC Amazon 0.8698 against 0.8624",
+            rule=Above(arm="din-softmax", others=("average-pooling",), figure="gauc"),
+        ),
+        Claim(
+            name="by how much, of the code",
+            statement="On Amazon the gain is then at least 0.003 of GAUC.",
+            paper="0.0074",
+            rule=Above(arm="din-softmax", others=("average-pooling",), figure="gauc", margin=0.003, cases=(AMAZON,)),
         ),
         Claim(
             name="other models",
@@ -103,6 +117,10 @@ STUDY: Final = Study(
         *PROTOCOL,
         "Layers of 80 and 40, an activation unit of 36. No interest-candidate product at the end, as in the paper; "
         "the base model differs from DIN in the pooling and in nothing else.",
+        "Why DIN as in the paper fell behind the mean was looked for on the validation part of amazon-hin, from a seed "
+        "that is not reported. DIN less the mean: -0.014 of GAUC; -0.005 with batches of 64 (eight times the steps); "
+        "0.011 with weights that sum to 1, which begin as the mean, while a free sum begins as noise. Hence the arm "
+        "din-softmax, declared before it was run from the seeds that are.",
     ),
     arms=_ARMS,
     figures=FIGURES,

@@ -16,7 +16,8 @@ from dolmen.embedding import Embed
 
 __all__ = ["catalogue_loss", "softmax_loss", "with_bias"]
 
-_CHUNK_LOGITS: Final = 1 << 23  # 32 MiB of logits at once: near the caches between the passes over them; measured
+_CHUNK_QUERIES: Final = 128  # whose logits are made at once: of some thousand rows they stay in the caches; measured
+_CHUNK_LOGITS: Final = 1 << 23  # 32 MiB at most, however many rows there are
 _POWER: Final = 0.75  # of sights, in draws: popular items come often, and rare ones still do (as in word2vec)
 
 
@@ -100,7 +101,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         query_grads = torch.empty_like(queries)
         row_grads = torch.zeros_like(rows)
         losses = queries.new_zeros(len(queries))
-        step = max(1, _CHUNK_LOGITS // max(1, len(rows)))
+        step = max(1, min(_CHUNK_QUERIES, _CHUNK_LOGITS // max(1, len(rows))))
         buffer = queries.new_empty(min(step, len(queries)), len(rows))
         for start in range(0, len(queries), step):
             part = slice(start, start + step)

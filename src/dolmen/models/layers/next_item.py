@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dolmen.embedding import Embed
 from dolmen.features import Batch
-from dolmen.models.layers.sequences import Runs, SequenceConfig, SequenceFields
+from dolmen.models.layers.sequences import Runs, SequenceConfig, SequenceModel
 
-__all__ = ["NextItemConfig", "next_item_loss", "starting_vector"]
+__all__ = ["NextItemConfig", "NextItemModel"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,30 +26,42 @@ class NextItemConfig(SequenceConfig):
     only_last: bool = False
 
 
-def starting_vector(width: int) -> nn.Parameter:
-    """What stands in front of each run (width,), so that its first item is told from something, too."""
-    return nn.Parameter(0.02 * torch.randn(width))
-
-
-def next_item_loss(
-    fields: SequenceFields, batch: Batch, runs: Runs, states: Tensor, config: NextItemConfig, *, is_training: bool
-) -> Tensor:
-    """-log P of each next item, summed over places / the number of examples, a scalar.
+class NextItemModel(SequenceModel):
+    """A model that reads from the beginning. What it makes of each token is told by its ``states``.
 
     Args:
-        fields: how the item of an example is read; behind the last token of its run stands that one.
-        batch: what is learned.
-        runs: of histories, with a vector before them.
-        states: after each token, (total, width).
-        config: whether every place is learned.
-        is_training: otherwise only the last item counts: how well the next one is told.
+        config: which slots, and whether every place is learned.
+        embed: the look-up.
     """
-    packed, item = runs.packed, batch.slot(fields.item)
-    fields.embed.values(batch, fields.item)  # a sight: the item gets its row, if it is new
-    targets = runs.fids.roll(-1)
-    targets[packed.last] = item.values[item.offsets[:-1][runs.examples]]
-    places = packed.last
-    if is_training and not config.only_last:
-        # The first item of a long run follows from nothing; it is asked for where nothing else is.
-        places = ((packed.positions > 0) | (packed.lengths == 1)[packed.owners]).nonzero().squeeze(1)
-    return fields.loss(batch, states[places], targets[places], runs.examples[packed.owners[places]])
+
+    def __init__(self, config: NextItemConfig, embed: Embed) -> None:
+        super().__init__(config, embed)
+        self._only_last = config.only_last
+        # What stands in front of each run, so that its first item is told from something, too.
+        self.start = nn.Parameter(0.02 * torch.randn(self.fields.width))
+
+    @abstractmethod
+    def states(self, runs: Runs) -> Tensor:
+        """After each token, (total, width): what is known of the next one from it and those before it."""
+
+    def queries(self, batch: Batch) -> Tensor:
+        """The person's vector, (batch, 1, row_dim). Reads the history only."""
+        runs = self.fields.runs(batch, torch.arange(batch.size), before=self.start)
+        return self.fields.queries(runs, self.states(runs)[runs.packed.last])
+
+    def loss(self, batch: Batch) -> Tensor:
+        """-log P of each next item, summed over places / the number of examples, a scalar.
+
+        Otherwise than in training only the last item counts: how well the next one is told.
+        """
+        runs = self.fields.runs(batch, self.fields.learned(batch), before=self.start)
+        packed, item = runs.packed, batch.slot(self.fields.item)
+        self.fields.embed.values(batch, self.fields.item)  # a sight: the item gets its row, if it is new
+        targets = runs.fids.roll(-1)  # behind each token stands the next one, behind the last the example's item
+        targets[packed.last] = item.values[item.offsets[:-1][runs.examples]]
+        places = packed.last
+        if self.training and not self._only_last:
+            # The first item of a long run follows from nothing; it is asked for where nothing else is.
+            places = ((packed.positions > 0) | (packed.lengths == 1)[packed.owners]).nonzero().squeeze(1)
+        states = self.states(runs)[places]
+        return self.fields.loss(batch, states, targets[places], runs.examples[packed.owners[places]])

@@ -8,21 +8,22 @@ a run to learn from, whether the example came from the joiner or is a whole sequ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dolmen.embedding import Embed
 from dolmen.errors import ConfigError, SchemaError
 from dolmen.features import Batch
 from dolmen.models.config import at_least
+from dolmen.models.contract import Ability
 from dolmen.models.layers.catalogue import catalogue_loss, with_bias
 from dolmen.models.layers.losses import chosen_label, example_weights, label_of
 from dolmen.models.layers.packed import Packed
 from dolmen.models.layers.rows import split_rows
 
-__all__ = ["NOTHING", "Runs", "SequenceConfig", "SequenceFields", "check_rates"]
+__all__ = ["NOTHING", "Runs", "SequenceConfig", "SequenceFields", "SequenceModel", "check_rates"]
 
 NOTHING: Final = -1
 """Stands for the FID of a token that is no item. No FID is negative."""
@@ -180,6 +181,32 @@ class SequenceFields:
         weights = example_weights(batch)[examples]
         total = catalogue_loss(self.embed, self.item, states, targets, weights, negatives=self.config.negatives)
         return total / max(1, batch.size)
+
+
+class SequenceModel(nn.Module):
+    """What every model of sequences is: it retrieves, by the item's own row. ``queries`` and ``loss`` are the model's.
+
+    Args:
+        config: which slots.
+        embed: the look-up.
+    """
+
+    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.RETRIEVES})
+
+    def __init__(self, config: SequenceConfig, embed: Embed) -> None:
+        super().__init__()
+        self.fields = SequenceFields(embed, config)
+        self.slots, self.dense = self.fields.slots, ()
+        self.query_slots, self.item_slots = (self.fields.history,), (self.fields.item,)
+
+    @property
+    def vector_dim(self) -> int:
+        """Width of the vectors: that of a row."""
+        return self.fields.row_dim
+
+    def items(self, batch: Batch) -> Tensor:
+        """The item's row, (batch, row_dim)."""
+        return self.fields.items(batch)
 
 
 def _joined(packed: Packed, stretches: list[tuple[Tensor, Tensor]]) -> Tensor:

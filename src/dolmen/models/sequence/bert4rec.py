@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from dolmen.embedding import Embed
 from dolmen.features import Batch
 from dolmen.models.config import at_least
-from dolmen.models.contract import Ability
 from dolmen.models.layers.dropout import Dropout
 from dolmen.models.layers.packed import Packed
-from dolmen.models.layers.sequences import SequenceConfig, SequenceFields, check_rates
+from dolmen.models.layers.sequences import SequenceConfig, SequenceModel, check_rates
 from dolmen.models.layers.transformer import TransformerLayer
 
 __all__ = ["BERT4Rec", "BERT4RecConfig", "masked_places"]
@@ -61,22 +60,19 @@ class BERT4RecConfig(SequenceConfig):
 
 
 @final
-class BERT4Rec(nn.Module):
+class BERT4Rec(SequenceModel):
     """Can: ``Retrieves``. An item's vector is its row, bias first; a person's is (1, state at the mask).
 
     Source: Sun et al., CIKM 2019.
     """
 
-    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.RETRIEVES})
     skipped_checks: ClassVar[Mapping[str, str]] = {
         "overfits_a_batch": "what is hidden is drawn anew at each step: where all else is hidden, nothing tells it"
     }
 
     def __init__(self, config: BERT4RecConfig, embed: Embed) -> None:
-        super().__init__()
-        self.config, self.fields = config, SequenceFields(embed, config)
-        self.slots, self.dense = self.fields.slots, ()
-        self.query_slots, self.item_slots = (self.fields.history,), (self.fields.item,)
+        super().__init__(config, embed)
+        self.config = config
         width = self.fields.width
         self.mask = nn.Parameter(torch.empty(width))
         self.positions = nn.Parameter(torch.empty(config.length + 1, width))
@@ -101,19 +97,10 @@ class BERT4Rec(nn.Module):
         for parameter in (self.mask, self.positions):
             _draw(parameter, _START)
 
-    @property
-    def vector_dim(self) -> int:
-        """Width of the vectors: that of a row."""
-        return self.fields.row_dim
-
     def queries(self, batch: Batch) -> Tensor:
         """The person's vector, (batch, 1, row_dim): a mask is put behind the history, and asked what it hides."""
         runs = self.fields.runs(batch, torch.arange(batch.size), after=self.mask)
         return self.fields.queries(runs, self._states(runs.vectors, runs.packed, runs.packed.last))
-
-    def items(self, batch: Batch) -> Tensor:
-        """The item's row, (batch, row_dim)."""
-        return self.fields.items(batch)
 
     def loss(self, batch: Batch) -> Tensor:
         """-log P of every hidden item, summed over them / the number of examples.

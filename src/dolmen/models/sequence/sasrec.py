@@ -9,18 +9,16 @@ vector of its own, so there is an answer for those without a past, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from dolmen.embedding import Embed
-from dolmen.features import Batch
 from dolmen.models.config import at_least
-from dolmen.models.contract import Ability
 from dolmen.models.layers.dropout import Dropout
-from dolmen.models.layers.next_item import NextItemConfig, next_item_loss, starting_vector
-from dolmen.models.layers.sequences import Runs, SequenceFields, check_rates
+from dolmen.models.layers.next_item import NextItemConfig, NextItemModel
+from dolmen.models.layers.sequences import Runs, check_rates
 from dolmen.models.layers.transformer import TransformerLayer
 
 __all__ = ["SASRec", "SASRecConfig"]
@@ -49,21 +47,16 @@ class SASRecConfig(NextItemConfig):
 
 
 @final
-class SASRec(nn.Module):
+class SASRec(NextItemModel):
     """Can: ``Retrieves``. An item's vector is its row, bias first; a person's is (1, state after the last item).
 
     Source: Kang and McAuley, ICDM 2018.
     """
 
-    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.RETRIEVES})
-
     def __init__(self, config: SASRecConfig, embed: Embed) -> None:
-        super().__init__()
-        self.config, self.fields = config, SequenceFields(embed, config)
-        self.slots, self.dense = self.fields.slots, ()
-        self.query_slots, self.item_slots = (self.fields.history,), (self.fields.item,)
+        super().__init__(config, embed)
+        self.config = config
         width = self.fields.width
-        self.start = starting_vector(width)
         self.positions = nn.Parameter(torch.empty(config.length + 1, width))
         nn.init.normal_(self.positions, std=0.02)
         self.drop, self.output_norm = Dropout(config.dropout), nn.LayerNorm(width)
@@ -81,26 +74,7 @@ class SASRec(nn.Module):
             for _ in range(config.layers)
         )
 
-    @property
-    def vector_dim(self) -> int:
-        """Width of the vectors: that of a row."""
-        return self.fields.row_dim
-
-    def queries(self, batch: Batch) -> Tensor:
-        """The person's vector, (batch, 1, row_dim). Reads the history only."""
-        runs = self.fields.runs(batch, torch.arange(batch.size), before=self.start)
-        return self.fields.queries(runs, self._states(runs)[runs.packed.last])
-
-    def items(self, batch: Batch) -> Tensor:
-        """The item's row, (batch, row_dim)."""
-        return self.fields.items(batch)
-
-    def loss(self, batch: Batch) -> Tensor:
-        """-log P of the item that comes next, summed over places / the number of examples."""
-        runs = self.fields.runs(batch, self.fields.learned(batch), before=self.start)
-        return next_item_loss(self.fields, batch, runs, self._states(runs), self.config, is_training=self.training)
-
-    def _states(self, runs: Runs) -> Tensor:
+    def states(self, runs: Runs) -> Tensor:
         """After each token, (total, width); each knows of itself and those before it."""
         # The paper makes item vectors as large as positions: a norm of width^(1/2) times the table's small start.
         tokens = runs.vectors * self.fields.width**0.5 + self.positions.index_select(0, runs.packed.positions)
