@@ -197,6 +197,25 @@ def test_a_removed_item_is_never_recommended_and_comes_back_when_sent_again(serv
     assert [change.removed for change in changes if change.id == 2] == [False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("method", "address", "field", "says"),
+    [
+        ("GET", "/v1/recommend?user=1&cuont=3", "cuont", "unknown query parameter 'cuont'; did you mean 'count'?"),
+        ("GET", "/v1/recommend?user=1&user=2", "user", "query parameter 'user' comes twice; send it once"),
+        ("GET", "/v1/users?limt=3", "limt", "did you mean 'limit'?"),
+        ("GET", "/v1/items/1/similar?n=3", "n", "known are count"),
+        ("POST", "/v1/events?dry_run=1", "dry_run", "unknown query parameter 'dry_run'; known are none"),
+        ("GET", "/v1/recommend?user=1&count=many", "count", "count must be a whole number, got 'many'"),
+    ],
+)
+def test_what_an_address_asks_for_in_vain_is_told(
+    shared: Any, method: str, address: str, field: str, says: str
+) -> None:
+    found = shared.client.request(method, address, json={"events": []} if method == "POST" else None)
+    assert (found.status_code, error(found)["field"]) == (422, field)
+    assert says in error(found)["message"]
+
+
 def test_an_event_that_is_sent_twice_counts_once(serve: Serve) -> None:
     served = serve()
     for _ in range(2):

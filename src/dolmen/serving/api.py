@@ -14,13 +14,13 @@ from dolmen.errors import SchemaError
 from dolmen.events import Action, CatalogueChange, encode
 from dolmen.features import RawId, Side
 from dolmen.serving.behaviours import Behaviours
-from dolmen.serving.bodies import BodyRoute
 from dolmen.serving.catalogue import Catalogue, check_attributes
 from dolmen.serving.ids import key_of, resolve
 from dolmen.serving.ingest import Writer
 from dolmen.serving.parts import Parts
 from dolmen.serving.problems import Refusal
 from dolmen.serving.recommender import Ask, Recommender
+from dolmen.serving.routes import BodyRoute, QueryRoute
 from dolmen.serving.scoring import Scoring, told_parameters
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.shelf import Shelf
@@ -179,7 +179,7 @@ def _catalogue(settings: ServeSettings, clock: Clock, names: _Names, writer: Wri
 
 
 def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> tuple[APIRouter, APIRouter]:
-    router = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED)
+    router = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED, route_class=QueryRoute)
     bodies = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED, route_class=BodyRoute)
 
     async def answer(ask: Ask) -> Response:
@@ -221,7 +221,7 @@ def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> tuple[A
 
 
 def _similar(parts: Parts, names: _Names, shelf: Shelf, recommender: Recommender) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["catalogue"], responses={**_REFUSED, **_NOT_FOUND})
+    router = APIRouter(prefix="/v1", tags=["catalogue"], responses={**_REFUSED, **_NOT_FOUND}, route_class=QueryRoute)
     catalogue, board, clock = parts.catalogue, parts.board, parts.clock
 
     @router.get("/items/{item_id:path}/similar", response_model=SimilarAnswer)
@@ -243,7 +243,7 @@ def _similar(parts: Parts, names: _Names, shelf: Shelf, recommender: Recommender
 
 
 def _people(names: _Names, catalogue: Catalogue, behaviours: Behaviours) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["people"], responses=_REFUSED)
+    router = APIRouter(prefix="/v1", tags=["people"], responses=_REFUSED, route_class=QueryRoute)
 
     @router.get("/users", response_model=PeopleAnswer)
     async def get_users(

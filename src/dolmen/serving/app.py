@@ -24,10 +24,10 @@ from dolmen.errors import ConfigError
 from dolmen.events import EmbeddedLog, Log
 from dolmen.serving.address import listening_socket
 from dolmen.serving.api import routers
-from dolmen.serving.bodies import BodyRoutes
 from dolmen.serving.guard import Guard
 from dolmen.serving.parts import Parts
 from dolmen.serving.problems import install
+from dolmen.serving.routes import BodyRoutes
 from dolmen.serving.settings import ServeSettings
 from dolmen.telemetry import logger
 

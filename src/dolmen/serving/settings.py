@@ -43,6 +43,7 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "event_ids_max": (0, 10_000_000),
     "log_queue_bytes_max": (1 << 16, 1 << 34),
     "body_bytes_max": (1 << 10, 1 << 30),
+    "bodies_bytes_max": (1 << 10, 1 << 36),
 }
 _DURATIONS: Final = (
     "popularity_half_life",
@@ -121,6 +122,8 @@ class ServeSettings:
             many take about 20 MB, and are more than a minute of 1,500 actions a second.
         log_queue_bytes_max: events that may wait for the disk.
         body_bytes_max: size of a request's body. A thousand events of 300 bytes need a tenth of it.
+        bodies_bytes_max: of the bodies of all requests that are not answered yet; more is refused with 503. Sixteen of
+            the largest, or tens of thousands of usual ones.
         event_ahead_max: how far an event time may lie ahead of this server's clock. Windows of the joiner close by the
             newest event time, so a wrong clock must not pass.
         stale_after: answers say ``stale`` when training was not heard of for so long.
@@ -166,6 +169,7 @@ class ServeSettings:
     event_ids_max: int = 100_000
     log_queue_bytes_max: int = 64 << 20
     body_bytes_max: int = 4 << 20
+    bodies_bytes_max: int = 64 << 20
     event_ahead_max: Duration = "1m"
     stale_after: Duration = "10s"
     seed: int = 0
@@ -175,6 +179,11 @@ class ServeSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 raise ConfigError(f"serving.{name} must be between {low:g} and {high:g}, got {value!r}")
+        if self.bodies_bytes_max < self.body_bytes_max:
+            raise ConfigError(
+                f"serving.bodies_bytes_max must be at least body_bytes_max ({self.body_bytes_max}), got"
+                f" {self.bodies_bytes_max}"
+            )
         for name in _DURATIONS:
             _check_duration(name, getattr(self, name))
         if self.people_expire_after is not None:
