@@ -19,6 +19,7 @@ from dolmen.evaluation import auc, gauc, log_loss
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids, values_of
 from dolmen.models import scorer
 from dolmen.seeds import generator
+from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
 from dolmen.studies.study import Setting
 from dolmen.training import TrainConfig, Trainer, new_trainer
@@ -36,11 +37,10 @@ EPOCHS: Final = {AMAZON: 1, MOVIELENS: 2, LONG: 2}
 """Passes over each case's training part, in the full form."""
 
 MODULES: Final = (
-    "dolmen._core",
+    *MACHINERY,
     "dolmen.datasets.amazon_hin",
     "dolmen.datasets.examples",
     "dolmen.datasets.movielens",
-    "dolmen.embedding",
     "dolmen.evaluation.grouped",
     "dolmen.evaluation.metrics",
     "dolmen.evaluation.negatives",
@@ -53,8 +53,6 @@ MODULES: Final = (
     "dolmen.models.layers.moments",
     "dolmen.models.layers.rows",
     "dolmen.studies.clicks",
-    "dolmen.training.adam",
-    "dolmen.training.trainer",
 )
 """What decides the figures of every study that is run from here."""
 
