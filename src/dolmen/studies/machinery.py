@@ -77,7 +77,7 @@ def _learned(optimizer: Optimizer, device: Device) -> Iterable[Tensor]:
         yield from (live, embed.sights(slot, live), embed.peek(slot, live))
     yield from trainer.model.state_dict().values()
     with trainer.parameters().computing():
-        yield trainer.model(batches[0].to(str(device)))
+        yield model(batches[0].to(str(device)))
 
 
 def _batch(number: int) -> Batch:
@@ -123,11 +123,13 @@ class _Probe(nn.Module):
         rows, owners = self.embed.values(batch, "history")
         summed = rows.new_zeros(batch.size, rows.shape[1]).index_add(0, owners, rows)
         met = (self.layers(pooled[:, 1] + summed) * pooled[:, 0]).sum(dim=1)
-        return met + self.embed(batch, ["brand"]).sum(dim=(1, 2))
+        logits: Tensor = met + self.embed(batch, ["brand"]).sum(dim=(1, 2))
+        return logits
 
     def loss(self, batch: Batch) -> Tensor:
         some = self.embed.live("item")[::7]
         spread = self.embed.peek("item", some).square().mean() if len(some) else torch.zeros(())
         rows, sights = self.embed.occurring(batch, ["item", "history"])
         held_down = (rows.square().sum(dim=1) / sights.clamp(min=2)).sum() / batch.size
-        return log_loss(self(batch), batch, "click") + 0.1 * spread + 0.01 * held_down
+        loss: Tensor = log_loss(self(batch), batch, "click") + 0.1 * spread + 0.01 * held_down
+        return loss
