@@ -68,13 +68,21 @@ clean: ## Remove what was built; data and state stay
 	rm -rf build $(VENV)
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dolmen needs Python 3.11 or newer, this is " + sys.version)'
-	$(PYTHON) -m venv $(VENV)
+	@echo "dolmen: making $(VENV) (seconds)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dolmen needs Python 3.11 or newer, this is " + sys.version)'
+	@$(PYTHON) -m venv $(VENV)
+
+# pip is quiet, and compiles the core on the way: say what is going on, or minutes pass without a word.
+INSTALLING := "dolmen: installing packages and compiling the core (the first time some minutes: torch is large, and so is the core; later about one)"
 
 $(VENV)/.user: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
-	$(PIP) install --quiet --editable .
+	@echo $(INSTALLING)
+	@$(PIP) install --quiet --editable .
+	@echo "dolmen: installed"
 	@touch $@
 
 $(VENV)/.developer: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
-	$(PIP) install --quiet --editable '.[dev]'
+	@echo $(INSTALLING)
+	@$(PIP) install --quiet --editable '.[dev]'
+	@echo "dolmen: installed"
 	@touch $@ $(VENV)/.user

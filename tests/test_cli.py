@@ -2,6 +2,9 @@
 
 import io
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from typer.testing import CliRunner
 
 from dolmen.cli import app
 from dolmen.cluster import inspect_path
-from dolmen.errors import ConfigError
+from dolmen.errors import CONFIG_STATUS, ConfigError
 from dolmen.events import EmbeddedLog
 
 
@@ -24,6 +27,8 @@ from dolmen.events import EmbeddedLog
         (["train", "--follow", "--data", "world", "--model", "joint"], "--data and --model: is for learning in batch"),
         (["train", "--data", "world", "--config", "x.toml"], "--config: is for --follow"),
         (["train", "--data", "world", "--log-format", "json"], "--log-format: is for --follow"),
+        (["demo", "--ranker", "dinn"], "--ranker: there is no model 'dinn'; did you mean 'din'"),
+        (["demo", "--ranker", "two_tower"], "--ranker: there is no ranking model 'two_tower'; known are average"),
         (["demo", "--headless", "--fresh"], "--fresh: a headless run without --state begins in a new folder"),
     ],
 )
@@ -31,6 +36,18 @@ def test_options_that_mean_nothing_together_are_refused(arguments: list[str], me
     ended = CliRunner().invoke(app, arguments)
     assert isinstance(ended.exception, ConfigError)
     assert message in str(ended.exception)
+
+
+def test_the_demo_refuses_a_port_in_use_and_names_the_option_that_chooses_another(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "dolmen", "demo", "--data", "world", "--state", str(tmp_path)]
+        ended = subprocess.run([*command, "--port", str(port)], capture_output=True, text=True, check=False)
+    assert ended.returncode == CONFIG_STATUS
+    assert f"uses port {port}; stop that one, or choose another port with --port" in ended.stderr
+    assert not list((tmp_path / "logs").glob("serve.log")), "no process was started"
 
 
 def test_inspecting_a_log_changes_no_byte_of_it(tmp_path: Path) -> None:

@@ -44,7 +44,18 @@ def test_supervisor_demo_and_joiner_work_without_loading_torch(tmp_path) -> None
 
 @pytest.mark.parametrize(
     "folder",
-    ["", ".cluster", ".datasets", ".embedding", ".evaluation", ".events", ".features", ".serving", ".training"],
+    [
+        "",
+        ".cluster",
+        ".datasets",
+        ".embedding",
+        ".evaluation",
+        ".events",
+        ".features",
+        ".models",
+        ".serving",
+        ".training",
+    ],
 )
 def test_every_name_that_a_folder_promises_is_there(folder: str) -> None:
     face = importlib.import_module(f"dolmen{folder}")

@@ -6,8 +6,6 @@ Then a writer learns in batches, first alone, then while saves go on beside it: 
 """
 
 import argparse
-import datetime
-import json
 import shutil
 import statistics
 import subprocess
@@ -20,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from run import commit, machine
+from report import add_out, begin_report, write_report
 
 from dolmen.embedding import AdaGrad, Table
 
@@ -33,20 +31,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--writer-seconds", type=float, default=5.0)
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
-    parser.add_argument("--out", type=Path, help="write the JSON here, too")
+    add_out(parser)
     options = parser.parse_args()
     table = Table(options.dim, optimizer=AdaGrad(learning_rate=0.05), seed=1)
     for begin in range(0, options.rows, 65_536):
         table.lookup_or_insert(np.arange(begin, min(begin + 65_536, options.rows)) * 7, now_us=1)
-    report: dict[str, Any] = {"machine": machine(), "commit": commit(), "date": str(datetime.date.today()), "seed": 1}
-    report |= {"rows": options.rows, "dim": options.dim, "optimizer": "adagrad", "batch": options.batch}
+    report = begin_report(seed=1, rows=options.rows, dim=options.dim, optimizer="adagrad", batch=options.batch)
     with TemporaryDirectory(dir=options.folder) as folder:
         report |= speeds(table, Path(folder), options.repeats)
         report["longest_call_ms"] = pauses(table, Path(folder), options.batch, options.writer_seconds)
     show(report)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(report, options.out)
 
 
 def speeds(table: Table, folder: Path, repeats: int) -> dict[str, Any]:

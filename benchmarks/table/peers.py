@@ -16,7 +16,6 @@ optimiser state and, where there is one, the key.
 
 # ruff: noqa: PLC0415 - each contender imports in an environment of its own
 import argparse
-import datetime
 import json
 import os
 import statistics
@@ -229,12 +228,12 @@ def main() -> None:
     if options.be:
         contend(options.be, options.dims[0], options.optimizers[0], Path(options.ids))
         return
-    from run import commit, machine
+    from report import source
 
     report: dict[str, Any] = {"runs": []}
     if options.out and options.out.exists():
         report = json.loads(options.out.read_text())
-    report |= {"machine": machine(), "commit": commit(), "date": str(datetime.date.today()), "seed": 1, "batch": BATCH}
+    report |= {**source(), "seed": 1, "batch": BATCH}
     report["ids"] = f"zipf {EXPONENT} over {ID_COUNT}"
     with TemporaryDirectory() as folder:
         ids = Path(folder) / "ids.npy"

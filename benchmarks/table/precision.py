@@ -6,16 +6,13 @@ products between rows, and look-ups of uniform ids per second, the precisions by
 """
 
 import argparse
-import datetime
-import json
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from run import commit, machine
+from report import add_out, begin_report, write_report
 
 from dolmen.embedding import SGD, Precision, Table
 
@@ -28,23 +25,12 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--batch", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="write the JSON here, too")
+    add_out(parser)
     options = parser.parse_args()
-    report: dict[str, Any] = {
-        "machine": machine(),
-        "commit": commit(),
-        "date": str(datetime.date.today()),
-        "seed": SEED,
-        "rows": options.rows,
-        "batch": options.batch,
-        "runs": [],
-    }
-    print(f"{report['machine']}, commit {report['commit']}, {options.rows:,} rows, seed {SEED}")
+    report = begin_report(seed=SEED, rows=options.rows, batch=options.batch, runs=[])
     for dim in options.dims:
         report["runs"] += measure(options.rows, dim, options.batch, options.repeats)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(report, options.out)
 
 
 def measure(rows: int, dim: int, batch: int, repeats: int) -> list[dict[str, Any]]:

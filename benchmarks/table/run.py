@@ -11,9 +11,7 @@ to the screen, and the figure `table.svg`:
 """
 
 import argparse
-import datetime
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,8 +21,8 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from report import ROOT, source
 
-ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "src/dolmen/_core"
 BOUNDS = {"table_lookup": "bound_lookup", "gather": "bound_lookup", "table_update": "bound_update"}
 TARGETS = {"table_lookup": 0.8, "table_update": 0.7}
@@ -45,8 +43,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / "table.json"
     report: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
-    source = {"machine": machine(), "commit": commit(), "date": str(datetime.date.today()), "seed": 1}
-    print(f"{source['machine']}, commit {source['commit']}, seed 1, {options.repeats} repeats")
+    made_by = {**source(), "seed": 1}
+    print(f"{made_by['machine']}, commit {made_by['commit']}, seed 1, {options.repeats} repeats")
     with TemporaryDirectory() as folder:
         program = options.program or build(Path(folder))
         if "speed" in options.only:
@@ -61,12 +59,12 @@ def main() -> None:
                         runs.append(run)
                         show(run)
             runs.sort(key=lambda run: (run["rows"], run["dim"], run["ids"], run["threads"]))
-            report["speed"] = {**source, "runs": runs}
+            report["speed"] = {**made_by, "runs": runs}
         if "growth" in options.only:
-            report["growth"] = {**source, "runs": measure(program, "growth", 20_000_000, 16, "adagrad", 256)}
+            report["growth"] = {**made_by, "runs": measure(program, "growth", 20_000_000, 16, "adagrad", 256)}
             print(json.dumps(report["growth"]["runs"], indent=1))
         if "large" in options.only:
-            report["large"] = {**source, "runs": measure(program, "growth", 100_000_000, 8, "rowwise_adagrad", 65_536)}
+            report["large"] = {**made_by, "runs": measure(program, "growth", 100_000_000, 8, "rowwise_adagrad", 65_536)}
             print(json.dumps(report["large"]["runs"], indent=1))
     target.write_text(json.dumps(report, indent=1) + "\n")
     draw(report["speed"]["runs"], options.out / "table.svg")
@@ -142,17 +140,6 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     panels[0].set_ylabel("share of the physical bound, 1 thread")
     panels[1].legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None})
-
-
-def machine() -> str:
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} x {len(names)}, {platform.system()} {platform.machine()}"
-
-
-def commit() -> str:
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as TextTable
+from rich.text import Text
 
 from dolmen import __version__
 from dolmen.errors import ConfigError, DolmenError
+from dolmen.sheets import Sheet, record, wide_console
 from dolmen.telemetry import LogFormat, set_up_logs
 
 __all__ = ["app", "main"]
@@ -44,7 +44,7 @@ ConfigPath = Annotated[
 ]
 LogForm = Annotated[LogFormat, typer.Option("--log-format", help="How log lines look.")]
 
-_out = Console()
+_out = wide_console()
 _errors = Console(stderr=True)
 
 
@@ -135,7 +135,7 @@ def serve(
         _refuse(context, "belongs to --snapshot; with --config it stands in the file", "data", "port")
         stages.serve(Config.from_toml(config), extend=console.mount)
     elif snapshot is not None and config is None:
-        stages.serve(snapshot_config(snapshot, data=data, port=port), extend=console.mount)
+        stages.serve(snapshot_config(snapshot, data=data, port=port), extend=console.mount, port_name="--port")
     else:
         raise ConfigError("name either --config dolmen.toml or --snapshot FOLDER")
 
@@ -218,13 +218,11 @@ def models() -> None:
     """List the models: what each does and reads, who wrote it up, and what was measured."""
     from dolmen.models import entry, names
 
-    table = TextTable(
-        "name", "job", "what it is", "can", "reads", "source", "measured", title="models", show_lines=True
-    )
+    sheet = Sheet("name", "job", "what it is", "can", "reads", "source", "measured", title="models")
     for one in map(entry, names()):
         can = ", ".join(sorted(one.abilities))
-        table.add_row(one.name, one.job, one.title, can, one.reads, one.source, one.measured)
-    _out.print(table)
+        sheet.add_row(one.name, one.job, one.title, can, one.reads, one.source, one.measured)
+    _out.print(sheet)
 
 
 @app.command(rich_help_panel="Look")
@@ -270,12 +268,12 @@ def data_list() -> None:
     """List the data sets, and say which are on this machine."""
     from dolmen import datasets
 
-    table = TextTable("name", "what it is", "where", title="data sets")
+    sheet = Sheet("name", "what it is", "where", title="data sets")
     for name in datasets.names():
         info = datasets.describe(name)
-        title = f"{info.title} [yellow](simulated)[/yellow]" if info.simulated else info.title
-        table.add_row(name, title, datasets.where(name) or "to be fetched")
-    _out.print(table)
+        mark = (" (simulated)", "yellow") if info.simulated else ""
+        sheet.add_row(name, Text.assemble(info.title, mark), datasets.where(name) or datasets.how_to_get(name))
+    _out.print(sheet)
 
 
 @data_app.command("show")
@@ -284,7 +282,6 @@ def data_show(name: Annotated[str, typer.Argument(help="A name from `dolmen data
     from dolmen import datasets
 
     info = datasets.describe(name)
-    table = TextTable(show_header=False, box=None, title=info.title, title_justify="left")
     rows: dict[str, Any] = {
         "name": info.name,
         "summary": info.summary,
@@ -295,7 +292,7 @@ def data_show(name: Annotated[str, typer.Argument(help="A name from `dolmen data
         "source": info.source_url,
         "terms": f"{info.terms} ({info.terms_url})",
         "citation": info.citation,
-        "on this machine": datasets.where(name) or "no; `dolmen data fetch` gets it",
+        "on this machine": datasets.where(name) or f"no; {datasets.how_to_get(name)}",
     }
     if datasets.where(name):
         dataset = datasets.load(name, download=False)
@@ -304,10 +301,7 @@ def data_show(name: Annotated[str, typer.Argument(help="A name from `dolmen data
             "schema": ", ".join((*dataset.schema.slots, *dataset.schema.dense, *dataset.schema.labels)),
             **dataset.columns(),
         }
-    for key, value in rows.items():
-        if value:
-            table.add_row(f"[bold]{key}[/bold]", escape(str(value)))
-    _out.print(table)
+    _out.print(record(info.title, {key: str(value) for key, value in rows.items() if value}))
 
 
 @data_app.command("fetch")

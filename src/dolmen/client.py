@@ -18,9 +18,11 @@ import urllib3
 
 from dolmen.errors import RemoteError
 from dolmen.request_ids import new_request_id
+from dolmen.telemetry import logger
 
 __all__ = ["Answer", "Client", "Parameters", "Shown"]
 
+_log = logger(__name__)
 _CHUNK = 500  # catalogue entries in one request: well below the server's limit, and few enough to answer quickly
 
 
@@ -177,6 +179,10 @@ class Client:
             raise RemoteError(
                 f"{self.address}{path} cannot be reached: {problem}", status=0, code="unreachable", retry=True
             ) from problem
+        tries = answer.retries.history if answer.retries is not None else ()
+        if tries:
+            first = tries[0].error if tries[0].error is not None else f"status {tries[0].status}"
+            _log.warning("asked again", path=path, attempts=len(tries) + 1, first_problem=str(first))
         if answer.status >= 400:
             raise _refusal(path, answer.status, answer.data)
         return answer.data

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Final, Protocol, final
+from typing import Annotated, Final, Protocol, final
 
-__all__ = ["Clock", "ManualClock", "SystemClock", "format_duration", "parse_duration_us"]
+__all__ = ["DURATION", "Clock", "Duration", "ManualClock", "SystemClock", "format_duration", "parse_duration_us"]
+
+DURATION: Final = "a duration with its unit"
+Duration = Annotated[str, DURATION]
+"""The type of settings that say how long, such as ``"30s"``: a bare number is refused with that as the mend."""
 
 _UNIT_US: Final = {
     "us": 1,
@@ -75,9 +79,9 @@ def parse_duration_us(text: str) -> int:
     >>> parse_duration_us("1.5s")
     1500000
     """
-    match = _DURATION.match(text)
+    match = _DURATION.match(text) if isinstance(text, str) else None  # a file may say 30
     if match is None:
-        raise ValueError(f"a duration is a number and one of {', '.join(_UNIT_US)} (such as '30d'), got {text!r}")
+        raise ValueError(f"a duration is a number and one of {', '.join(_UNIT_US)} (such as '30s'), got {text!r}")
     return round(float(match[1]) * _UNIT_US[match[2]])
 
 

@@ -13,16 +13,41 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from dolmen.errors import ConfigError
+from dolmen.clock import DURATION, Duration
+from dolmen.errors import ConfigError, DolmenError
 
-__all__ = ["chosen", "read_settings", "suggestion", "write_settings"]
+__all__ = ["chosen", "expectation", "read_settings", "suggestion", "write_settings"]
 
 T = TypeVar("T")
 KindT = TypeVar("KindT", bound=StrEnum)
+
+_EXPECTATIONS: Final = {
+    **dict.fromkeys(("int_type", "int_from_float", "int_parsing", "int_parsing_size"), "be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "be a number"),
+    "finite_number": "be a finite number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "be true or false"),
+    "string_type": "be a text",
+    "path_type": "be a path",
+    **dict.fromkeys(("list_type", "tuple_type"), "be a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "be values by name"),
+    **dict.fromkeys(("enum", "literal_error"), "be one of {expected}"),
+    "none_required": "be left out",
+    "missing": "be given",
+    "string_too_short": "have at least {min_length} characters",
+    "string_too_long": "have at most {max_length} characters",
+    "string_pattern_mismatch": "have the form {pattern}",
+    "too_short": "have at least {min_length} entries",
+    "too_long": "have at most {max_length} entries",
+    "greater_than": "be above {gt}",
+    "greater_than_equal": "be at least {ge}",
+    "less_than": "be below {lt}",
+    "less_than_equal": "be at most {le}",
+}
+"""What pydantic finds wrong, by its name for it."""
 
 
 def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed: Any) -> T:
@@ -39,7 +64,7 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed:
             setting that has no default and is missing.
     """
     declared = {one.name: one for one in fields(kind) if one.name not in fixed}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for name in values:
         if name not in declared:
             raise ConfigError(f"{where}: unknown setting {name!r}{suggestion(name, declared)}")
@@ -52,7 +77,7 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed:
     }
     try:
         return kind(**given, **fixed)
-    except ConfigError:
+    except DolmenError:
         raise
     except ValueError as problem:
         raise ConfigError(f"{where}: {problem}") from problem
@@ -93,6 +118,24 @@ def chosen(kinds: type[KindT], value: str, name: str) -> KindT:
         raise ConfigError(f"{name} must be one of {', '.join(kinds)}, got {value!r}") from None
 
 
+def expectation(error: Mapping[str, Any]) -> str:
+    """What a value must be, in our words: the rest of a sentence that begins "<field> must".
+
+    Args:
+        error: one of pydantic's ``ValidationError.errors()``.
+
+    >>> expectation({"type": "greater_than_equal", "ctx": {"ge": 1}, "msg": "", "input": 0})
+    'be at least 1'
+    """
+    kind, given = str(error["type"]), error.get("input")
+    if kind not in _EXPECTATIONS:
+        return f"fit: {error['msg']}"
+    said = _EXPECTATIONS[kind].format(**error.get("ctx", {}))
+    if kind in ("int_type", "float_type") and isinstance(given, str) and given.strip().lstrip("+-").isdigit():
+        said += f" (write {given.strip()} without quotes)"
+    return said
+
+
 def _fit(hint: Any, value: Any, where: str, *, is_secret: bool) -> Any:
     # Strict over JSON: a list may become a tuple and a text an enum or a path, but a text never becomes a number.
     try:
@@ -100,14 +143,15 @@ def _fit(hint: Any, value: Any, where: str, *, is_secret: bool) -> Any:
     except ValidationError as problem:
         first = problem.errors(include_url=False)[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        came = "" if is_secret else f", got {value!r}"
-        raise ConfigError(f"{where}{place}: {_lower(first['msg'])}{came}") from None
+        expected = f'{DURATION}, such as "30s" or "2h"' if _is_duration(hint) else None
+        came = "" if is_secret else f", got {first['input']!r:.80}"
+        raise ConfigError(f"{where}{place} must {f'be {expected}' if expected else expectation(first)}{came}") from None
     except PydanticSchemaGenerationError:
         raise AssertionError(f"{where} has a type that no file can hold; pass it as a fixed field") from None
 
 
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
+def _is_duration(hint: Any) -> bool:
+    return hint is Duration or any(one is Duration for one in typing.get_args(hint))
 
 
 def _plain(value: Any) -> Any:

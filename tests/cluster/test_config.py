@@ -45,3 +45,28 @@ def test_readers_can_be_named() -> None:
 def test_retention_that_cannot_be_is_named(log: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config(log=log)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"join": {"window": 30}}, r'join\.window must be a duration with its unit, such as "30s" or "2h", got 30'),
+        ({"join": {"negative_rate": 2}}, r"join\.negative_rate must be above 0 and at most 1, got 2"),
+        ({"join": {"widow": "30s"}}, r"join: unknown setting 'widow'; did you mean 'window'"),
+        ({"train": {"expire_every": 5}}, r"train\.expire_every must be a duration with its unit"),
+        (
+            {"optimizer": {"learningrate": 1.0}},
+            r"optimizer: .* 'learningrate'; did you mean 'learning_rate'",
+        ),
+        ({"optimizer": {"learning_rate": "x"}}, r"optimizer\.learning_rate must be a number, got 'x'"),
+        ({"model": {"name": "deepfn"}}, r"model\.name: there is no model 'deepfn'; did you mean 'deepfm'"),
+        ({"model": {"options": {"ranker": "dinn"}}}, r"model\.options\.ranker: .* 'dinn'; did you mean 'din'"),
+        ({"model": {"options": {"retriever": "towtower"}}}, r"model\.options\.retriever: .*; did you mean 'two_tower'"),
+        ({"simulated": "yes"}, r"simulated must be true or false, got 'yes'"),
+    ],
+)
+def test_a_mistake_is_told_with_its_key_value_and_mend_without_loading_a_model(
+    sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(**sections)

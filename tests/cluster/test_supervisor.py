@@ -134,24 +134,33 @@ def test_a_stage_that_cannot_use_its_configuration_is_not_started_again(tmp_path
 
 @pytest.mark.timeout(240)  # four processes start, each with torch
 def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> None:
-    """Nobody but the server knows that its port is taken."""
+    """What a model's options may be is known to those who load it."""
+    ended = _up(tmp_path, port=0, more="[model]\noptions = { ranker_options = { hiden = [8] } }\n")
+    assert ended.returncode == CONFIG_STATUS
+    assert "error: train cannot run with this configuration" in ended.stderr
+    assert "unknown setting 'hiden'; did you mean 'hidden'?" in ended.stderr
+    stages = [line for line in ended.stderr.splitlines() if "joiner" in line or "trainer ready" in line]
+    assert not any(line.startswith("{") for line in stages), "--log-format holds for the stages too"
+
+
+def test_up_refuses_a_port_in_use_before_any_process_is_started(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        (tmp_path / "dolmen.toml").write_text(
-            '[[schema.slot]]\nname = "user"\nof = "user"\n[[schema.slot]]\nname = "item"\nof = "item"\n'
-            f'[[schema.label]]\nname = "click"\n[serving]\nport = {port}\n'
-        )
-        command = [sys.executable, "-m", "dolmen", "up", "--config", str(tmp_path / "dolmen.toml")]
-        ended = subprocess.run(
-            [*command, "--log-format", "text"], capture_output=True, text=True, timeout=200, check=False
-        )
+        ended = _up(tmp_path, port=port)
     assert ended.returncode == CONFIG_STATUS
-    assert f"error: cannot listen on 127.0.0.1:{port}" in ended.stderr
-    assert "error: serve cannot run with this configuration" in ended.stderr
-    stages = [line for line in ended.stderr.splitlines() if "joiner" in line or "trainer ready" in line]
-    assert not any(line.startswith("{") for line in stages), "--log-format holds for the stages too"
+    assert f"another process uses port {port}; stop that one, or choose another port with serving.port" in ended.stderr
+    assert "stage started" not in ended.stderr
+
+
+def _up(folder: Path, *, port: int, more: str = "") -> subprocess.CompletedProcess[str]:
+    (folder / "dolmen.toml").write_text(
+        '[[schema.slot]]\nname = "user"\nof = "user"\n[[schema.slot]]\nname = "item"\nof = "item"\n'
+        f'[[schema.label]]\nname = "click"\n{more}[serving]\nport = {port}\n'
+    )
+    command = [sys.executable, "-m", "dolmen", "up", "--config", str(folder / "dolmen.toml"), "--log-format", "text"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 
 @pytest.mark.fault

@@ -290,6 +290,23 @@ def test_focus_can_be_seen(loop: Any, open_page: Callable[..., Any]) -> None:
         assert width >= 2, name
 
 
+def test_who_tabs_meets_the_slate_before_asking_again_and_no_words_lie_on_a_line(
+    loop: Any, open_page: Callable[..., Any]
+) -> None:
+    page = connected(open_page(loop.address))
+    become_someone_new(page)
+    page.locator("#newcomer").focus()
+    met = []
+    for _ in range(11):
+        page.keyboard.press("Tab")
+        met.append(
+            page.evaluate("document.activeElement.closest('[data-item]')?.dataset.item ?? document.activeElement.id")
+        )
+    assert met == [*slate_of(page), "again"]
+    expect(page.locator(".legend", has_text="promised: 1 s")).to_be_visible()
+    assert "promised" not in "".join(page.locator(".plot").all_text_contents())
+
+
 def test_a_server_that_asks_for_a_token_gets_one(
     open_page: Callable[..., Any], serve_app: Callable[[FastAPI], Any], tmp_path: Path
 ) -> None:

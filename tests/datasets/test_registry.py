@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from dolmen import datasets
@@ -25,3 +27,19 @@ def test_where_is_nothing_for_what_must_be_downloaded(cut_off: object) -> None:
     assert datasets.where("movielens-100k") is None
     with pytest.raises(DataError, match="movielens-100k is not on this machine"):
         datasets.load("movielens-100k", download=False)
+
+
+def test_a_set_that_nobody_publishes_as_it_is_says_where_it_comes_from_and_which_file_goes_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path))
+    monkeypatch.setattr("dolmen.datasets.sources._beside_checkouts", lambda: iter(()))
+    monkeypatch.delenv("DOLMEN_DATA", raising=False)
+    source = datasets.describe("gowalla").source_url
+    assert (datasets.where("gowalla"), datasets.how_to_get("gowalla")) == (None, f"by hand: {source}")
+    assert datasets.how_to_get("movielens-1m") == "to be fetched"
+    with pytest.raises(DataError) as refused:
+        datasets.load("gowalla")
+    assert source in str(refused.value)
+    put = f"put train.parquet, valid.parquet, test.parquet (Parquet tables) into {tmp_path / 'gowalla'}"
+    assert put in str(refused.value)

@@ -1,12 +1,15 @@
 """The demo's accounts and plan, without running it."""
 
+import io
 import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from dolmen.demo.freshness import Percentiles
 from dolmen.demo.report import _COURSES, _MEASURES, Account, DemoReport, _accounts
 from dolmen.demo.setup import DemoNotes, DemoOptions
 from dolmen.errors import ConfigError
@@ -115,3 +118,24 @@ def test_a_committed_report_has_the_shape_that_is_written_today(name: str) -> No
     assert set(told["progressive"]) == set(_COURSES)
     for course in told["progressive"].values():
         assert set(course) == {*_MEASURES, "count"}
+
+
+@pytest.mark.parametrize(("sent_by_others", "is_alone"), [(3, True), (0, True), (3, False)])
+def test_what_others_sent_is_told_as_theirs(sent_by_others: int, is_alone: bool) -> None:
+    """Beside a page others are expected; without one they spoil the books, and the summary must not leave that open."""
+    events = {**EVENTS, "actions_joined": EVENTS["actions_joined"] + sent_by_others}
+    known = {field.name: None for field in fields(DemoReport)}
+    counts = dict.fromkeys(("positives", "negatives_kept", "negatives_dropped", "waiting"), 0)
+    never, empty = Percentiles(0, None, None, None), {"resident_bytes": {}, "progressive": {}}
+    numbers = dict.fromkeys(("events_per_second", "items_shown_per_second", "wall_seconds"), 1.0)
+    accounts = _accounts(events, JOIN, is_alone=is_alone)
+    times = {"staleness_seconds": never, "recommend_latency_ms": never}
+    told: dict[str, Any] = {**known, **numbers, **empty, **times, "events": events | counts, "accounts": accounts}
+    report = DemoReport(**told)
+    spoilt = sent_by_others > 0 and is_alone
+    assert (report.had_visitors, report.accounts_close) == (spoilt, not spoilt)
+    console = Console(width=300, file=io.StringIO())
+    with console.capture() as printed:
+        console.print(report.table())
+    assert ("somebody else sent events to this server during the run" in printed.get()) is spoilt
+    assert ("exit status" in printed.get()) is spoilt

@@ -379,6 +379,33 @@ def test_a_capacity_set_later_counts_the_rows_that_are_there(tmp_path: Path) -> 
         Capacity(0)
 
 
+def test_a_lowered_capacity_is_reached_in_bounded_turns_that_survive_a_snapshot(tmp_path: Path) -> None:
+    table = Table(2, optimizer=SGD())
+    table.lookup_or_insert(np.arange(6000), 0)
+    assert table.maintain().evicted == 0
+    table.capacity = Capacity(1000)
+    table.lookup_or_insert(6000 + np.arange(100), 1)
+    table.save(tmp_path / "table")
+    for one in (table, Table.load(tmp_path / "table")):
+        # The 100 that came since the last turn, and 1,024 more: then only these.
+        assert [one.maintain().evicted for _ in range(6)] == [1124, 1024, 1024, 1024, 904, 0]
+        one.lookup_or_insert(7000 + np.arange(3000), 2)
+        assert one.maintain().evicted == 3000  # A stream of new ids never goes past the bound by more than a batch.
+        assert len(one) == 1000
+
+
+def test_those_that_leave_are_among_the_least_recent_however_many_leave_at_once() -> None:
+    table = Table(2, optimizer=SGD(), rules={0: RowRules(capacity=8000)})
+    for time_us in range(100):
+        table.lookup_or_insert(np.arange(100) * 100 + time_us, time_us)
+    assert table.evict() == 2000
+    ages = np.arange(10_000) % 100
+    gone = ~table.contains(np.arange(10_000))
+    # In exact order the oldest fifth would leave; of those drawn, nearly all that leave are of the oldest third.
+    assert np.mean(ages[gone] < 33) > 0.97
+    assert ages[gone].max() < 60
+
+
 def test_expiry_in_turns_removes_what_one_call_would_have(tmp_path: Path) -> None:
     table = table_with(admit_after=2, expire_after_us=10)
     for time_us in range(40):

@@ -493,6 +493,10 @@ def test_log_that_ends_before_what_was_joined_is_refused(tmp_path: Path, log: Em
     message = rf"{tmp_path / 'join'} has joined actions/0 up to offset 1, and the log ends at 0: it was replaced"
     with EmbeddedLog(tmp_path / "new-log") as other, pytest.raises(ConfigError, match=message):
         Joiner(SCHEMA, other, tmp_path / "join")
+    with EmbeddedLog(tmp_path / "longer-log") as other:
+        other.append("actions", [action("elsewhere", 1)] * 5)
+        with pytest.raises(ConfigError, match=r"has read log .* it was replaced; put that one back, or delete"):
+            Joiner(SCHEMA, other, tmp_path / "join")
     again = Joiner(SCHEMA, log, tmp_path / "join")  # the refusal has let go of the folder
     assert again.step() == 0
     again.close()

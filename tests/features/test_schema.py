@@ -131,9 +131,16 @@ def test_whatever_changes_rows_or_examples_changes_the_fingerprint() -> None:
         (lambda: SHOP.dense_feature("prise"), "the schema has no dense feature 'prise'; did you mean 'price'"),
         (lambda: Schema(Slot("a")).first_label, "the schema has no label"),
         (lambda: Schema.from_dict({"slots": []}), "schema: unknown key 'slots'; did you mean 'slot'"),
-        (lambda: Schema.from_dict({"slot": [{"name": "a", "dims": 3}]}), "unknown key 'dims'; did you mean 'dim'"),
-        (lambda: Schema.from_dict({"slot": [{"dim": 3}]}), "schema.slot {'dim': 3}: .*name"),
-        (lambda: Schema.from_dict({"slot": [{"name": "a", "dim": "x"}]}), "schema.slot"),
+        (lambda: Schema.from_dict({"slot": [{"name": "a", "dims": 3}]}), "unknown setting 'dims'; did you mean 'dim'"),
+        (lambda: Schema.from_dict({"slot": [{"dim": 3}]}), r"schema.slot\[0\].name is missing"),
+        (
+            lambda: Schema.from_dict({"slot": [{"name": "a", "dim": "x"}]}),
+            r"schema.slot\[0\] \(a\).dim must be a",
+        ),
+        (
+            lambda: Schema.from_dict({"slot": {"name": "a"}}),
+            r"schema.slot must be a list.*\[\[schema.slot\]\]",
+        ),
     ],
 )
 def test_what_contradicts_itself_is_named_with_its_mend(declare: object, told: str) -> None:

@@ -12,6 +12,7 @@ from dolmen.errors import ConfigError
 from dolmen.features import Schema
 from dolmen.models import build, describe, entry, names
 from dolmen.models.config import at_least, not_empty, positive
+from dolmen.models.jobs import JOBS
 from dolmen.models.retrieval.two_tower import TwoTowerConfig
 from dolmen.testing import example_schema
 
@@ -60,6 +61,10 @@ def test_every_model_is_built_described_and_built_again(name: str, make_embed: M
     }
     assert type(model) is entry(name).model
     assert model.abilities == entry(name).abilities
+
+
+def test_the_list_that_loads_no_model_names_each_with_its_job() -> None:
+    assert {name: entry(name).job for name in names()} == JOBS
 
 
 def test_an_unknown_model_or_option_offers_the_nearest(make_embed: MakeEmbed) -> None:

@@ -109,9 +109,9 @@ void test_expire_and_restore() {
   REQUIRE(table.size() == fids.size());
   REQUIRE(table.apply_gradients(fids, out, 1.0F) == fids.size());
   const std::size_t used = table.memory().rows;
-  REQUIRE(table.expire(12, 0, fids.size()).count == 0);
-  REQUIRE(table.expire(13, 0, 100).count == 100);
-  REQUIRE(table.expire(13, 100, fids.size()).count == fids.size() - 100);
+  REQUIRE(table.expire(12, 0, fids.size(), fids.size()).count == 0);
+  REQUIRE(table.expire(13, 0, fids.size(), 100).count == 100);
+  REQUIRE(table.expire(13, 100, fids.size(), fids.size()).count == fids.size() - 100);
   REQUIRE(table.memory().rows < used / 10);
   REQUIRE(table.changes_since(0).removed.size() == fids.size());
 }

@@ -197,6 +197,25 @@ def test_a_removed_item_is_never_recommended_and_comes_back_when_sent_again(serv
     assert [change.removed for change in changes if change.id == 2] == [False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("method", "address", "field", "says"),
+    [
+        ("GET", "/v1/recommend?user=1&cuont=3", "cuont", "unknown query parameter 'cuont'; did you mean 'count'?"),
+        ("GET", "/v1/recommend?user=1&user=2", "user", "query parameter 'user' comes twice; send it once"),
+        ("GET", "/v1/users?limt=3", "limt", "did you mean 'limit'?"),
+        ("GET", "/v1/items/1/similar?n=3", "n", "known are count"),
+        ("POST", "/v1/events?dry_run=1", "dry_run", "unknown query parameter 'dry_run'; known are none"),
+        ("GET", "/v1/recommend?user=1&count=many", "count", "count must be a whole number, got 'many'"),
+    ],
+)
+def test_what_an_address_asks_for_in_vain_is_told(
+    shared: Any, method: str, address: str, field: str, says: str
+) -> None:
+    found = shared.client.request(method, address, json={"events": []} if method == "POST" else None)
+    assert (found.status_code, error(found)["field"]) == (422, field)
+    assert says in error(found)["message"]
+
+
 def test_an_event_that_is_sent_twice_counts_once(serve: Serve) -> None:
     served = serve()
     for _ in range(2):
@@ -208,7 +227,7 @@ def test_an_event_that_is_sent_twice_counts_once(serve: Serve) -> None:
     ("path", "body", "field", "says"),
     [
         ("/v1/events", {"events": [{"user": 1, "itm": 2, "kind": "click"}]}, "events[0]", "did you mean 'item'"),
-        ("/v1/events", {"events": [{"user": 1, "item": 2}]}, "events[0].kind", "required"),
+        ("/v1/events", {"events": [{"user": 1, "item": 2}]}, "events[0].kind", "must be given"),
         ("/v1/events", {"events": [{"user": True, "item": 2, "kind": "c"}]}, "events[0].user", "integer"),
         ("/v1/events", {"events": [{"user": 1.5, "item": 2, "kind": "c"}]}, "events[0].user", "1.5"),
         ("/v1/events", {"events": [{"user": "", "item": 2, "kind": "c"}]}, "events[0].user", "1 to 256"),
@@ -220,7 +239,25 @@ def test_an_event_that_is_sent_twice_counts_once(serve: Serve) -> None:
             "/v1/events",
             {"events": [{"user": 1, "item": 2, "kind": "c", "event_time_us": 1_700_000_000}]},
             "events[0].event_time_us",
-            "microseconds",
+            "these are seconds, it seems: multiply by 1,000,000",
+        ),
+        (
+            "/v1/events",
+            {"events": [{"user": 1, "item": 2, "kind": "c", "event_time_us": 1_700_000_000_000}]},
+            "events[0].event_time_us",
+            "these are milliseconds, it seems: multiply by 1,000",
+        ),
+        (
+            "/v1/events",
+            {"events": [{"user": 1, "item": 2, "kind": "c", "event_time_us": 1_700_000_000_000_000_000}]},
+            "events[0].event_time_us",
+            "these are nanoseconds, it seems: divide by 1,000",
+        ),
+        (
+            "/v1/events",
+            {"events": [{"user": 1, "item": 2, "kind": "c", "event_time_us": 17}]},
+            "events[0].event_time_us",
+            "send microseconds since 1970 UTC",
         ),
         (
             "/v1/events",
@@ -228,7 +265,7 @@ def test_an_event_that_is_sent_twice_counts_once(serve: Serve) -> None:
             "events[0].event_time_us",
             "not in the future",
         ),
-        ("/v1/recommend", {"user": 1, "count": 0}, "count", "greater than or equal to 1"),
+        ("/v1/recommend", {"user": 1, "count": 0}, "count", "count must be at least 1, got 0"),
         ("/v1/recommend", {"user": 1, "count": 101}, "count", "at most 100"),
         ("/v1/recommend", {"user": 1, "context": {"plce": "x"}}, None, "did you mean 'place'"),
         ("/v1/recommend", {"user": 1, "context": {"place": ["a", "b"]}}, None, "place takes one value"),

@@ -182,3 +182,22 @@ def test_what_retention_deleted_is_counted_as_lost_and_the_rest_applied(settings
 
 def _click(item: int) -> Action:
     return Action(None, None, 1, item, "click", 1.0, _NOW_US)
+
+
+def test_who_did_nothing_for_too_long_is_forgotten_and_nobody_else(settings: Any, log: EmbeddedLog) -> None:
+    """Also on disk, else it would grow with everybody who ever came by."""
+    days_us = 24 * _HOUR_US
+    for user, ago in (("old", 401), ("back again", 401), ("fresh", 399)):
+        log.append(Topic.ACTIONS, [encode(Action(None, None, user, 1, "click", 1.0, _NOW_US - ago * days_us))])
+    state, actions, behaviours, _ = opened(settings, log)
+    actions.tail.catch_up()
+    state.save(actions)
+    back = Action(None, None, "back again", 2, "click", 1.0, _NOW_US)
+    behaviours.sweep(_NOW_US)
+    actions.tail.wrote(log.append(Topic.ACTIONS, [encode(back)]), [back])  # between the sweep and the save
+    state.save(actions)
+    assert not behaviours.is_known("old")
+    assert [act.item for act in behaviours.acts_of("fresh")] == [1]
+    assert [act.item for act in behaviours.acts_of("back again")][-1] == 2
+    assert len(list(state.scan(PEOPLE_TABLE))) == 2
+    state.close()

@@ -58,6 +58,7 @@ class CatalogueAgainstDict(RuleBasedStateMachine):
             snapshot_folder=self.folder / "snapshots",
             state_folder=self.folder / "state",
             people_in_memory=2,
+            removed_items_max=1,
         )
         self.log = EmbeddedLog(self.settings.log_folder)
         self.items: dict[Any, dict[str, Any]] = {}
@@ -100,6 +101,14 @@ class CatalogueAgainstDict(RuleBasedStateMachine):
         self.state.close()
         shutil.rmtree(self.settings.state_folder)
         self.begin()
+
+    @rule()
+    def forget(self) -> None:
+        told: list[Any] = []
+        with mock.patch("dolmen.serving.catalogue._UNDER_WAY_SECONDS", 0.0):
+            self.catalogue.forget_removed(lambda _, ids: told.extend(ids))
+        assert not {repr(raw) for raw in told} & {repr(raw) for raw in self.items}
+        assert self.catalogue.row_count - len(self.catalogue._free) <= len(self.items) + 1
 
     @rule()
     def compact(self) -> None:

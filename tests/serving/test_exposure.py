@@ -114,3 +114,30 @@ def test_a_failed_save_is_made_up_for_by_the_next(
     assert again.shown_tail.catch_up() == 0
     assert again.shown_count == 4
     assert again.rates(np.array([0])) == pytest.approx(exposure.rates(np.array([0])))
+
+
+def test_items_that_come_and_go_take_no_more_rows_and_leave_no_counts(
+    settings: Any, log: EmbeddedLog, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a shop that renews its catalogue every day would fill memory and disk with what it sold last year."""
+    monkeypatch.setattr("dolmen.serving.catalogue._UNDER_WAY_SECONDS", 0.0)
+    object.__setattr__(settings, "removed_items_max", 2)
+    state, catalogue, exposure = parts
+
+    def change(item: int, *, removed: bool) -> None:
+        one = CatalogueChange("item", item, {"title": f"T{item}"}, removed=removed)
+        catalogue.tail.wrote(log.append(Topic.CATALOGUE, [encode(one)]), [one])
+
+    for item in range(6, 60):
+        change(item, removed=False)
+        show(log, exposure, item, times=3)
+        state.save(exposure)
+        change(item - 6, removed=True)
+        catalogue.forget_removed(exposure.forget)
+    state.save(exposure)
+    assert catalogue.row_count <= 6 + 2 + 1
+    assert len(list(state.scan(COUNTS_TABLE))) <= 6 + 2
+    assert exposure.rates(catalogue.rows_of([59]))[0] < exposure.rates(np.array([-1]))[0], "its own counts hold"
+    again = Exposure(settings, log, state, catalogue)
+    again.shown_tail.catch_up()
+    assert again.rates(catalogue.rows_of([55, 59])) == pytest.approx(exposure.rates(catalogue.rows_of([55, 59])))

@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from dolmen.errors import LogError
-from dolmen.events import Action, Appended, EmbeddedLog, Group, Impression, Topic, decode
+from dolmen.errors import ConfigError, LogError
+from dolmen.events import Action, Appended, EmbeddedLog, Group, Impression, Topic, decode, encode
 from dolmen.serving import create_app, run_server
+from dolmen.serving.behaviours import Behaviours
 
 Serve = Callable[..., Any]
 pytestmark = pytest.mark.fault
@@ -145,6 +146,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from conftest import settings_in
 from dolmen.serving import create_app, run_server
+from dolmen.serving.behaviours import Behaviours
 settings = settings_in(Path(sys.argv[1]))
 run_server(create_app(settings), settings, threading.Event(), listening=lambda address: print(address, flush=True))
 """
@@ -327,6 +329,46 @@ def test_what_cannot_be_applied_does_not_keep_the_rest_from_being_saved(
     with monkeypatch.context() as patch:
         patch.setattr("dolmen.serving.tail.Tail.catch_up", fail)
         patch.setattr("dolmen.serving.parts.Parts.save", lambda _: calls.append("saved"))
-        wait(lambda: len(calls) >= 4)
-    assert calls[:4] == ["read", "saved"] * 2
+        wait(lambda: len(calls) >= 8)
+    assert calls[:8] == [*["read"] * 3, "saved"] * 2, "all three topics are tried, then what was applied is saved"
     assert served.get("/readyz").status_code == 200
+
+
+def test_a_record_that_can_never_be_applied_is_set_aside_and_the_rest_goes_on(
+    serve: Serve, log: EmbeddedLog, settings: Any, monkeypatch: pytest.MonkeyPatch, wait: Callable[..., Any]
+) -> None:
+    """Else everything after it would wait for ever, and a restart would never end."""
+    take = Behaviours.take
+
+    def fail_at_poison(self: Behaviours, actions: Sequence[Action]) -> None:
+        if any(action.kind == "poison" for action in actions):
+            raise ZeroDivisionError("a fault")
+        take(self, actions)
+
+    def kinds() -> list[str]:
+        answer = served.get("/v1/users/1")
+        return [act["kind"] for act in answer.json()["history"]] if answer.status_code == 200 else []
+
+    monkeypatch.setattr(Behaviours, "take", fail_at_poison)
+    values = [encode(Action(None, None, user=1, item=2, kind=kind)) for kind in ("a", "poison", "b")]
+    log.append(Topic.ACTIONS, values)
+    served = serve()  # recovers from it
+    assert kinds() == ["a", "b"]
+    log.append(Topic.ACTIONS, values[1:])  # and meets it while it runs
+    wait(lambda: kinds() == ["a", "b", "b"])
+    assert "dolmen_state_set_aside_records_total 2.0" in served.get("/metrics").text
+    kept = settings.aside_folder
+    assert (kept / "actions-0-000000000001.bin").read_bytes() == values[1]
+    assert "ZeroDivisionError: a fault" in (kept / "actions-0-000000000003.txt").read_text()
+
+
+def test_another_log_is_refused_even_where_it_is_longer(serve: Serve, tmp_path: Path) -> None:
+    served = serve()
+    served.click(1, 2)
+    served.end()
+    with EmbeddedLog(tmp_path / "another") as other:
+        other.append(Topic.ACTIONS, [encode(Action(None, None, user=9, item=2, kind="click"))] * 3)
+        with pytest.raises(ConfigError, match=r"it was replaced; put that one back, or move .*serving.* away"):
+            create_app(served.settings, log=other)
+    again = serve()
+    assert again.get("/v1/users/1").status_code == 200

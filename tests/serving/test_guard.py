@@ -83,6 +83,38 @@ def test_a_body_is_refused_by_its_declared_size_and_cut_off_by_its_real_one(serv
     assert served.get("/healthz").status_code == 200
 
 
+def test_a_link_may_lead_to_what_only_reads(shared: Any) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    for path in ("/v1/status", "/metrics", "/openapi.json"):
+        assert shared.client.get(path, headers=link).status_code == 200
+        framed = shared.client.get(path, headers={**link, "Sec-Fetch-Dest": "iframe"})
+        assert framed.status_code == 403, "a frame is part of the page"
+    assert shared.client.get("/v1/recommend?user=1", headers=link).status_code == 403, "that is learned from"
+    assert shared.client.post("/v1/rank", json={"user": 1, "items": [1]}, headers=link).status_code == 403
+
+
+@pytest.mark.fault
+def test_bodies_of_all_requests_together_are_bounded(serve: Serve, wait: Callable[..., Any]) -> None:
+    """Else as many as there may be connections, each with a large body, would take all memory."""
+    served = serve(body_bytes_max=4096, bodies_bytes_max=8192)
+    host, port = served.address.removeprefix("http://").split(":")
+    event = {"events": [{"user": 1, "item": "x" * 200, "kind": "click"}] * 10}  # some 2.5 kB
+    assert served.post("/v1/events", event).status_code == 202
+    slow = [socket.create_connection((host, int(port)), timeout=10) for _ in range(2)]
+    try:
+        for one in slow:
+            one.sendall(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+            one.sendall(b"Content-Length: 4000\r\n\r\n" + b" " * 3500)  # and no more for now
+        wait(lambda: served.post("/v1/events", event).status_code == 503)
+        refused = served.post("/v1/events", event)
+        assert (refused.json()["error"]["code"], refused.headers["Retry-After"]) == ("overloaded", "1")
+        assert served.get("/v1/status").status_code == 200
+    finally:
+        for one in slow:
+            one.close()
+    wait(lambda: served.post("/v1/events", event).status_code == 202)
+
+
 def test_an_address_that_is_taken_is_told_in_one_line(serve: Serve, tmp_path: Path) -> None:
     served = serve()
     port = int(served.address.rpartition(":")[2])

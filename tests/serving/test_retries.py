@@ -80,13 +80,16 @@ def test_a_slate_whose_answer_was_lost_comes_again_and_is_logged_once(serve: Ser
     assert (logged.request_id, logged.items) == (answer.request_id, [shown.item for shown in answer.items])
 
 
-def test_actions_whose_answer_was_lost_count_once_for_person_and_item(serve: Serve, log: EmbeddedLog) -> None:
+def test_actions_whose_answer_was_lost_count_once_for_person_and_item(
+    serve: Serve, log: EmbeddedLog, caplog: pytest.LogCaptureFixture
+) -> None:
     served = serve(explore_share=0.0)
     served.add_items(range(3))
-    with losing_answers(served.address, 1) as address, Client(address) as shop:
+    with losing_answers(served.address, 1) as address, Client(address) as shop, caplog.at_level("WARNING", "dolmen"):
         # As many as a request may carry, all one person's: whoever remembers fewer ids takes the first ones for new.
         shop.send([{"user": 7, "item": 1, "kind": "click"}] * 600 + [{"user": 7, "item": 1, "kind": "view"}] * 400)
         shop.send([{"user": 8, "item": 2, "kind": "click"}] * 900)
+    assert [record.getMessage() for record in caplog.records if "asked again" in record.getMessage()], caplog.records
     assert log.bounds(Topic.ACTIONS)[1] == 2900  # the first request came twice
     assert {act["kind"] for act in served.get("/v1/users/7").json()["history"]} == {"view"}
     assert [one["item"] for one in served.recommend("somebody else", 2)["items"]] == [2, 1]

@@ -25,9 +25,9 @@ class GradientSums {
   // For a batch of so many FIDs.
   void make_room(std::size_t fid_count) {
     heads_.resize(std::bit_ceil(std::max<std::size_t>(2 * fid_count, 2)));
-    if (order_.size() >= fid_count + kAhead) return;
+    if (order_.size() >= fid_count + kAheadMax) return;
     mine_.resize(fid_count);
-    order_.resize(fid_count + kAhead);
+    order_.resize(fid_count + kAheadMax);
     ends_.resize(fid_count);
     fids_.resize(fid_count);
   }
@@ -42,7 +42,7 @@ class GradientSums {
     for (std::size_t i = 0; i < count_; ++i) begin += std::exchange(ends_[i], begin);
     // Each begin moves on to its end while its positions are put down.
     for (std::size_t i = 0; i < mine_count; ++i) order_[ends_[mine_[i].number]++] = mine_[i].position;
-    std::fill_n(order_.data() + mine_count, kAhead, 0U);
+    std::fill_n(order_.data() + mine_count, kAheadMax, 0U);
   }
 
   std::span<const std::int64_t> fids() const noexcept { return {fids_.data(), count_}; }  // Each once, by their first.
@@ -53,9 +53,13 @@ class GradientSums {
   DOLMEN_INLINE const float* sum(std::size_t i, Dim dim, float* room) const noexcept {
     const std::uint32_t* begin = order_.data() + (i == 0 ? 0 : ends_[i - 1]);
     const std::uint32_t* end = order_.data() + ends_[i];
+    // Far enough ahead for the many gradients of a frequent FID, which are added up in a few nanoseconds each; but not
+    // so far that they push out the rows that wait for their step.
+    const std::size_t line_count = (dim + kLineFloats - 1) / kLineFloats;
+    const std::size_t ahead = std::clamp(kLinesAhead / line_count, kAhead, kAheadMax);
     for (const std::uint32_t* each = begin; each != end; ++each) {
-      const float* ahead = gradients_ + each[kAhead] * dim;
-      for (std::size_t j = 0; j < dim; j += kLineFloats) __builtin_prefetch(ahead + j);
+      const float* gradient = gradients_ + each[ahead] * dim;
+      for (std::size_t j = 0; j < dim; j += kLineFloats) __builtin_prefetch(gradient + j);
     }
     if (end - begin == 1) return gradients_ + *begin * dim;
     std::size_t column = 0;
@@ -72,6 +76,8 @@ class GradientSums {
 
  private:
   static constexpr std::size_t kAhead = 12;
+  static constexpr std::size_t kAheadMax = 32;
+  static constexpr std::size_t kLinesAhead = 64;
   struct Mine {
     std::uint32_t position, number;  // In the batch; of its FID.
   };
@@ -132,7 +138,7 @@ class GradientSums {
   std::uint64_t factor_;
   std::vector<std::uint32_t> heads_;  // Open addressing, at most half full: 1 + the number of a FID; 0: none.
   std::vector<Mine> mine_;
-  std::vector<std::uint32_t> order_;  // Positions by number, then in the order given; then kAhead more.
+  std::vector<std::uint32_t> order_;  // Positions by number, then in the order given; then kAheadMax more.
   std::vector<std::uint32_t> ends_;   // By number: where its positions end in the order.
   std::vector<std::int64_t> fids_;    // By number.
   const float* gradients_ = nullptr;

@@ -402,29 +402,30 @@ NB_MODULE(_native, m) {
           "expire",
           [](Table& table, std::int64_t now_us, std::uint32_t begin, std::size_t count_max) {
             nb::gil_scoped_release unlocked;
-            const auto progress = table.expire(now_us, begin, count_max);
+            const auto progress = table.expire(now_us, begin, count_max, count_max);
             return std::pair(progress.count, progress.next);
           },
           "now_us"_a, "begin"_a, "count_max"_a)
       .def("expire_pending", &Table::expire_pending, "now_us"_a, "count_max"_a,
            nb::call_guard<nb::gil_scoped_release>())
       .def("begin_sweep", &Table::begin_sweep, "now_us"_a, nb::call_guard<nb::gil_scoped_release>())
-      .def("sweep", &Table::sweep, "count_max"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("sweep", &Table::sweep, "look_max"_a, "leave_max"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("begin_eviction", &Table::begin_eviction, nb::call_guard<nb::gil_scoped_release>())
       .def("evict", &Table::evict, "count_max"_a, nb::call_guard<nb::gil_scoped_release>())
       .def_prop_rw("time_seen_max_us", &Table::time_seen_max_us, &Table::set_time_seen_max_us)
       .def("clocks",
            [](const Table& table) {
              const dolmen::Clocks clocks = table.clocks();
-             return std::tuple(clocks.step_count, clocks.batch_count, clocks.eviction_count, clocks.sweep_us,
-                               clocks.sweep_row);
+             return std::tuple(clocks.step_count, clocks.batch_count, clocks.eviction_count, clocks.inserted_count,
+                               clocks.sweep_us, clocks.sweep_row);
            })
       .def(
           "restore_clocks",
           [](Table& table, std::uint64_t step_count, std::uint64_t batch_count, std::uint64_t eviction_count,
-             std::int64_t sweep_us, std::uint32_t sweep_row) {
-            table.restore_clocks({step_count, batch_count, eviction_count, sweep_us, sweep_row});
+             std::uint64_t inserted_count, std::int64_t sweep_us, std::uint32_t sweep_row) {
+            table.restore_clocks({step_count, batch_count, eviction_count, inserted_count, sweep_us, sweep_row});
           },
-          "step_count"_a, "batch_count"_a, "eviction_count"_a, "sweep_us"_a, "sweep_row"_a)
+          "step_count"_a, "batch_count"_a, "eviction_count"_a, "inserted_count"_a, "sweep_us"_a, "sweep_row"_a)
       .def_prop_ro("epoch", &Table::epoch)
       .def_prop_ro("oldest_epoch", &Table::oldest_epoch)
       .def("advance_epoch", &Table::advance_epoch)

@@ -10,7 +10,8 @@ namespace {
 
 constexpr std::size_t kAhead = 24;  // So many FIDs are on their way from memory at once.
 constexpr std::size_t kStretch = 1024;
-constexpr std::size_t kStepBlock = 16;  // So many rows a choice of optimiser.
+constexpr std::size_t kStepBlock = 16;   // So many rows a choice of optimiser.
+constexpr std::size_t kLeaveBlock = 32;  // So many rows leave together.
 constexpr std::size_t kLine = 64;
 
 DOLMEN_INLINE std::byte* prefetched(std::byte* begin, std::size_t size) noexcept {
@@ -424,22 +425,33 @@ std::size_t Table::erase(std::span<const std::int64_t> fids) {
   return erased_count;
 }
 
-Table::Progress Table::expire(std::int64_t now_us, std::uint32_t begin, std::size_t count_max) {
+Table::Progress Table::expire(std::int64_t now_us, std::uint32_t begin, std::size_t look_max, std::size_t leave_max) {
   const std::lock_guard lock(writing_);
-  return expire_rows(now_us, begin, count_max);
+  return expire_rows(now_us, begin, look_max, leave_max);
 }
 
-Table::Progress Table::expire_rows(std::int64_t now_us, std::uint32_t begin, std::size_t count_max) {
+Table::Progress Table::expire_rows(std::int64_t now_us, std::uint32_t begin, std::size_t look_max,
+                                   std::size_t leave_max) {
   time_seen_max_us_ = std::max(time_seen_max_us_, now_us);
+  std::array<std::uint32_t, kLeaveBlock> leaving;  // So that their buckets are waited for together.
+  std::size_t leaving_count = 0;
   std::size_t expired_count = 0;
+  const auto leave = [&] {
+    for (std::size_t i = 0; i < leaving_count; ++i) remove_for_good(leaving[i]);
+    leaving_count = 0;
+  };
   std::uint32_t row = rows_.next_live(begin);
-  for (std::size_t i = 0; i < count_max && row < rows_.row_end(); ++i, row = rows_.next_live(row + 1)) {
+  for (std::size_t i = 0; i < look_max && expired_count < leave_max && row < rows_.row_end();
+       ++i, row = rows_.next_live(row + 1)) {
     const RowFacts& facts = rows_.facts(row);
     const std::int64_t fid = facts.fid.load(std::memory_order_relaxed);
     if (!is_expired(fid, facts.last_seen_us.load(std::memory_order_relaxed), now_us)) continue;
-    remove_for_good(index_.place_of(fid), fid);
+    prefetch_to_leave(row);
+    leaving[leaving_count++] = row;
     expired_count += 1;
+    if (leaving_count == kLeaveBlock) leave();
   }
+  leave();
   return {expired_count, row};
 }
 
@@ -466,14 +478,19 @@ void Table::begin_sweep(std::int64_t now_us) {
   clocks_.sweep_us = std::max(clocks_.sweep_us, now_us);
 }
 
-std::size_t Table::sweep(std::size_t count_max) {
+std::size_t Table::sweep(std::size_t look_max, std::size_t leave_max) {
   const std::lock_guard lock(writing_);
   if (clocks_.sweep_us == kNeverSeen) return 0;
-  expire_counts(clocks_.sweep_us, count_max);
-  const Progress progress = expire_rows(clocks_.sweep_us, clocks_.sweep_row, count_max);
+  const bool has_more_counts = expire_counts(clocks_.sweep_us, leave_max) == leave_max;
+  const Progress progress = expire_rows(clocks_.sweep_us, clocks_.sweep_row, look_max, leave_max);
   clocks_.sweep_row = progress.next;
-  if (progress.next >= rows_.row_end()) clocks_.sweep_us = kNeverSeen;
+  if (progress.next >= rows_.row_end() && !has_more_counts) clocks_.sweep_us = kNeverSeen;
   return progress.count;
+}
+
+std::size_t Table::begin_eviction() {
+  const std::lock_guard lock(writing_);
+  return static_cast<std::size_t>(std::exchange(clocks_.inserted_count, 0));
 }
 
 std::size_t Table::evict(std::size_t count_max) {
@@ -481,24 +498,35 @@ std::size_t Table::evict(std::size_t count_max) {
   std::size_t count = 0;
   for (const std::uint32_t bound : bounds_) {
     const SlotRows& rows = *bounded_[bound];
-    if (!rows.is_over()) continue;
-    for (auto sample = rows.sample(rows_, clocks_.eviction_count); count < count_max; ++count) {
-      const std::uint32_t row = rows.victim(rows_, sample);
-      clocks_.eviction_count += 1;
-      sample = rows.sample(rows_, clocks_.eviction_count);  // On its way while the index is waited for.
-      const std::int64_t fid = rows_.facts(row).fid.load(std::memory_order_relaxed);
-      remove_for_good(index_.place_of(fid), fid);
-      if (!rows.is_over()) {
-        count += 1;
-        break;
-      }
-      if (!rows.is_current(sample, rows_, row)) sample = rows.sample(rows_, clocks_.eviction_count);
-    }
+    while (count < count_max && rows.is_over()) count += evict_block(rows, std::min(count_max - count, rows.excess()));
   }
   return count;
 }
 
+// Evicts up to `count_max` rows, and says how many.
+std::size_t Table::evict_block(const SlotRows& rows, std::size_t count_max) {
+  std::array<std::uint32_t, SlotRows::kWorstMax> worst;
+  const std::size_t count =
+      rows.find_worst(rows_, clocks_.eviction_count, std::min(count_max, SlotRows::kWorstMax), worst);
+  for (std::size_t i = 0; i < count; ++i) prefetch_to_leave(worst[i]);
+  for (std::size_t i = 0; i < count; ++i) remove_for_good(worst[i]);
+  clocks_.eviction_count += count;
+  return count;
+}
+
+// Calls in what `remove_for_good` will touch of the index.
+void Table::prefetch_to_leave(std::uint32_t row) const noexcept {
+  const CuckooIndex::Choice buckets = index_.choice(rows_.facts(row).fid.load(std::memory_order_relaxed));
+  __builtin_prefetch(buckets.first);
+  __builtin_prefetch(buckets.second);
+}
+
 // Removes a row and notes it, so that the next delta tells of it.
+void Table::remove_for_good(std::uint32_t row) {
+  const std::int64_t fid = rows_.facts(row).fid.load(std::memory_order_relaxed);
+  remove_for_good(index_.place_of(fid), fid);
+}
+
 void Table::remove_for_good(CuckooIndex::Place place, std::int64_t fid) {
   changes_.back().removed.push_back(fid);
   remove(place);
@@ -536,6 +564,7 @@ void Table::set_bound(std::uint32_t bound, const CapacityOptions& options) {
       rows->insert(row);
     }
   }
+  clocks_.inserted_count = 0;  // What was made under other bounds leaves in turns of its own.
   bounded_[bound] = std::move(rows);
   std::erase(bounds_, bound);
   if (bounded_[bound]) bounds_.insert(std::ranges::upper_bound(bounds_, bound), bound);
@@ -588,6 +617,7 @@ CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us
     make_room_to_count(fid, row);
     const CuckooIndex::Place place = index_.insert(fid, row);
     count_row(fid, row);
+    clocks_.inserted_count += 1;
     return place;
   } catch (...) {
     rows_.release(row);

@@ -48,6 +48,7 @@ struct Clocks {
   std::uint64_t step_count = 0;        // Calls of apply_gradients.
   std::uint64_t batch_count = 0;       // Calls of lookup_or_insert.
   std::uint64_t eviction_count = 0;    // Rows that were evicted.
+  std::uint64_t inserted_count = 0;    // Rows that were made since a turn of eviction last began.
   std::int64_t sweep_us = kNeverSeen;  // The time that the sweep for expired rows goes by; kNeverSeen: none is on.
   std::uint32_t sweep_row = 0;         // Where it goes on.
 };
@@ -114,17 +115,21 @@ class Table {
   std::size_t apply_gradients(std::span<const std::int64_t> fids, std::span<const float> gradients, float scale);
   void assign(std::span<const std::int64_t> fids, std::span<const float> vectors);
   std::size_t erase(std::span<const std::int64_t> fids);
-  // Looks at `count_max` rows from row number `begin` on. Returns how many left, and where to go on (row_end: done).
+  // Looks at up to `look_max` rows from row number `begin` on, until `leave_max` have left. Returns how many did, and
+  // where to go on (row_end or above: done).
   struct Progress {
     std::size_t count;
     std::uint32_t next;
   };
-  Progress expire(std::int64_t now_us, std::uint32_t begin, std::size_t count_max);
+  Progress expire(std::int64_t now_us, std::uint32_t begin, std::size_t look_max, std::size_t leave_max);
   // Forgets up to `count_max` counts of FIDs without a row. Returns how many.
   std::size_t expire_pending(std::int64_t now_us, std::size_t count_max);
-  // The same in turns: `begin_sweep` says by which time, each `sweep` looks at `count_max` rows. Returns how many left.
+  // Both in turns: `begin_sweep` says by which time, and each `sweep` looks at up to `look_max` rows, and lets up to
+  // `leave_max` leave, and as many counts. Returns how many rows left.
   void begin_sweep(std::int64_t now_us);
-  std::size_t sweep(std::size_t count_max);
+  std::size_t sweep(std::size_t look_max, std::size_t leave_max);
+  // How many rows were made since it was called last: so many a turn must evict for the table not to grow.
+  std::size_t begin_eviction();
   // Removes up to `count_max` rows beyond the capacity of their slots, then of the table. Returns how many.
   std::size_t evict(std::size_t count_max);
 
@@ -180,8 +185,11 @@ class Table {
   void read_absent(std::int64_t fid, std::span<float> out) const noexcept;
   ExactCounts* exact_counts(std::uint32_t slot) const noexcept;  // Null where the slot counts otherwise or not at all.
   void forget_pending(std::int64_t fid) noexcept;
-  Progress expire_rows(std::int64_t now_us, std::uint32_t begin, std::size_t count_max);
+  Progress expire_rows(std::int64_t now_us, std::uint32_t begin, std::size_t look_max, std::size_t leave_max);
   std::size_t expire_counts(std::int64_t now_us, std::size_t count_max) noexcept;
+  std::size_t evict_block(const SlotRows& rows, std::size_t count_max);
+  void prefetch_to_leave(std::uint32_t row) const noexcept;
+  void remove_for_good(std::uint32_t row);
   void remove_for_good(CuckooIndex::Place place, std::int64_t fid);
   void set_bound(std::uint32_t bound, const CapacityOptions& options);
   void make_room_to_count(std::int64_t fid, std::uint32_t row);

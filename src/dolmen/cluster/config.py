@@ -36,6 +36,7 @@ from dolmen.embedding.optimizers import optimizer_from_dict
 from dolmen.errors import ConfigError
 from dolmen.events import DEFAULT_RETENTION, EmbeddedLog, JoinConfig, Retention, Topic
 from dolmen.features import Schema
+from dolmen.models import check_names
 from dolmen.serving import ServeSettings
 from dolmen.settings import read_settings, suggestion
 from dolmen.training import TrainConfig, TrainerSettings
@@ -137,9 +138,12 @@ class Config:
         if not schema.slots or not schema.labels:
             raise ConfigError("the schema needs at least one [[schema.slot]] and one [[schema.label]]")
         state = base / _text(values, "state", "state")
-        dataset, simulated = _text(values, "dataset", ""), values.get("simulated", False) is True
+        dataset, simulated = _text(values, "dataset", ""), values.get("simulated", False)
+        if not isinstance(simulated, bool):
+            raise ConfigError(f"simulated must be true or false, got {simulated!r}")
         model = read_settings(ModelConfig, values.get("model", {}), "model")
-        optimizer = _optimizer(values.get("optimizer", {}))
+        check_names(model.name, model.options)
+        optimizer = optimizer_from_dict({"name": "adagrad", **values.get("optimizer", {})})
         train = read_settings(TrainConfig, values.get("train", {}), "train")
         return cls(
             state=state,
@@ -191,13 +195,6 @@ def _text(values: Mapping[str, Any], name: str, default: str) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a text, got {value!r}")
     return value
-
-
-def _optimizer(values: Mapping[str, Any]) -> Optimizer:
-    try:
-        return optimizer_from_dict({"name": "adagrad", **values})
-    except (TypeError, ValueError) as problem:
-        raise ConfigError(f"optimizer: {problem}") from None
 
 
 def _retention(values: Mapping[str, Any]) -> dict[str, Retention]:

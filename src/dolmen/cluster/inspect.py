@@ -13,6 +13,7 @@ from rich.table import Table as TextTable
 from dolmen import training
 from dolmen.errors import DataError
 from dolmen.events import EmbeddedLog, Retention
+from dolmen.sheets import Sheet, record
 
 __all__ = ["Inspection", "inspect_path"]
 
@@ -24,7 +25,7 @@ class Inspection:
 
     values: dict[str, dict[str, Any]]
 
-    def tables(self) -> Iterator[TextTable]:
+    def tables(self) -> Iterator[Sheet | TextTable]:
         """The same for people."""
         for kind, values in self.values.items():
             yield from {"snapshot": _snapshot_tables, "table": _table_tables, "log": _log_tables}[kind](values)
@@ -96,30 +97,29 @@ def _describe_log(path: Path, retention: Mapping[str, Retention] | None) -> dict
         log.close()
 
 
-def _snapshot_tables(values: dict[str, Any]) -> Iterator[TextTable]:
-    about = TextTable(show_header=False, box=None, title=f"snapshot {values['path']}", title_justify="left")
-    for name in ("version", "model", "rows", "dense_parameters", "schema_fingerprint", "dolmen"):
-        about.add_row(f"[bold]{name}[/bold]", str(values[name]))
-    about.add_row("[bold]written[/bold]", _time(values["created_time_us"]))
-    about.add_row("[bold]newest event[/bold]", _time(values["newest_event_time_us"]))
-    about.add_row("[bold]bytes[/bold]", f"{sum(values['file_bytes'].values()):,}")
-    yield about
+def _snapshot_tables(values: dict[str, Any]) -> Iterator[Sheet | TextTable]:
+    names = "version", "model", "rows", "dense_parameters", "schema_fingerprint", "dolmen"
+    about = {name: str(values[name]) for name in names} | {
+        "written": _time(values["created_time_us"]),
+        "newest event": _time(values["newest_event_time_us"]),
+        "bytes": f"{sum(values['file_bytes'].values()):,}",
+    }
+    yield record(f"snapshot {values['path']}", about)
     yield _slots_table(values)
 
 
-def _table_tables(values: dict[str, Any]) -> Iterator[TextTable]:
-    about = TextTable(show_header=False, box=None, title=f"table {values['path']}", title_justify="left")
-    for name in ("rows", "dim", "precision", "optimizer", "capacity"):
-        about.add_row(f"[bold]{name}[/bold]", str(values[name]))
-    about.add_row("[bold]newest event[/bold]", _time(values["newest_event_time_us"]))
-    about.add_row("[bold]bytes in memory[/bold]", f"{values['table_bytes']:,}")
-    yield about
+def _table_tables(values: dict[str, Any]) -> Iterator[Sheet | TextTable]:
+    about = {name: str(values[name]) for name in ("rows", "dim", "precision", "optimizer", "capacity")} | {
+        "newest event": _time(values["newest_event_time_us"]),
+        "bytes in memory": f"{values['table_bytes']:,}",
+    }
+    yield record(f"table {values['path']}", about)
     yield _slots_table(values)
 
 
-def _slots_table(values: dict[str, Any]) -> TextTable:
+def _slots_table(values: dict[str, Any]) -> Sheet:
     heads = "slot", "rows", "sights", "norm p50", "norm max", "age p50", "count p99", "waiting", "filter", "failed"
-    slots = TextTable(*heads, "most seen", title=f"slots ({values['evicted']:,} rows evicted so far)")
+    slots = Sheet(*heads, "most seen", title=f"slots ({values['evicted']:,} rows evicted so far)")
     for name, slot in values["slots"].items():
         slots.add_row(
             name,
@@ -136,9 +136,9 @@ def _slots_table(values: dict[str, Any]) -> TextTable:
     return slots
 
 
-def _log_tables(values: dict[str, Any]) -> Iterator[TextTable]:
+def _log_tables(values: dict[str, Any]) -> Iterator[Sheet | TextTable]:
     heads = "topic", "first", "next", "records", "newest", "file bytes", "retention waits for"
-    topics = TextTable(*heads, title=f"log {values['path']}")
+    topics = Sheet(*heads, title=f"log {values['path']}")
     for name, one in values["topics"].items():
         numbers = [f"{one[key]:,}" for key in ("first_offset", "next_offset", "records")]
         reader = one["held_by"]
@@ -148,7 +148,10 @@ def _log_tables(values: dict[str, Any]) -> Iterator[TextTable]:
 
 
 def _quantile(values: dict[str, Any] | None, name: str, *, unit: str = "") -> str:
-    return "-" if not values or values.get(name) is None else f"{values[name]:,.3g}{unit}"
+    if not values or values.get(name) is None:
+        return "-"
+    value = values[name]
+    return f"{value:,.0f}{unit}" if abs(value) >= 1000 else f"{value:.3g}{unit}"
 
 
 def _time(time_us: int) -> str:

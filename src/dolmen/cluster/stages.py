@@ -22,8 +22,12 @@ STAGES = ("serve", "join", "train")
 """In the order of the data's flow."""
 
 
-def serve(config: Config, *, extend: Callable[[FastAPI], None] | None = None) -> None:
-    """Answer requests until told to stop. ``extend`` may add to the application: the console does."""
+def serve(config: Config, *, extend: Callable[[FastAPI], None] | None = None, port_name: str = "serving.port") -> None:
+    """Answer requests until told to stop. ``extend`` may add to the application: the console does.
+
+    ``port_name``: what set the port, for people who must choose another.
+    """
+    serving.check_address(config.serving, port_name=port_name)
     log = config.open_log()
     try:
         serving.run_server(serving.create_app(config.serving, log=log), config.serving, _told_to_stop(), extend=extend)

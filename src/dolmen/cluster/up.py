@@ -8,6 +8,7 @@ from dolmen.cluster.config import Config
 from dolmen.cluster.lifetime import hold_folder, stop_on_signals
 from dolmen.cluster.stages import stages_of
 from dolmen.cluster.supervisor import Supervisor
+from dolmen.serving import check_address
 from dolmen.telemetry import LogFormat, logger
 
 __all__ = ["run_up"]
@@ -21,9 +22,11 @@ def run_up(config_path: Path, *, log_format: LogFormat = LogFormat.AUTO) -> None
     ``log_format``: of the stages' lines.
 
     Raises:
-        ConfigError: the configuration has a mistake that only a stage could find, or its state folder is in use.
+        ConfigError: the configuration has a mistake, be it one that only a stage could find, or its port or its state
+            folder is in use.
     """
     config = Config.from_toml(config_path)
+    check_address(config.serving)
     stop = stop_on_signals()
     with (
         hold_folder(config.state) as held,

@@ -34,6 +34,10 @@ class Entry(Protocol):
         """Where it would be read from now; ``None`` if it has to be downloaded first."""
         ...
 
+    def how_to_get(self) -> str:
+        """What it takes to have it here, in a few words."""
+        ...
+
     def load(self, *, download: bool) -> Dataset:
         """Read it, after a download if that is needed and allowed.
 
@@ -62,6 +66,10 @@ class StoredEntry:
         found = find(list(self.readers))
         return str(found[1]) if found is not None else None
 
+    def how_to_get(self) -> str:
+        """Whether it can be fetched, or where somebody finds it who must bring it here by hand."""
+        return "to be fetched" if self.downloads else f"by hand: {self.info.source_url}"
+
     def load(self, *, download: bool) -> Dataset:
         """Read, check and build it.
 
@@ -70,8 +78,8 @@ class StoredEntry:
         """
         found = find(list(self.readers))
         if found is None:
-            if not download:
-                raise missing(self.info, self.downloads)
+            if not download or not self.downloads:
+                raise missing(self.info, list(self.readers), self.downloads)
             fetch(self.info, self.downloads)
             found = find(list(self.readers))
             if found is None:

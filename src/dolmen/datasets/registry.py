@@ -27,7 +27,7 @@ from dolmen.datasets.entry import Entry
 from dolmen.errors import DataError
 from dolmen.settings import suggestion
 
-__all__ = ["describe", "load", "names", "where"]
+__all__ = ["describe", "how_to_get", "load", "names", "where"]
 
 _ENTRIES: Final[dict[str, Entry]] = {
     entry.info.name: entry
@@ -78,6 +78,15 @@ def where(name: str) -> str | None:
         DataError: there is none of this name.
     """
     return _entry(name).where()
+
+
+def how_to_get(name: str) -> str:
+    """What it takes to have a data set here that is not: that it can be fetched, or where to find it by hand.
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    return _entry(name).how_to_get()
 
 
 def load(name: str, *, download: bool = True) -> Dataset:

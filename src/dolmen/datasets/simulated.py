@@ -25,6 +25,10 @@ class SimulatedEntry:
         """Nowhere, and always at hand."""
         return "simulated when it is loaded"
 
+    def how_to_get(self) -> str:
+        """Nothing is needed."""
+        return "made when it is loaded"
+
     def load(self, *, download: bool) -> Dataset:  # noqa: ARG002 - nothing to download
         """Make the first 10,000 slates."""
         return World(self.config).dataset(_SLATES, self.info)

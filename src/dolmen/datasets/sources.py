@@ -250,9 +250,16 @@ def fetch(info: DatasetInfo, downloads: Sequence[Download]) -> None:
     raise DataError(_not_to_be_had(info, downloads, target, problems))
 
 
-def missing(info: DatasetInfo, downloads: Sequence[Download]) -> DataError:
-    """The error where a data set is not on this machine and nothing may be downloaded."""
-    return DataError(_not_to_be_had(info, downloads, cache_folder() / info.name, []))
+def missing(info: DatasetInfo, layouts: Sequence[Layout], downloads: Sequence[Download]) -> DataError:
+    """The error where a data set is not on this machine, and nothing can or may be downloaded."""
+    told = _not_to_be_had(info, downloads, cache_folder() / info.name, [])
+    if not downloads:
+        told += f"\n  by hand: nobody publishes it in a form that dolmen fetches; its source is {info.source_url}"
+        for layout in layouts:
+            told += (
+                f"\n  put {', '.join(layout.files)} ({layout.description}) into {cache_folder() / layout.folders[0]}"
+            )
+    return DataError(told)
 
 
 def _not_to_be_had(info: DatasetInfo, downloads: Sequence[Download], target: Path, problems: Sequence[str]) -> str:

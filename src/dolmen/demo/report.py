@@ -20,6 +20,11 @@ __all__ = ["DemoReport", "Measured", "make_report"]
 
 _COURSES: Final = {"online": "served_since", "before_learning": "online_since", "frozen": "frozen"}
 """Our names for the trainer's courses. All are judged on the same examples: those after the freeze, the second half."""
+_OF_ACKNOWLEDGED: Final = (
+    "every acknowledged impression was joined",
+    "every acknowledged action was joined or is unread",
+)
+"""Accounts between the replay and the stages: only they can tell somebody else's events."""
 _MEASURES: Final = ("auc", "log_loss", "calibration_ratio")
 
 
@@ -39,7 +44,12 @@ class Account:
     @property
     def closes(self) -> bool:
         """Whether both agree, up to what nobody can know."""
-        return self.counted >= self.expected and (self.unsure is None or self.counted <= self.expected + self.unsure)
+        return self.counted >= self.expected and not self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more was counted than was sent."""
+        return self.unsure is not None and self.counted > self.expected + self.unsure
 
 
 @final
@@ -77,6 +87,11 @@ class DemoReport:
         """Whether each event is accounted for, exactly once."""
         return all(one.closes for one in self.accounts.values())
 
+    @property
+    def had_visitors(self) -> bool:
+        """Whether more events were joined than this run sent, so that they are somebody else's."""
+        return any(self.accounts[name].is_over for name in _OF_ACKNOWLEDGED)
+
     def to_json(self) -> str:
         """The report as JSON, with the program, commit and machine beside it."""
         told = {"accounts_close": self.accounts_close, **asdict(self)}
@@ -110,8 +125,16 @@ class DemoReport:
             table.add_row(f"[bold]{key}[/bold]", value)
         for name, one in self.accounts.items():
             if not one.closes:
-                told = f"{name}: counted {one.counted:,}, expected {one.expected:,} (did others send events, too?)"
+                told = f"{name}: counted {one.counted:,}, expected {one.expected:,}"
                 table.add_row("[bold]does not close[/bold]", told)
+        if self.had_visitors:
+            table.add_row(
+                "[bold]not alone[/bold]",
+                "somebody else sent events to this server during the run, so its figures are not of the replay alone;"
+                " let nobody else use the server, and run it again",
+            )
+        if not self.accounts_close:
+            table.add_row("[bold]exit status[/bold]", "1 without a page, since an account does not close")
         return table
 
 
@@ -211,11 +234,11 @@ def _accounts(events: Mapping[str, int], join: Mapping[str, Any], *, is_alone: b
     fates = ("duplicate", "other", "unattributed", "unmatched", "waiting", "expired", "bad")
     joined = ("positives", "positives_again", "positives_late")
     return {
-        "every acknowledged impression was joined": Account(
+        _OF_ACKNOWLEDGED[0]: Account(
             events["impressions_joined"], events["impressions_acknowledged"], unsure("impressions")
         ),
         "no slate is unread": Account(events["slates_unread"], 0),
-        "every acknowledged action was joined or is unread": Account(
+        _OF_ACKNOWLEDGED[1]: Account(
             events["actions_joined"] + events["actions_unread"], events["actions_acknowledged"], unsure("actions")
         ),
         "every item shown has one fate": Account(

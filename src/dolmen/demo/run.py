@@ -29,6 +29,7 @@ from dolmen.demo.replay import Replay
 from dolmen.demo.report import DemoReport, Measured, make_report
 from dolmen.demo.setup import DemoNotes, DemoOptions, configuration, with_port
 from dolmen.errors import NotReadyError, RemoteError
+from dolmen.serving import check_address
 from dolmen.telemetry import LogFormat, set_up_logs
 
 __all__ = ["run_demo"]
@@ -90,6 +91,7 @@ class _Demo:
                 soft_wrap=True,
             )
         config = Config.from_toml(config_path)
+        check_address(config.serving, port_name="--port")
         self._supervisor = stack.enter_context(
             Supervisor(stages_of(config_path), log_folder=self._log_folder, held=[held], failed=self._stop.set)
         )

@@ -18,6 +18,7 @@ import tomli_w
 from dolmen.clock import format_duration
 from dolmen.datasets import Dataset
 from dolmen.errors import ConfigError
+from dolmen.models import Job, check_name
 
 __all__ = ["DemoNotes", "DemoOptions", "configuration", "with_port"]
 
@@ -51,6 +52,10 @@ class DemoOptions:
     fresh: bool = False
     port: int = 8080
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.ranker is not None:
+            check_name(self.ranker, "--ranker", (Job.RANKING,))
 
     @property
     def events_per_second(self) -> float:

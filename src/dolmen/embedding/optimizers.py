@@ -10,8 +10,11 @@ only then; the rate is ``learning_rate`` times the slot's and the call's scale. 
 import math
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, TypeAlias
+
+from dolmen.errors import ConfigError
+from dolmen.settings import read_settings, suggestion
 
 __all__ = [
     "FTRL",
@@ -297,7 +300,7 @@ def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
     """What `optimizer_to_dict` wrote; settings that are left out take their defaults.
 
     Raises:
-        ValueError: the name or a setting is unknown, or a value is out of range.
+        ConfigError: the name or a setting is unknown (the message offers the nearest), or a value is out of range.
 
     >>> optimizer_from_dict({"name": "sgd", "learning_rate": 0.5})
     SGD(gradient_value_max=None, gradient_norm_max=None, learning_rate=0.5, weight_decay=0.0)
@@ -306,12 +309,8 @@ def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
     name = values.pop("name", None)
     kind = _BY_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ValueError(f"optimizer.name must be one of {', '.join(_BY_NAME)}, got {name!r}")
-    known = [field.name for field in fields(kind)]
-    for key in values:
-        if key not in known:
-            raise ValueError(f"optimizer {name} has no setting {key!r}; it has {', '.join(known)}")
-    return kind(**values)
+        raise ConfigError(f"optimizer.name: there is no optimizer {name!r}{suggestion(str(name), _BY_NAME)}")
+    return read_settings(kind, values, "optimizer")
 
 
 def _require(optimizer: Any, setting: str, holds: bool, expected: str) -> None:

@@ -87,12 +87,14 @@ class Clocks:
     """How far a table's upkeep and draws have come; with rows and rules it makes a restored table go on alike.
 
     ``step_count``, ``batch_count``: calls of `Table.apply_gradients` and `Table.lookup_or_insert`. ``eviction_count``:
-    rows that were evicted. ``sweep_us``, ``sweep_row``: time and place of the sweep for expired rows (-1: none is on).
+    rows that were evicted. ``inserted_count``: rows that were made since the last turn of `Table.maintain`.
+    ``sweep_us``, ``sweep_row``: time and place of the sweep for expired rows (-1: none is on).
     """
 
     step_count: int = 0
     batch_count: int = 0
     eviction_count: int = 0
+    inserted_count: int = 0
     sweep_us: int = -1
     sweep_row: int = 0
 

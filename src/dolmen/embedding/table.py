@@ -38,7 +38,11 @@ __all__ = ["Capacity", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRu
 
 _SLOT_MAX: Final = (1 << 10) - 1
 _DIM_MAX: Final = 1 << 16
-_EXPIRE_STEP_ROWS: Final = 8192  # Even if all of them leave, about a millisecond.
+_EXPIRE_STEP_ROWS: Final = 8192
+# What may leave in a turn of upkeep, so that it takes no more than some milliseconds: by age; and because a capacity is
+# full, beyond as many as came.
+_TURN_EXPIRED_MAX: Final = 2048
+_TURN_EVICTED_BEYOND: Final = 1024
 _EVICT_STEP_ROWS: Final = 2048
 
 
@@ -176,11 +180,12 @@ class Table:
     @property
     def clocks(self) -> Clocks:
         """How far upkeep and draws have come."""
-        step_count, batch_count, eviction_count, sweep_us, sweep_row = self._native.clocks()
+        step_count, batch_count, eviction_count, inserted_count, sweep_us, sweep_row = self._native.clocks()
         return Clocks(
             step_count=step_count,
             batch_count=batch_count,
             eviction_count=eviction_count,
+            inserted_count=inserted_count,
             sweep_us=sweep_us,
             sweep_row=sweep_row,
         )
@@ -323,28 +328,37 @@ class Table:
     def evict(self) -> int:
         """Remove rows of slots that have more than their ``capacity``, then of the table. Returns how many.
 
-        Which ones the ``eviction`` says: exactly where there are 16 rows or fewer, else each is the worst of 16
-        that are drawn. Sights insert past the capacity: call it between two steps of learning, as `maintain` does. It
-        goes in short steps, as `expire`.
+        Which ones the ``eviction`` says: exactly where there are 16 rows or fewer, else the worst of those that are
+        drawn, at least six for each that leaves. Sights insert past the capacity: call it between two steps of
+        learning, as `maintain` does. It goes in short steps, as `expire`.
         """
+        return self._evict(len(self))
+
+    def _evict(self, count_max: int) -> int:
         evicted_count = 0
-        while True:
+        while evicted_count < count_max:
+            step_max = min(_EVICT_STEP_ROWS, count_max - evicted_count)
             with self._writing:
-                step_count = self._native.evict(_EVICT_STEP_ROWS)
+                step_count = self._native.evict(step_max)
             evicted_count += step_count
-            if step_count < _EVICT_STEP_ROWS:
-                return evicted_count
+            if step_count < step_max:
+                break
+        return evicted_count
 
     def maintain(self, rows_max: int = _EXPIRE_STEP_ROWS) -> Upkeep:
-        """A turn of upkeep, for between two steps of learning: a bit of the expiry that was begun, then `evict`.
+        """A turn of upkeep, for between two steps of learning: a bit of the expiry that was begun, then of `evict`.
 
-        ``rows_max``: how many rows the expiry looks at in this turn.
+        Its work is bounded: the expiry looks at ``rows_max`` rows and lets at most 2,048 leave, and as many counts of
+        FIDs not yet admitted; the eviction lets as many leave as were made since the turn before, and at most 1,024
+        more. So a table that stands at its capacity stays there, and one whose capacity was lowered comes down to it
+        turn by turn.
         """
         if rows_max < 1:
             raise ValueError(f"rows_max must be at least 1, got {rows_max}")
         with self._writing:
-            expired_count = self._native.sweep(rows_max)
-        return Upkeep(expired=expired_count, evicted=self.evict())
+            expired_count = self._native.sweep(rows_max, _TURN_EXPIRED_MAX)
+            made_count = self._native.begin_eviction()
+        return Upkeep(expired=expired_count, evicted=self._evict(made_count + _TURN_EVICTED_BEYOND))
 
     # Changes: what sync ships.
 

@@ -1,6 +1,7 @@
 from .embedded import EmbeddedLog
 from .event import Action, CatalogueChange, Event, Features, Impression, decode, encode
 from .examples import Examples, decode_examples, encode_examples
+from .identity import check_identity
 from .join_rules import JoinConfig
 from .joiner import Joiner
 from .log import DEFAULT_RETENTION, Appended, Group, Log, Record, Retention, Topic
@@ -25,6 +26,7 @@ __all__ = [
     "Retention",
     "Store",
     "Topic",
+    "check_identity",
     "corrected_logits",
     "corrected_probabilities",
     "decode",

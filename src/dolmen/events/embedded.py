@@ -1,7 +1,7 @@
 """The log without a server: a folder that any process of this machine may append to and read from.
 
     folder/<topic>/<partition>/   one LMDB environment each: writers of different topics never wait for each other
-    folder/_groups/               positions committed by readers
+    folder/_groups/               positions committed by readers, and the log's identity
 
 In an environment, in the order of its keys: ``00`` the head (first and next offset); ``01 producer 00 sequence``, where
 an earlier append went; ``02 offset``, chunks. A chunk holds consecutive records of one append, with their time and a
@@ -43,6 +43,7 @@ _MISSING_SECONDS: Final = 0.005  # between looks for a topic that nobody has mad
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _MAGIC: Final = b"dlog\x01\x00\x00\x00"
 _HEAD_KEY: Final = b"\x00"
+_IDENTITY_KEY: Final = b"\x00identity"  # no group has an empty name
 _HEAD: Final = struct.Struct("<8sQQQ")  # magic, first, next, bytes stored
 _PAIR: Final = struct.Struct("<QQ")
 _OFFSET: Final = struct.Struct(">Q")  # big endian: LMDB orders keys by their bytes
@@ -262,6 +263,17 @@ class EmbeddedLog:
             return len(newest)
 
         return store.write(work)
+
+    def identity(self) -> str:
+        """See ``Log.identity``."""
+
+        def named(txn: Transaction) -> bytes:
+            txn.put(_IDENTITY_KEY, uuid.uuid4().hex.encode(), overwrite=False)  # another process may be quicker
+            return bytes(txn.get(_IDENTITY_KEY))
+
+        groups = self._groups()
+        known = groups.read(lambda txn: txn.get(_IDENTITY_KEY))
+        return (bytes(known) if known is not None else groups.write(named)).decode()
 
     def partitions(self, topic: str) -> int:
         """See ``Log.partitions``; what a new topic would get where there is none yet."""

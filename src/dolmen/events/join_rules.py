@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from dolmen.clock import parse_duration_us
+from dolmen.clock import Duration, parse_duration_us
 from dolmen.errors import BadEventError, ConfigError
 from dolmen.events.assembly import Row
 from dolmen.events.event import Action, Impression, decode
@@ -44,14 +44,14 @@ class JoinConfig:
         seed: decides, with request id and item, which negatives are kept.
     """
 
-    window: str = "10s"
-    retention: str = "7d"
+    window: Duration = "10s"
+    retention: Duration = "7d"
     negative_rate: float = 1.0
-    flush_every: str = "200ms"
+    flush_every: Duration = "200ms"
     batch_max: int = 2048
     read_max: int = 2000
     cache_max: int = 50_000
-    ahead_max: str = "1s"
+    ahead_max: Duration = "1s"
     seed: int = 0
 
     def __post_init__(self) -> None:

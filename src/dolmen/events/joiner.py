@@ -31,6 +31,7 @@ from dolmen.clock import Clock, SystemClock, parse_duration_us
 from dolmen.errors import ConfigError, LogError
 from dolmen.events.assembly import assembled
 from dolmen.events.examples import encode_examples
+from dolmen.events.identity import check_identity
 from dolmen.events.join_inputs import INPUTS, Inputs
 from dolmen.events.join_rules import JoinConfig, JoinRules
 from dolmen.events.join_state import JoinState
@@ -97,8 +98,9 @@ class Joiner:
         for topic, (joined, end) in self._inputs.beyond(self._state.ledger.positions).items():
             raise ConfigError(
                 f"{folder} has joined {topic}/{self.partition} up to offset {joined}, and the log ends at {end}: it was"
-                f" replaced; put that log back, or delete {folder} and the topic {Topic.EXAMPLES} to join anew"
+                f" replaced; put that log back, or {_anew(folder)}"
             )
+        check_identity(self.log, folder, has_read=any(self._state.ledger.positions.values()), mend=_anew(folder))
         if not self._state.ledger.identity:
 
             def work() -> None:
@@ -274,3 +276,7 @@ def _locked(folder: Path) -> int:
         os.close(descriptor)
         raise LogError(f"{folder}: another joiner works on this state; stop it first") from None
     return descriptor
+
+
+def _anew(folder: Path) -> str:
+    return f"delete {folder} and the topic {Topic.EXAMPLES} to join anew"

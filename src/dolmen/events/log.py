@@ -13,7 +13,7 @@ from typing import Final, Protocol, final
 
 import msgspec
 
-from dolmen.clock import parse_duration_us
+from dolmen.clock import Duration, parse_duration_us
 
 __all__ = ["DEFAULT_RETENTION", "Appended", "Group", "Log", "Record", "Retention", "Topic", "partition_of"]
 
@@ -71,7 +71,7 @@ class Retention:
     """
 
     max_bytes: int | None = None
-    max_age: str | None = None
+    max_age: Duration | None = None
     readers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -177,6 +177,14 @@ class Log(Protocol):
 
         Raises:
             LogError: nothing was changed.
+        """
+        ...
+
+    def identity(self) -> str:
+        """A random name that this log alone has, given once and kept with it: readers keep it with their positions.
+
+        Raises:
+            LogError: it cannot be read, or given.
         """
         ...
 

@@ -62,4 +62,4 @@ def check_rate(rate: float) -> None:
         ConfigError: ``rate`` is not in (0, 1].
     """
     if not 0.0 < rate <= 1.0:
-        raise ConfigError(f"the rate at which negatives are kept must be above 0 and at most 1, got {rate}")
+        raise ConfigError(f"join.negative_rate must be above 0 and at most 1, got {rate}")

@@ -15,11 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
-from dolmen.clock import parse_duration_us
-from dolmen.errors import SchemaError
+from dolmen.clock import Duration, parse_duration_us
+from dolmen.errors import ConfigError, SchemaError
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX, Absent, Admission, Eviction
-from dolmen.settings import suggestion
+from dolmen.settings import read_settings, suggestion
 
 __all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
@@ -83,10 +83,10 @@ class Slot:
     admission: Admission = Admission.EXACT
     admission_capacity: int = 1 << 20
     absent: Absent = Absent.ZEROS
-    expire_after: str | None = None
+    expire_after: Duration | None = None
     capacity: int | None = None
     eviction: Eviction = Eviction.LRU
-    half_life: str | None = None
+    half_life: Duration | None = None
     learning_rate_scale: float = 1.0
     of: Side | None = None
     policy: Policy = Policy.COLLISIONLESS
@@ -397,15 +397,15 @@ class Schema:
                 raise SchemaError(f"schema: unknown key {key!r}{suggestion(key, kinds)}; use [[schema.slot]] and so on")
         declared: list[Slot | Dense | Label] = []
         for key, kind in kinds.items():
-            known = [one.name for one in fields(kind)]
-            for row in tables.get(key, []):
-                for name in row:
-                    if name not in known:
-                        raise SchemaError(f"schema.{key}: unknown key {name!r}{suggestion(name, known)}")
+            rows = tables.get(key, [])
+            if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+                raise SchemaError(f"schema.{key} must be a list of tables, got {rows!r:.80}; write [[schema.{key}]]")
+            for place, row in enumerate(rows):
+                where = f"schema.{key}[{place}]" + (f" ({row['name']})" if "name" in row else "")
                 try:
-                    declared.append(kind(**row))
-                except TypeError as problem:
-                    raise SchemaError(f"schema.{key} {row!r}: {problem}") from None
+                    declared.append(read_settings(kind, row, where))
+                except ConfigError as problem:
+                    raise SchemaError(str(problem)) from None
         return cls(*declared)
 
     @classmethod

@@ -1,46 +1,5 @@
 """Models: one file each, one contract for all, and a registry that knows them by name."""
 
-from dolmen.models.contract import (
-    Ability,
-    Condenses,
-    Decides,
-    Encodes,
-    Forecasts,
-    Generates,
-    Model,
-    Retrieves,
-    Scores,
-    condenser,
-    decider,
-    encoder,
-    forecaster,
-    generator,
-    retriever,
-    scorer,
-)
-from dolmen.models.registry import Entry, Job, build, describe, entry, names
+import lazy_loader
 
-__all__ = [
-    "Ability",
-    "Condenses",
-    "Decides",
-    "Encodes",
-    "Entry",
-    "Forecasts",
-    "Generates",
-    "Job",
-    "Model",
-    "Retrieves",
-    "Scores",
-    "build",
-    "condenser",
-    "decider",
-    "describe",
-    "encoder",
-    "entry",
-    "forecaster",
-    "generator",
-    "names",
-    "retriever",
-    "scorer",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

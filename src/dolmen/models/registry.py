@@ -1,7 +1,7 @@
 """Every model by its name: what it does, who wrote it up, and how to make one.
 
-A new model of ours is one file and one line here. A user's own needs no line: where a name stands, ``module:Class``
-names it, and Python imports it (the folder in which dolmen was started counts, too).
+A new model of ours is one file, one entry here and its name in ``jobs``. A user's own needs no line: where a name
+stands, ``module:Class`` names it, and Python imports it (the folder in which dolmen was started counts, too).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, final
@@ -24,6 +23,7 @@ from torch import nn
 from dolmen.embedding import Embed
 from dolmen.errors import ConfigError
 from dolmen.models.contract import Ability, Model, retriever, scorer
+from dolmen.models.jobs import Job, check_name
 from dolmen.models.joint import Joint, JointConfig
 from dolmen.models.ranking.average_pooling import AveragePooling
 from dolmen.models.ranking.deepfm import DeepFM
@@ -41,16 +41,7 @@ from dolmen.models.sequence.sasrec import SASRec
 from dolmen.seeds import derive_seed
 from dolmen.settings import read_settings, suggestion, write_settings
 
-__all__ = ["Entry", "Job", "build", "describe", "entry", "names"]
-
-
-class Job(StrEnum):
-    """What a model is for; also the folder it stands in."""
-
-    RANKING = "ranking"
-    RETRIEVAL = "retrieval"
-    SEQUENCE = "sequence"
-    JOINT = "joint"
+__all__ = ["Entry", "build", "describe", "entry", "names"]
 
 
 @final
@@ -127,8 +118,7 @@ def entry(name: str) -> Entry:
     """
     if ":" in name:
         return _own(name)
-    if name not in _MODELS:
-        raise ConfigError(f"model.name: there is no model {name!r}{suggestion(name, _MODELS)}")
+    check_name(name, "model.name")
     return _MODELS[name]
 
 

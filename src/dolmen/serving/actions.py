@@ -20,6 +20,7 @@ from dolmen.serving.repeats import Repeats
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.state import Changes, State
 from dolmen.serving.tail import Tail
+from dolmen.training.specimens import Specimens
 
 __all__ = ["Actions"]
 
@@ -59,6 +60,7 @@ class Actions:
             decode=lambda value: decode(Action, value),
             apply=self._apply,
             lock=threading.RLock(),
+            aside=Specimens(settings.aside_folder),
         )
         self._recall_all()
 

@@ -14,13 +14,13 @@ from dolmen.errors import SchemaError
 from dolmen.events import Action, CatalogueChange, encode
 from dolmen.features import RawId, Side
 from dolmen.serving.behaviours import Behaviours
-from dolmen.serving.bodies import BodyRoute
 from dolmen.serving.catalogue import Catalogue, check_attributes
 from dolmen.serving.ids import key_of, resolve
 from dolmen.serving.ingest import Writer
 from dolmen.serving.parts import Parts
 from dolmen.serving.problems import Refusal
 from dolmen.serving.recommender import Ask, Recommender
+from dolmen.serving.routes import BodyRoute, QueryRoute
 from dolmen.serving.scoring import Scoring, told_parameters
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.shelf import Shelf
@@ -116,8 +116,8 @@ def _events(settings: ServeSettings, clock: Clock, names: _Names, writer: Writer
 def _action(place: int, event: OneEvent, names: _Names, now_us: int, ahead_us: int) -> Action:
     time_us = event.event_time_us if event.event_time_us is not None else now_us
     if not _EARLIEST_US <= time_us <= now_us + ahead_us:
-        mend = "send microseconds since 1970 UTC, not in the future"
         field = f"events[{place}].event_time_us"
+        mend = _time_mend(time_us, now_us + ahead_us)
         raise Refusal(422, "invalid", f"{field}: {time_us} lies outside 1990 .. now ({now_us}); {mend}", field=field)
     return Action(
         event_id=event.event_id,
@@ -128,6 +128,19 @@ def _action(place: int, event: OneEvent, names: _Names, now_us: int, ahead_us: i
         value=event.value,
         event_time_us=time_us,
     )
+
+
+def _time_mend(time: int, latest_us: int) -> str:
+    """What to do with a time that cannot be one in microseconds.
+
+    The years since 1990 span less than a factor of two and units lie a thousand apart, so at most one of them fits.
+    """
+    for unit, factor in (("seconds", 1_000_000), ("milliseconds", 1_000)):
+        if _EARLIEST_US <= time * factor <= latest_us:
+            return f"these are {unit}, it seems: multiply by {factor:,}"
+    if _EARLIEST_US <= time // 1_000 <= latest_us:
+        return "these are nanoseconds, it seems: divide by 1,000"
+    return "send microseconds since 1970 UTC, not in the future"
 
 
 def _catalogue(settings: ServeSettings, clock: Clock, names: _Names, writer: Writer) -> APIRouter:
@@ -166,7 +179,7 @@ def _catalogue(settings: ServeSettings, clock: Clock, names: _Names, writer: Wri
 
 
 def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> tuple[APIRouter, APIRouter]:
-    router = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED)
+    router = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED, route_class=QueryRoute)
     bodies = APIRouter(prefix="/v1", tags=["slates"], responses=_REFUSED, route_class=BodyRoute)
 
     async def answer(ask: Ask) -> Response:
@@ -208,7 +221,7 @@ def _slates(settings: ServeSettings, names: _Names, scoring: Scoring) -> tuple[A
 
 
 def _similar(parts: Parts, names: _Names, shelf: Shelf, recommender: Recommender) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["catalogue"], responses={**_REFUSED, **_NOT_FOUND})
+    router = APIRouter(prefix="/v1", tags=["catalogue"], responses={**_REFUSED, **_NOT_FOUND}, route_class=QueryRoute)
     catalogue, board, clock = parts.catalogue, parts.board, parts.clock
 
     @router.get("/items/{item_id:path}/similar", response_model=SimilarAnswer)
@@ -230,7 +243,7 @@ def _similar(parts: Parts, names: _Names, shelf: Shelf, recommender: Recommender
 
 
 def _people(names: _Names, catalogue: Catalogue, behaviours: Behaviours) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["people"], responses=_REFUSED)
+    router = APIRouter(prefix="/v1", tags=["people"], responses=_REFUSED, route_class=QueryRoute)
 
     @router.get("/users", response_model=PeopleAnswer)
     async def get_users(

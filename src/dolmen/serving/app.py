@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, Final, final
+from typing import Final, final
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +19,7 @@ import dolmen
 from dolmen.clock import Clock, SystemClock
 from dolmen.errors import ConfigError
 from dolmen.events import EmbeddedLog, Log
+from dolmen.serving.address import listening_socket
 from dolmen.serving.api import routers
 from dolmen.serving.guard import Guard
 from dolmen.serving.parts import Parts
@@ -108,7 +108,7 @@ def run_server(
     """
     if extend is not None:
         extend(app)
-    listener = _listen(settings)
+    listener = listening_socket(settings)
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     config = uvicorn.Config(
@@ -172,22 +172,3 @@ def _quick_threads() -> Iterator[None]:
 def _stop_when_told(server: uvicorn.Server, stop: threading.Event) -> None:
     stop.wait()
     server.should_exit = True
-
-
-def _listen(settings: ServeSettings) -> socket.socket:
-    try:
-        found: list[Any] = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, place = found[0]
-        with contextlib.ExitStack() as on_failure:
-            listener = on_failure.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(place)
-            on_failure.pop_all()
-    except OSError as problem:
-        raise ConfigError(
-            f"cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}; choose another"
-            " serving.host or serving.port (0 takes any free one)"
-        ) from None
-    return listener

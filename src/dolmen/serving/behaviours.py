@@ -23,6 +23,7 @@ from dolmen.serving.state import Change, Changes, State
 __all__ = ["PEOPLE_TABLE", "Act", "Behaviours", "Person"]
 
 PEOPLE_TABLE: Final = "people"
+_SWEPT: Final = 50  # people looked at in one sweep: about 2 ms, and a million within six hours of a sweep a second
 
 Listener = Callable[[RawId, RawId, Sequence[str]], None]
 """Told of a person, an item, and the history slots that it entered."""
@@ -81,6 +82,9 @@ class Behaviours:
         self._people: OrderedDict[RawId, Person] = OrderedDict()
         self._dirty: set[RawId] = set()
         self._saving: set[RawId] = set()
+        self._expired: set[RawId] = set()
+        self._sweep_from = b""
+        self._kept_us = settings.us("people_expire_after") if settings.people_expire_after is not None else None
         self._listener: Listener | None = None
         self.lock = threading.RLock()
 
@@ -136,14 +140,31 @@ class Behaviours:
                 if entered and self._listener is not None:
                     self._listener(action.user, action.item, entered)
 
+    def sweep(self, now_us: int) -> None:
+        """Look at the next few people on disk; those who did nothing for too long are forgotten with the next save."""
+        if self._kept_us is None:
+            return
+        part = list(self._state.scan(PEOPLE_TABLE, self._sweep_from, _SWEPT))
+        self._sweep_from = part[-1][0] + b"\x00" if len(part) == _SWEPT else b""
+        people = [_decoder.decode(value) for _, value in part]
+        before_us = now_us - self._kept_us
+        gone = [one.id for one in people if max((act.event_time_us for act in one.acts), default=0) < before_us]
+        with self.lock:
+            for raw in gone:
+                if raw not in self._dirty and raw not in self._saving:
+                    self._people.pop(raw, None)
+                    self._expired.add(raw)
+
     def take_changes(self) -> Changes:
-        """The people who did something since the last call."""
+        """The people who did something since the last call, and those who are forgotten."""
         with self.lock:
             self._saving, self._dirty = self._dirty, set()
             people = [self._people[raw] for raw in self._saving]
             # Copied here and encoded outside, so that nobody's slate waits for it.
             copies = [_Stored(one.id, list(one.acts), one.hidden.copy()) for one in people]
+            gone, self._expired = self._expired - self._saving, set()  # if this is not saved, a later sweep finds them
         changes: list[Change] = [(PEOPLE_TABLE, key_of(one.id), _encoder.encode(one)) for one in copies]
+        changes += [(PEOPLE_TABLE, key_of(raw), None) for raw in gone]
         return Changes(changes, {})
 
     def saved(self, *, on_disk: bool) -> None:

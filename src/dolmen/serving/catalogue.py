@@ -7,8 +7,9 @@ two hundred candidates touches no Python object of any item.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
@@ -26,6 +27,7 @@ from dolmen.serving.settings import ServeSettings
 from dolmen.serving.state import Changes, State
 from dolmen.serving.tail import Tail
 from dolmen.telemetry import logger
+from dolmen.training.specimens import Specimens
 
 __all__ = ["ITEMS_TABLE", "USERS_TABLE", "Catalogue", "Profile", "Rows", "check_attributes"]
 
@@ -34,6 +36,7 @@ ITEMS_TABLE: Final = "items"
 USERS_TABLE: Final = "users"
 # Records of the topic beyond twice what was kept last: to compact is to write all of it, so it must be worth it.
 _REPLACED_MAX: Final = 100_000
+_UNDER_WAY_SECONDS: Final = 60.0  # far longer than any request takes, or the index to hear of a removal
 _NO_ATTRIBUTES: Final[Mapping[str, Any]] = {}
 
 
@@ -68,7 +71,8 @@ def check_attributes(schema: Schema, of: Side, rows: Sequence[tuple[RawId, Mappi
 class Catalogue:
     """Every item, and the people who are about. Any thread may call anything.
 
-    A removed item keeps its row until the next start, so that a request under way still finds what it proposed.
+    A removed item keeps its row for a while, so that a request under way still finds what it proposed, and histories
+    the features of what they hold; then the row is another item's (``forget_removed``).
     """
 
     def __init__(self, settings: ServeSettings, log: Log, state: State) -> None:
@@ -80,6 +84,8 @@ class Catalogue:
         self._features = Columns(self.schema)
         self._alive = np.zeros(16, dtype=np.bool_)
         self._alive_count = 0
+        self._removed: OrderedDict[RawId, float] = OrderedDict()  # when each left, the oldest first
+        self._free: list[int] = []
         self._changed_rows: set[int] = set()
         self._profiles: OrderedDict[RawId, Profile] = OrderedDict()
         self._nobody = _profile(self.schema, 0, _NO_ATTRIBUTES)
@@ -93,6 +99,7 @@ class Catalogue:
             decode=lambda value: decode(CatalogueChange, value),
             apply=self._apply,
             lock=self.lock,
+            aside=Specimens(settings.aside_folder),
             is_compacted=True,
         )
         self._log = log
@@ -190,6 +197,28 @@ class Catalogue:
                 found.append((raw, _decoder.decode(value).attributes))
         return found[:limit]
 
+    def forget_removed(self, told: Callable[[Sequence[int], Sequence[RawId]], None]) -> None:
+        """Let others have the rows of the items that were removed longest ago, beyond ``removed_items_max``.
+
+        Args:
+            told: must forget what it keeps by these rows, before they are given to others.
+        """
+        now = time.monotonic()
+        rows, ids = [], []
+        with self.lock:
+            while len(self._removed) > self._settings.removed_items_max:
+                raw, removed_at = next(iter(self._removed.items()))
+                if now - removed_at < _UNDER_WAY_SECONDS:
+                    break
+                del self._removed[raw]
+                rows.append(row := self._rows.pop(raw))
+                ids.append(raw)
+                self.attributes[row] = _NO_ATTRIBUTES
+        if rows:
+            told(rows, ids)
+            with self.lock:
+                self._free += rows
+
     def compact(self) -> None:
         """Let the log forget what later changes of the same item or person have replaced, where that is most of it.
 
@@ -257,7 +286,11 @@ class Catalogue:
         rows = np.empty(len(items), dtype=np.int64)
         for place, (raw, attributes) in enumerate(items):
             row = self._rows.get(raw)
-            if row is None:
+            if row is None and self._free:
+                row = self._free.pop()
+                self.ids[row], self.attributes[row] = raw, attributes
+                self._rows[raw] = row
+            elif row is None:
                 row = len(self.ids)
                 self.ids.append(raw)
                 self.attributes.append(attributes)
@@ -266,6 +299,7 @@ class Catalogue:
                 self._rows[raw] = row
             else:
                 self.attributes[row] = attributes
+                self._removed.pop(raw, None)
             self._alive_count += not self._alive[row]
             self._alive[row] = True
             rows[place] = row
@@ -277,6 +311,7 @@ class Catalogue:
         if row is not None and self._alive[row]:
             self._alive[row] = False
             self._alive_count -= 1
+            self._removed[raw] = time.monotonic()
             self._changed_rows.add(row)
 
 

@@ -22,6 +22,7 @@ from dolmen.serving.ids import key_of
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.state import Change, Changes, State
 from dolmen.serving.tail import Tail
+from dolmen.training.specimens import Specimens
 
 __all__ = ["COUNTS_TABLE", "TOTALS_TABLE", "Exposure", "Shown", "decode_shown"]
 
@@ -86,6 +87,8 @@ class Exposure:
         self._weights, self._times_us = np.zeros(16), np.zeros(16, dtype=np.int64)
         self._dirty: set[int] = set()
         self._saving: set[int] = set()
+        self._gone: set[bytes] = set()
+        self._going: set[bytes] = set()
         total = state.get(TOTALS_TABLE, _SHOWN_KEY)
         self.shown_count: int = msgspec.msgpack.decode(total) if total is not None else 0
         self._saved_shown_count = self.shown_count
@@ -98,6 +101,7 @@ class Exposure:
             decode=decode_shown,
             apply=self._show,
             lock=self.lock,
+            aside=Specimens(settings.aside_folder),
         )
 
     def new_rows(self) -> Rows:
@@ -135,17 +139,29 @@ class Exposure:
                     for row in self._catalogue.rows_of([action.item]).tolist():
                         self._act(row, action.event_time_us)
 
+    def forget(self, rows: Sequence[int], ids: Sequence[RawId]) -> None:
+        """The items ``ids`` on these rows are no more: their rows are to become those of others."""
+        with self.lock:
+            self._reserve(max(rows, default=-1) + 1)
+            chosen = list(rows)
+            for column in (self._shown, self._acted, self._weights, self._times_us):
+                column[chosen] = 0
+            self._dirty.difference_update(rows)
+            self._gone.update(map(key_of, ids))
+
     def take_changes(self) -> Changes:
         """What changed since the last call, with the log positions that it includes."""
         with self.lock:
             self._saving, self._dirty = self._dirty, set()
             rows = np.fromiter(self._saving, dtype=np.int64)
             columns = [column[rows].tolist() for column in (self._shown, self._acted, self._weights, self._times_us)]
+            self._going, self._gone = self._gone, set()
             shown_count = self.shown_count
             positions: dict[str, dict[int, int]] = {Topic.IMPRESSIONS: self.shown_tail.positions}
         ids = [self._catalogue.ids[row] for row in rows.tolist()]
         stored = [_Stored(*values) for values in zip(ids, *columns, strict=True)]
-        changes: list[Change] = [(COUNTS_TABLE, key_of(one.id), msgspec.msgpack.encode(one)) for one in stored]
+        changes: list[Change] = [(COUNTS_TABLE, key, None) for key in self._going]
+        changes += [(COUNTS_TABLE, key_of(one.id), msgspec.msgpack.encode(one)) for one in stored]
         if shown_count != self._saved_shown_count:
             changes.append((TOTALS_TABLE, _SHOWN_KEY, msgspec.msgpack.encode(shown_count)))
             self._saved_shown_count = shown_count
@@ -156,8 +172,9 @@ class Exposure:
         with self.lock:
             if not on_disk:
                 self._dirty |= self._saving
+                self._gone |= self._going
                 self._saved_shown_count = -1
-            self._saving = set()
+            self._saving, self._going = set(), set()
 
     def _show(self, slates: Sequence[Sequence[RawId]]) -> None:
         self.shown_count += sum(map(len, slates))
@@ -179,7 +196,9 @@ class Exposure:
         self._dirty.add(row)
 
     def _restore(self, stored: _Stored) -> None:
-        for row in self._catalogue.rows_of([stored.id]).tolist():  # none, if it left the catalogue
+        if not self._catalogue.is_known_item(stored.id):  # it left the catalogue
+            self._gone.add(key_of(stored.id))
+        for row in self._catalogue.rows_of([stored.id]).tolist():
             self._reserve(row + 1)
             self._shown[row], self._acted[row] = stored.shown, stored.acted
             self._weights[row], self._times_us[row] = stored.weight, stored.weight_time_us

@@ -44,6 +44,7 @@ _MEANINGS: Final = {
     "dolmen_behaviour_sums_renewed_total": "Times that a person's sums were made anew from the history.",
     "dolmen_index_linked_items_total": "Item vectors that moved far enough to be put into the index.",
     "dolmen_state_bad_records_total": "Records of the log that could not be read and were passed over.",
+    "dolmen_state_set_aside_records_total": "Records that could not be applied, kept in the state folder's set-aside.",
     "dolmen_state_lost_records_total": "Records that retention deleted before this server read them.",
     **STAGE_MEANINGS,
 }

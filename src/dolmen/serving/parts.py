@@ -12,7 +12,7 @@ import psutil
 
 from dolmen.clock import Clock
 from dolmen.errors import LogError
-from dolmen.events import Group, Log, Topic
+from dolmen.events import Group, Log, Topic, check_identity
 from dolmen.serving.actions import Actions
 from dolmen.serving.behaviour_sums import BehaviourSums
 from dolmen.serving.behaviours import PEOPLE_TABLE, Behaviours
@@ -49,6 +49,7 @@ class Parts:
         self.settings, self.log, self.clock = settings, log, clock
         tables = [PEOPLE_TABLE, ITEMS_TABLE, USERS_TABLE, COUNTS_TABLE, TOTALS_TABLE]
         self.state = State(settings.state_folder, tables)
+        self._check_log()
         self.catalogue = Catalogue(settings, log, self.state)
         self.behaviours = Behaviours(settings, self.state)
         self.sums = BehaviourSums(settings, clock, self.behaviours, Inputs(settings, self.catalogue, self.behaviours))
@@ -86,6 +87,21 @@ class Parts:
             *(part.worker for part in (self.replica, self.shelf, self.sums)),
         )
 
+    def _check_log(self) -> None:
+        """What is known of people and counts is of one log: another one's events must not be added to it."""
+        topics = (Topic.CATALOGUE, Topic.IMPRESSIONS, Topic.ACTIONS)
+        folder = self.settings.state_folder
+        try:
+            check_identity(
+                self.log,
+                folder,
+                has_read=any(position > 0 for topic in topics for position in self.state.positions(topic).values()),
+                mend=f"move {folder} away: it is then made anew from this log",
+            )
+        except BaseException:
+            self.state.close()
+            raise
+
     def on_fault(self, told: Callable[[str], None]) -> None:
         """``told`` hears the name of a part whose thread a fault of ours ended, in that thread. Before ``start``."""
         for worker in self._workers:
@@ -116,7 +132,7 @@ class Parts:
 
     def _recover(self) -> None:
         started = time.perf_counter()
-        count = sum(tail.catch_up() for tail in self._tails())
+        count = sum(tail.recover() for tail in self._tails())
         self.save()
         self.board.tick()
         _log.info(
@@ -159,14 +175,16 @@ class Parts:
         commit_due = time.monotonic() + _COMMIT_SECONDS
         while not self._keeper.rest(max(0.0, due - time.monotonic())):
             due = max(due + _TICK_SECONDS, time.monotonic())
-            try:
-                for tail in self._tails():
+            for tail in self._tails():
+                try:
                     tail.catch_up()  # what other servers wrote
-            except LogError as problem:
-                _log.error("log not read", problem=str(problem))
-            except Exception:  # a fault of ours: what was applied must be saved all the same
-                _log.exception("log not applied")
+                except LogError as problem:
+                    _log.error("log not read", topic=tail.topic, problem=str(problem))
+                except Exception:  # a fault of ours: what was applied must be saved all the same
+                    _log.exception("log not applied", topic=tail.topic)
             try:
+                self.catalogue.forget_removed(self.exposure.forget)
+                self.behaviours.sweep(self.clock.now_us())
                 self.save()
                 self.board.tick()
                 if time.monotonic() >= commit_due:
@@ -250,6 +268,7 @@ class Parts:
             "dolmen_behaviour_sums_added_total": self.sums.added_count,
             "dolmen_behaviour_sums_renewed_total": self.sums.renewed_count,
             "dolmen_state_bad_records_total": sum(tail.bad_count for tail in self._tails()) + self.board.bad_count,
+            "dolmen_state_set_aside_records_total": sum(tail.aside_count for tail in self._tails()),
             "dolmen_state_lost_records_total": sum(tail.lost_count for tail in self._tails()),
             **stage_readings(self.board),
         }

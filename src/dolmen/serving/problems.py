@@ -19,6 +19,7 @@ from dolmen.errors import (
     OverloadedError,
     SchemaError,
 )
+from dolmen.settings import expectation
 
 __all__ = ["Refusal", "broken", "install", "refusal"]
 
@@ -82,7 +83,7 @@ async def _invalid(_: Request, problem: Exception) -> Response:
     if first["type"] == "model_type" and field == "":
         message = "the body must be a JSON object, sent with Content-Type: application/json"
         return refusal(422, "invalid", message)
-    return refusal(422, "invalid", f"{field}: {_said(first)}" if field else _said(first), field=field or None)
+    return refusal(422, "invalid", _said(field or "the body", first), field=field or None)
 
 
 async def _http(request: Request, problem: Exception) -> Response:
@@ -135,9 +136,16 @@ def _field(place: Sequence[int | str]) -> str:
     return written[:200]
 
 
-def _said(error: Mapping[str, Any]) -> str:
-    message = str(error["msg"])
+def _said(field: str, error: Mapping[str, Any]) -> str:
     given = error.get("input")
-    if error["type"] in ("unknown_field", "unusable", "missing") or isinstance(given, (dict, list)):
-        return message
-    return f"{message}, got {given!r:.80}"
+    if error["type"] in ("unknown_field", "unusable"):
+        return f"{field}: {error['msg']}"
+    came = "" if error["type"] == "missing" else f", got {_shown(given)}"
+    return f"{field} must {expectation(error)}{came}"
+
+
+def _shown(value: Any) -> str:
+    """Of a list or an object how many entries it has: it may be as large as the body."""
+    if isinstance(value, (dict, list)):
+        return f"{len(value)} {'values by name' if isinstance(value, dict) else 'entries'}"
+    return f"{value!r:.80}"

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, final
 
-from dolmen.clock import parse_duration_us
+from dolmen.clock import Duration, parse_duration_us
 from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Precision
 from dolmen.errors import ConfigError
@@ -34,6 +34,7 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "history_max": (1, 1_000_000),
     "hidden_max": (1, 1_000_000),
     "people_in_memory": (1, 100_000_000),
+    "removed_items_max": (0, 100_000_000),
     "behaviour_sums_people_max": (1, 100_000_000),
     "refresh_items_per_second": (1, 10_000_000),
     "queue_max": (1, 100_000),
@@ -42,6 +43,7 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "event_ids_max": (0, 10_000_000),
     "log_queue_bytes_max": (1 << 16, 1 << 34),
     "body_bytes_max": (1 << 10, 1 << 30),
+    "bodies_bytes_max": (1 << 10, 1 << 36),
 }
 _DURATIONS: Final = (
     "popularity_half_life",
@@ -98,6 +100,10 @@ class ServeSettings:
         history_max: actions remembered for each person.
         hidden_max: items remembered as hidden for each person; beyond that the oldest may come again.
         people_in_memory: the others are read from disk when they come.
+        people_expire_after: who did nothing for so long, by event time, is forgotten, also on disk: what they did and
+            what is hidden from them, not what you told of them with ``/v1/users``. ``None``: never.
+        removed_items_max: the newest items that left the catalogue keep their features and counts, for the histories
+            that they stand in and in case they come back; of the others everything is forgotten.
         behaviour_sums_people_max: for a model that condenses a past, such as SDIM: of so many people sums are kept in
             memory. SDIM's take 8 kB each for vectors of 16.
         behaviour_sums_age_max: sums are made anew from the history after so long, with the rows as learned by then. A
@@ -116,6 +122,8 @@ class ServeSettings:
             many take about 20 MB, and are more than a minute of 1,500 actions a second.
         log_queue_bytes_max: events that may wait for the disk.
         body_bytes_max: size of a request's body. A thousand events of 300 bytes need a tenth of it.
+        bodies_bytes_max: of the bodies of all requests that are not answered yet; more is refused with 503. Sixteen of
+            the largest, or tens of thousands of usual ones.
         event_ahead_max: how far an event time may lie ahead of this server's clock. Windows of the joiner close by the
             newest event time, so a wrong clock must not pass.
         stale_after: answers say ``stale`` when training was not heard of for so long.
@@ -145,22 +153,25 @@ class ServeSettings:
     history_slots: Mapping[str, tuple[str, ...]] | None = None
     history_max: int = 200
     hidden_max: int = 10_000
+    people_expire_after: Duration | None = "400d"
+    removed_items_max: int = 10_000
     people_in_memory: int = 100_000
     behaviour_sums_people_max: int = 20_000
-    behaviour_sums_age_max: str = "10s"
-    popularity_half_life: str = "7d"
+    behaviour_sums_age_max: Duration = "10s"
+    popularity_half_life: Duration = "7d"
     model_from_version: int = 1
     uncorrected_negative_rate: float = 1.0
     refresh_items_per_second: int = 1_000
     queue_max: int = 64
-    queue_wait_max: str = "500ms"
+    queue_wait_max: Duration = "500ms"
     score_together_max: int = 8
     answers_bytes_max: int = 16 << 20
     event_ids_max: int = 100_000
     log_queue_bytes_max: int = 64 << 20
     body_bytes_max: int = 4 << 20
-    event_ahead_max: str = "1m"
-    stale_after: str = "10s"
+    bodies_bytes_max: int = 64 << 20
+    event_ahead_max: Duration = "1m"
+    stale_after: Duration = "10s"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -168,8 +179,15 @@ class ServeSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 raise ConfigError(f"serving.{name} must be between {low:g} and {high:g}, got {value!r}")
+        if self.bodies_bytes_max < self.body_bytes_max:
+            raise ConfigError(
+                f"serving.bodies_bytes_max must be at least body_bytes_max ({self.body_bytes_max}), got"
+                f" {self.bodies_bytes_max}"
+            )
         for name in _DURATIONS:
             _check_duration(name, getattr(self, name))
+        if self.people_expire_after is not None:
+            _check_duration("people_expire_after", self.people_expire_after)
         kinds: dict[str, type[StrEnum]] = {
             "index": IndexKind,
             "precision": Precision,
@@ -212,6 +230,11 @@ class ServeSettings:
     def us(self, name: str) -> int:
         """The duration setting called ``name``, in microseconds."""
         return parse_duration_us(getattr(self, name))
+
+    @property
+    def aside_folder(self) -> Path:
+        """Where records of the log are kept that could not be applied."""
+        return self.state_folder / "set-aside"
 
     @property
     def hide_us(self) -> dict[str, int]:

@@ -2,6 +2,9 @@
 
 What this server writes itself is applied from memory before it is acknowledged: the very next request sees it. What
 other servers write, or what was written before a restart, is read from the log.
+
+A record that cannot be applied must not keep back what comes after it for ever: when it has failed alone a few times,
+for a reason that is no fault of disk or memory, it is set aside, counted, and passed over.
 """
 
 from __future__ import annotations
@@ -10,14 +13,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
-from dolmen.errors import BadEventError, OffsetGoneError
-from dolmen.events.log import Appended, Log
+from dolmen.errors import BadEventError, LogError, OffsetGoneError
+from dolmen.events.log import Appended, Log, Record
 from dolmen.telemetry import logger
+from dolmen.training.specimens import Specimens
 
 __all__ = ["Tail"]
 
 _log = logger(__name__)
 _READ_RECORDS: Final = 2_000  # applied in one go while catching up
+_ATTEMPTS_MAX: Final = 3  # of a record alone, one a second: what passes by itself has passed by then
+_PASSING: Final = (OSError, LogError, MemoryError)  # says nothing of the record: it is tried again for ever
 
 T = TypeVar("T")
 
@@ -32,6 +38,7 @@ class Tail(Generic[T]):
         decode: a record's value as an event; ``BadEventError`` passes over it.
         apply: takes events into the state; called by one thread at a time, under ``lock``.
         lock: of the state, so that whoever holds it sees state and positions agree.
+        aside: keeps the records that could not be applied.
         is_compacted: records that are gone were replaced by later ones of the same thing, so nothing is lost with them.
     """
 
@@ -44,12 +51,16 @@ class Tail(Generic[T]):
         decode: Callable[[bytes], T],
         apply: Callable[[Sequence[T]], None],
         lock: threading.RLock,
+        aside: Specimens,
         is_compacted: bool = False,
     ) -> None:
         self._log, self.topic, self._decode, self._apply, self.lock = log, topic, decode, apply, lock
-        self._positions, self._is_compacted = dict(positions), is_compacted
+        self._positions, self._aside, self._is_compacted = dict(positions), aside, is_compacted
+        self._one_by_one: dict[int, int] = {}  # by partition: up to which offset, since a record before it has failed
+        self._attempts: dict[int, int] = {}  # by partition: of the record at its position
         self.bad_count = 0
         self.lost_count = 0
+        self.aside_count = 0
 
     @property
     def positions(self) -> dict[int, int]:
@@ -68,7 +79,11 @@ class Tail(Generic[T]):
                 self._positions[partition] = appended.next_offset
 
     def catch_up(self) -> int:
-        """Apply everything that is in the log by now; returns how many records."""
+        """Apply everything that is in the log by now; returns how many records.
+
+        Raises:
+            Exception: whatever applying has raised; the next call tries again, and may set the record aside.
+        """
         count = 0
         for partition in range(self._log.partitions(self.topic)):
             with self.lock:
@@ -78,16 +93,32 @@ class Tail(Generic[T]):
                     # Counting on would pass over everything that comes; nothing of this log was applied, so start over.
                     _log.warning("log replaced", topic=self.topic, position=position, end=end)
                     self._positions[partition] = first
-                count += self._read_to(partition, end)
+                count += self._read_to(partition, end, may_set_aside=True)
         return count
 
-    def _read_to(self, partition: int, end: int) -> int:
+    def recover(self) -> int:
+        """As ``catch_up``, trying again at once: until this is done nobody is served.
+
+        Raises:
+            Exception: as ``catch_up``, where trying again changes nothing.
+        """
+        while True:
+            before = dict(self._positions), dict(self._attempts), dict(self._one_by_one)
+            try:
+                return self.catch_up()
+            except _PASSING:
+                raise
+            except Exception:
+                if before == (self._positions, self._attempts, self._one_by_one):
+                    raise
+                _log.exception("log not applied; trying again", topic=self.topic)
+
+    def _read_to(self, partition: int, end: int, *, may_set_aside: bool = False) -> int:
         count = 0
         while (position := self._positions.get(partition, 0)) < end:
+            together = 1 if position < self._one_by_one.get(partition, 0) else _READ_RECORDS
             try:
-                records = self._log.read(
-                    self.topic, partition, position, max_records=min(end - position, _READ_RECORDS)
-                )
+                records = self._log.read(self.topic, partition, position, max_records=min(end - position, together))
             except OffsetGoneError:
                 first, _ = self._log.bounds(self.topic, partition)
                 if not self._is_compacted:
@@ -97,10 +128,40 @@ class Tail(Generic[T]):
                 continue
             if not records:
                 break
-            self._apply(self._decoded([record.value for record in records]))
+            try:
+                self._apply(self._decoded([record.value for record in records]))
+            except _PASSING:
+                raise
+            except Exception as problem:
+                self._one_by_one[partition] = max(self._one_by_one.get(partition, 0), records[-1].offset + 1)
+                if not may_set_aside or not self._is_hopeless(partition, records):
+                    raise
+                self._set_aside(partition, records[0], problem)
+            self._attempts.pop(partition, None)
             self._positions[partition] = records[-1].offset + 1
             count += len(records)
         return count
+
+    def _is_hopeless(self, partition: int, records: Sequence[Record]) -> bool:
+        """Whether it is one record alone that has failed, and often enough."""
+        if len(records) > 1:
+            return False
+        self._attempts[partition] = self._attempts.get(partition, 0) + 1
+        return self._attempts[partition] >= _ATTEMPTS_MAX
+
+    def _set_aside(self, partition: int, record: Record, problem: Exception) -> None:
+        self.aside_count += 1
+        said = f"{type(problem).__name__}: {problem}"
+        self._aside.keep(f"{self.topic}-{partition}", record.offset, record.value, said)
+        _log.error(
+            "record set aside; it cannot be applied",
+            topic=self.topic,
+            partition=partition,
+            offset=record.offset,
+            problem=said,
+            folder=str(self._aside.folder),
+            exc_info=problem,
+        )
 
     def _decoded(self, values: Sequence[bytes]) -> list[T]:
         events: list[T] = []

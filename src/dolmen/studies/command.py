@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final, final
 
 from rich.console import Console
-from rich.table import Table as TextTable
 
 from dolmen.datasets.sources import cache_folder
 from dolmen.errors import ConfigError
 from dolmen.provenance import machine, program
+from dolmen.sheets import Sheet
 from dolmen.studies.cells import CellStore
 from dolmen.studies.registry import names, study
 from dolmen.studies.report import Report, make_report, write_report
@@ -71,9 +71,9 @@ def reproduce(options: Options, console: Console) -> int:
     return 1 if broken else 0
 
 
-def list_studies(out: Path) -> TextTable:
+def list_studies(out: Path) -> Sheet:
     """Every study, what it costs, and what became of it in the report in ``out``."""
-    table = TextTable("name", "paper", "data", "cells", "minutes", "claims", title="studies")
+    table = Sheet("name", "paper", "data", "cells", "minutes", "claims", title="studies")
     for one in map(study, names()):
         cells = sum(1 for _ in one.full.cells())
         table.add_row(one.name, one.paper, ", ".join(one.data), str(cells), f"{one.full.minutes:g}", _known(one, out))
@@ -121,8 +121,8 @@ def _run(one: Study, options: Options) -> Report:
     return make_report(one, plan, outcome, made_by)
 
 
-def _summary(report: Report) -> TextTable:
-    table = TextTable("claim", "the paper", "here", title=report.study.name)
+def _summary(report: Report) -> Sheet:
+    table = Sheet("claim", "the paper", "here", title=report.study.name)
     for one in report.judged:
         table.add_row(one.claim.statement, one.claim.paper, one.summary)
     for case, why in report.outcome.missing.items():

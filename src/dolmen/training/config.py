@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
 
-from dolmen.clock import parse_duration_us
+from dolmen.clock import Duration, parse_duration_us
 from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Capacity
 from dolmen.errors import ConfigError
@@ -60,12 +60,12 @@ class TrainConfig:
     embedding_rate_scale: float = 1.0
     table_capacity: int | None = None
     table_eviction: Eviction = Eviction.LRU
-    table_half_life: str | None = None
+    table_half_life: Duration | None = None
     warmup_steps: int = 0
     decay_steps: int | None = None
     final_rate: float = 0.1
-    expire_every: str | None = None
-    future_max: str = "1d"
+    expire_every: Duration | None = None
+    future_max: Duration = "1d"
     label: str | None = None
     evaluate_every: int = 1
     device: Device = Device.CPU

@@ -8,7 +8,7 @@ from typing import Any
 
 from dolmen.embedding import Embed, Embeddings, Optimizer
 from dolmen.errors import ConfigError, SnapshotError
-from dolmen.events import Log, Topic
+from dolmen.events import Log, Topic, check_identity
 from dolmen.features import Schema
 from dolmen.models import build, describe
 from dolmen.telemetry import logger
@@ -79,6 +79,7 @@ def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
             optimizer=settings.optimizer,
             specimens=specimens,
         )
+    check_identity(log, settings.folder, has_read=False, mend=_elsewhere(settings))
     trainer.offset, _ = log.bounds(Topic.EXAMPLES, 0)
     return trainer, ""
 
@@ -102,9 +103,13 @@ def _check_log(settings: TrainerSettings, snapshot: Snapshot, log: Log) -> None:
     if learned > end:
         raise ConfigError(
             f"snapshot {snapshot.path.name} has learned {Topic.EXAMPLES}/0 up to offset {learned}, and the log ends at"
-            f" {end}: it was replaced; put that log back, or move {settings.folder} away, and trainer.start_from can"
-            " name its snapshots to go on from what was learned"
+            f" {end}: it was replaced; put that log back, or {_elsewhere(settings)}"
         )
+    check_identity(log, settings.folder, has_read=learned > 0, mend=_elsewhere(settings))
+
+
+def _elsewhere(settings: TrainerSettings) -> str:
+    return f"move {settings.folder} away, and trainer.start_from can name its snapshots to go on from what was learned"
 
 
 def _check_same(settings: TrainerSettings, snapshot: Snapshot, place: Path) -> None:

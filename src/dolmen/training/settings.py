@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from dolmen.clock import parse_duration_us
+from dolmen.clock import Duration, parse_duration_us
 from dolmen.embedding import Optimizer
 from dolmen.errors import ConfigError
 from dolmen.features import Schema
@@ -47,12 +47,12 @@ class TrainerSettings:
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: Optimizer | None = None
     start_from: Path | None = None
-    sync_every: str = "250ms"
-    dense_every: str = "1s"
-    snapshot_every: str = "30s"
+    sync_every: Duration = "250ms"
+    dense_every: Duration = "1s"
+    snapshot_every: Duration = "30s"
     keep_snapshots: int = 3
     freeze_after_examples: int | None = None
-    status_every: str = "1s"
+    status_every: Duration = "1s"
     threads: int = 1
     dataset: str = ""
 

@@ -24,13 +24,15 @@ export class LineChart {
   }
 
   build() {
-    const { title, series, note } = this.options;
+    const { title, series, note, mark } = this.options;
     this.values = series.map(() => el("span", { class: "value" }, "–"));
     this.when = el("span", { class: "when" });
-    const legend = el("ul", { class: "legend" }, series.map((one, index) => el("li", {},
+    const entry = (kind, ...words) => el("li", {},
       svg("svg", { class: "swatch", viewBox: "0 0 18 8", width: 18, height: 8, "aria-hidden": "true" },
-        svg("path", { class: `line line-${one.line}`, d: "M0 4H18" })),
-      el("span", { class: "name" }, one.label), this.values[index])));
+        svg("path", { class: kind, d: "M0 4H18" })), ...words);
+    const legend = el("ul", { class: "legend" },
+      series.map((one, index) => entry(`line line-${one.line}`, el("span", { class: "name" }, one.label), this.values[index])),
+      mark ? entry("mark", el("span", { class: "name" }, mark.label)) : null); // In the plot the words would lie on the data.
     this.picture = svg("svg", {
       class: "plot", role: "slider", tabindex: 0, "aria-orientation": "horizontal",
       "aria-label": `${title}, over time`, "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0,
@@ -111,8 +113,7 @@ export class LineChart {
       class: "tick", x: this.x(newest - ago * 1000), y: HEIGHT - 5, "text-anchor": ["start", "middle", "end"][index],
     }, words)));
     if (mark && mark.value > bottom && mark.value <= top) {
-      parts.push(svg("line", { class: "mark", x1: left, x2: right, y1: this.y(mark.value), y2: this.y(mark.value) }),
-        svg("text", { class: "mark-label", x: right, y: this.y(mark.value) + (this.y(mark.value) < MARGIN.top + 12 ? 13 : -4), "text-anchor": "end" }, mark.label));
+      parts.push(svg("line", { class: "mark", x1: left, x2: right, y1: this.y(mark.value), y2: this.y(mark.value) }));
     }
     for (const { key, line } of [...series].reverse()) {
       parts.push(svg("path", { class: `line line-${line}`, d: path(shown, key, this.x, this.y) }));

@@ -37,7 +37,7 @@ export class TryIt {
     this.latest = null;
     byId("share").hidden = true;
     byId("recent").hidden = true;
-    byId("slate-head").hidden = true;
+    for (const id of ["slate-head", "slate-foot"]) byId(id).hidden = true;
     byId("invitation").hidden = true;
     byId("slate").setAttribute("aria-busy", "true");
     if (isNew) this.introduce({ attributes: {}, history: [] });
@@ -89,7 +89,7 @@ export class TryIt {
       person.first ??= answer.items;
       const changes = this.slate.show(answer.items, since, { hold });
       byId("slate").removeAttribute("aria-busy");
-      byId("slate-head").hidden = false;
+      for (const id of ["slate-head", "slate-foot"]) byId(id).hidden = false;
       byId("slate-basis").textContent = answer.ranked_by === "popularity" ? "by popularity, until the model has learned something" : "";
       showShares(byId("share"), person.first, answer.items);
       if (!this.latest) this.journey.wait();
