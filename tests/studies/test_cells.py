@@ -8,7 +8,7 @@ import pytest
 from dolmen import studies
 from dolmen.errors import DataError
 from dolmen.studies import Cell, CellStore, Finished
-from dolmen.studies.cells import _without_comments, code_fingerprint, fingerprint, source_files
+from dolmen.studies.cells import _bare, code_fingerprint, fingerprint, source_files
 
 CELL = Cell(case="films", arm="plain", seed=3)
 DONE = Finished(figures={"auc": 0.75, "loss": math.nan}, seconds=1.5)
@@ -66,12 +66,39 @@ def test_the_fingerprint_changes_with_all_that_decides_a_figure() -> None:
     assert fingerprint("code", CELL, {"size": 1}, "cpu", {}) in marks
 
 
-def test_comments_docstrings_and_the_declaration_do_not_count() -> None:
-    code = 'RATE = 0.1\n\ndef run() -> float:\n    """Runs."""\n    return RATE  # why\n\nSTUDY: F = Study(title="A")\n'
-    same = 'RATE = 0.1\ndef run() -> float:\n    "Ran."\n    return (RATE)\nSTUDY: F = Study(title="B")\n'
-    assert _without_comments(code) == _without_comments(same)
-    assert _without_comments(code) != _without_comments(code.replace("0.1", "0.2"))
-    assert _without_comments(code) != _without_comments(code.replace("return RATE", "return 2 * RATE"))
+@pytest.mark.parametrize(
+    ("code", "same", "other"),
+    [
+        (
+            'RATE = 1\n\ndef run() -> int:\n    """Runs."""\n    return RATE  # why\n\nSTUDY: F = f("A")\n',
+            '__all__ = ["run"]\nRATE = 1\ndef run() -> int:\n    "Ran."\n    return (RATE)\nSTUDY: F = f("B")\n',
+            "RATE = 1\n\ndef run() -> int:\n    return 2 * RATE\n",
+        ),
+        (
+            'def run(n):\n    if n < 1:\n        raise ValueError("few")\n    return n\n',
+            'def run(n):\n    if n < 1:\n        raise ValueError(f"{n} is few")\n    _log.info("go")\n    return n\n',
+            'def run(n):\n    if n < 2:\n        raise ValueError("few")\n    return n\n',
+        ),
+    ],
+)
+def test_only_what_a_figure_can_follow_from_counts_in_python(tmp_path: Path, code: str, same: str, other: str) -> None:
+    one, again, changed = (
+        written(tmp_path / name, text) for name, text in zip("abc", (code, same, other), strict=True)
+    )
+    assert one == again != changed
+
+
+def written(stem: Path, text: str, suffix: str = ".py") -> str:
+    path = stem.with_suffix(suffix)
+    path.write_text(text)
+    return _bare(path)
+
+
+def test_comments_and_layout_do_not_count_in_cpp(tmp_path: Path) -> None:
+    code = 'int run() {\n  return f("// no comment", 2);\n}\n'
+    same = '/* Runs. */\nint run() {\n  // why\n  return f("// no comment",\n           2);\n}\n'
+    assert written(tmp_path / "a", code, ".cpp") == written(tmp_path / "b", same, ".cpp")
+    assert written(tmp_path / "a", code, ".cpp") != written(tmp_path / "c", code.replace("// no", "/ no"), ".cpp")
 
 
 def test_a_folder_stands_for_all_its_sources() -> None:

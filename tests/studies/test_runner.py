@@ -50,9 +50,19 @@ def test_only_what_has_changed_runs_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(runs.read_text().splitlines()) == 10  # two more seeds of two arms
     run(replace(study, full=replace(study.full, settings={**study.full.settings, "size": 2})), store)
     assert len(runs.read_text().splitlines()) == 16
+    for sizes, count in (
+        ({"films": 2, "books": 5}, 16),
+        ({"films": 2, "books": 6}, 16),
+        ({"films": 3, "books": 6}, 22),
+    ):
+        by_case = replace(study.full, settings={**study.full.settings, "size": sizes})
+        run(replace(study, full=by_case), store)  # what is said of another case does not count
+        assert len(runs.read_text().splitlines()) == count
+    run(study, store)
+    assert len(runs.read_text().splitlines()) == 28
     monkeypatch.setattr(runner_module, "code_fingerprint", lambda modules: f"changed {len(modules)}")
     run(study, store)
-    assert len(runs.read_text().splitlines()) == 22
+    assert len(runs.read_text().splitlines()) == 34
 
 
 def test_what_is_prepared_once_reaches_every_cell_and_decides_whether_it_is_stale(tmp_path: Path) -> None:

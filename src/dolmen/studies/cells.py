@@ -1,8 +1,9 @@
 """Where finished cells are kept, so that a run that was cut off goes on, and a cell of other code is not believed.
 
-A cell's file names its *fingerprint*: a checksum of the code that the study stands on, the plan's settings and what was
-prepared. Comments, docstrings and the declaration ``STUDY = ...`` do not count: words about a run do not change it. A
-file with another fingerprint, or one that cannot be read, is as good as none.
+A cell's file names its *fingerprint*: a checksum of the code that the study stands on, of what the machinery computes
+(see ``machinery``), the plan's settings and what was prepared. Comments, docstrings, messages, log lines and the
+declaration ``STUDY = ...`` do not count: words about a run do not change it. A file with another fingerprint, or one
+that cannot be read, is as good as none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +30,9 @@ __all__ = ["CellStore", "code_fingerprint", "fingerprint", "source_files"]
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _SOURCES: Final = frozenset({".py", ".cpp", ".hpp"})
+_CPP_COMMENT: Final = re.compile(
+    r'(?P<text>"(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL
+)  # or a text, to pass over
 _LIBRARIES: Final = ("numpy", "torch")  # another version may give other figures
 
 
@@ -96,8 +101,7 @@ def code_fingerprint(modules: tuple[str, ...]) -> str:
     for name in _LIBRARIES:
         digest.update(f"{name} {version(name)}\n".encode())
     for path in source_files(modules):
-        text = path.read_text(encoding="utf-8")
-        digest.update(f"{path.name}\n{_without_comments(text) if path.suffix == '.py' else text}\n".encode())
+        digest.update(f"{path.name}\n{_bare(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -134,22 +138,39 @@ def _place_of(name: str) -> Path:
     raise ValueError(f"a study stands on {name!r}, and there is no such module; name modules or folders of dolmen")
 
 
-def _without_comments(source: str) -> str:
-    """The code alone, in a form that layout, comments and docstrings do not change."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [one for one in node.body if not _is_text(one)]
-    tree.body = [one for one in tree.body if not _is_declaration(one)]
-    return ast.dump(tree)
+@final
+class _Bare(ast.NodeTransformer):
+    """Takes out what no figure follows from: a finished cell has raised nothing, and nothing reads what was logged."""
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        """What is raised may be caught, so its class counts; what it says does not."""
+        return ast.Raise(exc=node.exc.func if isinstance(node.exc, ast.Call) else node.exc, cause=None)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """Docstrings and lines of the log."""
+        called = node.value.func if isinstance(node.value, ast.Call) else None
+        is_logged = isinstance(called, ast.Attribute) and ast.unparse(called.value) == "_log"
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_logged or is_text else node
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        """Names for others and the declaration of a study, too."""
+        node.body = [one for one in node.body if not _assigned(one) & {"STUDY", "__all__"}]
+        self.generic_visit(node)
+        return node
 
 
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _assigned(node: ast.stmt) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {one.id for one in targets if isinstance(one, ast.Name)}
 
 
-def _is_declaration(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "STUDY"
+def _bare(path: Path) -> str:
+    """The code of a file, in a form that layout, comments, docstrings, messages and log lines do not change."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return ast.dump(_Bare().visit(ast.parse(text)))
+    return " ".join(_CPP_COMMENT.sub(lambda found: found["text"] or " ", text).split())
 
 
 def _to_json(value: float) -> float | None:

@@ -19,11 +19,26 @@ from dolmen.evaluation import auc, gauc, log_loss
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids, values_of
 from dolmen.models import scorer
 from dolmen.seeds import generator
+from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
-from dolmen.studies.study import Setting
+from dolmen.studies.rules import Above
+from dolmen.studies.study import Claim, Setting
 from dolmen.training import TrainConfig, Trainer, new_trainer
 
-__all__ = ["AGES", "AMAZON", "EPOCHS", "FIGURES", "LONG", "MODULES", "MOVIELENS", "PROTOCOL", "Arm", "judged"]
+__all__ = [
+    "AGES",
+    "AMAZON",
+    "EPOCHS",
+    "FIGURES",
+    "LONG",
+    "MODULES",
+    "MOVIELENS",
+    "PROTOCOL",
+    "Arm",
+    "gains",
+    "judged",
+    "past_of",
+]
 
 AMAZON: Final = "amazon-hin"
 MOVIELENS: Final = "movielens-100k"
@@ -36,11 +51,10 @@ EPOCHS: Final = {AMAZON: 1, MOVIELENS: 2, LONG: 2}
 """Passes over each case's training part, in the full form."""
 
 MODULES: Final = (
-    "dolmen._core",
+    *MACHINERY,
     "dolmen.datasets.amazon_hin",
     "dolmen.datasets.examples",
     "dolmen.datasets.movielens",
-    "dolmen.embedding",
     "dolmen.evaluation.grouped",
     "dolmen.evaluation.metrics",
     "dolmen.evaluation.negatives",
@@ -53,8 +67,6 @@ MODULES: Final = (
     "dolmen.models.layers.moments",
     "dolmen.models.layers.rows",
     "dolmen.studies.clicks",
-    "dolmen.training.adam",
-    "dolmen.training.trainer",
 )
 """What decides the figures of every study that is run from here."""
 
@@ -135,6 +147,26 @@ def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
         "epoch": float(best_epoch),
         "examples_per_cpu_second": count * epochs / seconds,
     }
+
+
+def past_of(case: str) -> Mapping[str, Any]:
+    """The options by which a model that ranks by behaviour reads the case's past, and what it reads beside it."""
+    return {"history": ("history", "history_brand"), "others": ()} if case == AMAZON else {}
+
+
+def gains(
+    name: str, statement: str, *, arm: str, over: str, paper: str, least: float, paper_least: str
+) -> tuple[Claim, Claim]:
+    """That ``arm`` ranks better within each person than ``over`` does, and on Amazon by at least ``least`` of GAUC."""
+    return (
+        Claim(name=name, statement=statement, paper=paper, rule=Above(arm=arm, others=(over,), figure="gauc")),
+        Claim(
+            name=f"{name}, by how much",
+            statement=f"On Amazon the gain is at least {least:g} of GAUC.",
+            paper=paper_least,
+            rule=Above(arm=arm, others=(over,), figure="gauc", margin=least, cases=(AMAZON,)),
+        ),
+    )
 
 
 def _figures(trainer: Trainer, examples: Batch) -> dict[str, float]:

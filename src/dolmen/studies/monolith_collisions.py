@@ -20,6 +20,7 @@ from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc
 from dolmen.features import Batch, Jagged, Label, Policy, Schema, Slot, pack_fids
 from dolmen.seeds import derive_seed, generator
+from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Ordered, Within
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
@@ -345,12 +346,12 @@ STUDY: Final = Study(
         minutes=0.5,
     ),
     stands_on=(
-        "dolmen._core",
+        *MACHINERY,
+        "dolmen.embedding.policies",
         "dolmen.datasets.draws",
         "dolmen.datasets.movielens",
         "dolmen.datasets.truth",
         "dolmen.datasets.world",
-        "dolmen.embedding",
         "dolmen.evaluation.metrics",
         "dolmen.evaluation.negatives",
         "dolmen.features.fids",
@@ -358,8 +359,6 @@ STUDY: Final = Study(
         "dolmen.models.layers.mlp",
         "dolmen.models.layers.rows",
         "dolmen.models.ranking.deepfm",
-        "dolmen.training.adam",
-        "dolmen.training.trainer",
     ),
     run=_run,
     prepare=_prepare,

@@ -22,6 +22,7 @@ from dolmen.evaluation import LeaveOneOut, Split, draw_negatives, rank_catalogue
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, encode_array
 from dolmen.models import retriever
 from dolmen.seeds import generator
+from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
 from dolmen.studies.study import Setting
 from dolmen.training import TrainConfig, Trainer, load_snapshot, new_trainer
@@ -33,18 +34,15 @@ BEAUTY: Final = "bert4rec-beauty"
 GAMES: Final = "sasrec-video-games"
 
 MODULES: Final = (
-    "dolmen._core",
+    *MACHINERY,
     "dolmen.datasets.dataset",
     "dolmen.datasets.examples",
-    "dolmen.embedding",
     "dolmen.evaluation.negatives",
     "dolmen.evaluation.ranking",
     "dolmen.evaluation.splits",
     "dolmen.models.layers",
     "dolmen.models.retrieval.two_tower",
     "dolmen.studies.next_item",
-    "dolmen.training.adam",
-    "dolmen.training.trainer",
 )
 """What decides the figures of every study that is run from here."""
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 from rich.console import Console
@@ -17,6 +17,7 @@ from dolmen.compute import Compute
 from dolmen.devices import Device
 from dolmen.errors import DataError
 from dolmen.studies.cells import CellStore, code_fingerprint, fingerprint
+from dolmen.studies.machinery import MACHINERY, machinery_fingerprint
 from dolmen.studies.results import Cell, Finished, Results
 from dolmen.studies.study import PREPARED, Plan, Setting, Study
 
@@ -90,7 +91,7 @@ class _Runner:
     def __init__(self, study: Study, plan: Plan, store: CellStore, device: Device, *, only_stored: bool) -> None:
         self._study, self._plan, self._store, self._device = study, plan, store, device
         self._only_stored = only_stored
-        self._code = code_fingerprint((study.module, *study.stands_on))
+        self._code = _code(study, device)
         self.finished: dict[Cell, Finished] = {}
         self.prepared: dict[str, Mapping[str, float]] = {}
         self.missing: dict[str, str] = {}
@@ -123,7 +124,7 @@ class _Runner:
         return self.prepared[case]
 
     def _done(self, cell: Cell, prepared: Mapping[str, float]) -> Finished | None:
-        mark = fingerprint(self._code, cell, self._plan.settings, self._device, prepared)
+        mark = fingerprint(self._code, cell, _settings_of(self._plan, cell.case), self._device, prepared)
         kept = self._store.get(cell, mark)
         if kept is not None or self._only_stored:
             return kept
@@ -139,6 +140,21 @@ class _Runner:
             self._store.put(cell, mark, done)
         # What was read back is what a rerun will see: both must give the same report.
         return self._store.get(cell, mark)
+
+
+def _settings_of(plan: Plan, case: str) -> dict[str, Any]:
+    """The plan's settings as the case meets them: of those that name it, what they say of it."""
+    return {
+        name: value[case] if isinstance(value, Mapping) and case in value else value
+        for name, value in plan.settings.items()
+    }
+
+
+def _code(study: Study, device: Device) -> str:
+    """What of the code decides the study's figures."""
+    read = tuple(name for name in study.stands_on if name not in MACHINERY)
+    machinery = machinery_fingerprint(device) if len(read) < len(study.stands_on) else "none"
+    return f"{code_fingerprint((study.module, *read))} {machinery}"
 
 
 @final

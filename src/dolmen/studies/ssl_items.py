@@ -21,6 +21,7 @@ from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, extract_ta
 from dolmen.models import retriever
 from dolmen.models.retrieval.ssl_two_tower import SSLTwoTower
 from dolmen.seeds import generator
+from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
@@ -205,17 +206,14 @@ STUDY: Final = Study(
         minutes=0.5,
     ),
     stands_on=(
-        "dolmen._core",
+        *MACHINERY,
         "dolmen.datasets.movielens",
-        "dolmen.embedding",
         "dolmen.evaluation.ranking",
         "dolmen.models.layers.losses",
         "dolmen.models.layers.mlp",
         "dolmen.models.layers.rows",
         "dolmen.models.layers.stream",
         "dolmen.models.retrieval",
-        "dolmen.training.adam",
-        "dolmen.training.trainer",
     ),
     shows={
         model: Shown(case=_FILMS, arm=arm, figure="recall@50")

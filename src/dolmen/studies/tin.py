@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dolmen.studies.clicks import AGES, AMAZON, EPOCHS, FIGURES, MODULES, MOVIELENS, PROTOCOL, Arm, judged
+from dolmen.studies.clicks import (
+    AGES,
+    AMAZON,
+    EPOCHS,
+    FIGURES,
+    MODULES,
+    MOVIELENS,
+    PROTOCOL,
+    Arm,
+    gains,
+    judged,
+    past_of,
+)
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
@@ -38,10 +50,7 @@ _MODELS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 
 def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     model, options = _MODELS[cell.arm]
-    chosen: dict[str, Any] = {"hidden": (80, 40), **options}
-    if cell.case == AMAZON:
-        chosen |= {"history": ("history", "history_brand"), "others": ()}
-    return judged(cell, Arm(model, chosen), setting)
+    return judged(cell, Arm(model, {"hidden": (80, 40), **options, **past_of(cell.case)}), setting)
 
 
 STUDY: Final = Study(
@@ -50,17 +59,14 @@ STUDY: Final = Study(
     paper='H. Zhou et al., "Temporal Interest Network for User Response Prediction", WWW 2024, arXiv 2308.08487',
     module=__name__,
     claims=(
-        Claim(
-            name="above DIN",
-            statement="TIN ranks better within each person than DIN does.",
+        *gains(
+            "above DIN",
+            "TIN ranks better within each person than DIN does.",
+            arm="tin",
+            over="din",
             paper="GAUC Amazon +0.43 %, Alibaba +0.29 % over the best of its baselines",
-            rule=Above(arm="tin", others=("din",), figure="gauc"),
-        ),
-        Claim(
-            name="by how much",
-            statement="On Amazon the gain is at least 0.002 of GAUC.",
-            paper="+0.43 %",
-            rule=Above(arm="tin", others=("din",), figure="gauc", margin=0.002, cases=(AMAZON,)),
+            least=0.002,
+            paper_least="+0.43 %",
         ),
         Claim(
             name="time",
@@ -101,6 +107,8 @@ STUDY: Final = Study(
         "Layers of 80 and 40 with Dice; DIN's activation unit of 36. Positions are counted back from the candidate, as "
         "in the authors' code; ages are the time from the behaviour to the candidate, in 19 steps from a minute to "
         "half a year. Times are days on amazon-hin, and one sitting for most of movielens-100k.",
+        "On amazon-hin the newest behaviour is half a year old or older in 5 % of the training examples and in 29 % of "
+        "the test's: people's last actions come late. What a position says of time there is not what was learned.",
     ),
     arms=_ARMS,
     figures=FIGURES,
