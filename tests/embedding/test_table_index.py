@@ -54,12 +54,19 @@ def test_chosen_keys_do_no_harm(name: str) -> None:
     """The index stays as small as for keys drawn by chance, and each key finds its own row."""
     fids = KEYS[name]()
     assert len(np.unique(fids)) == COUNT
-    chance, chosen = Table(1), Table(1)
-    chance.lookup_or_insert(np.unique(np.random.default_rng(1).integers(0, 1 << 62, COUNT)), 0)
-    chosen.assign(fids, np.arange(COUNT, dtype=np.float32)[:, None])
-    assert (chosen.lookup(fids)[:, 0] == np.arange(COUNT)).all()
-    # Both fill the same number of segments, give or take a quarter's step of some of them.
-    assert chosen.memory().index_bytes < 1.3 * chance.memory().index_bytes
+    drawn = np.unique(np.random.default_rng(1).integers(0, 1 << 62, COUNT))
+    assert len(drawn) == COUNT
+    sizes = {"drawn": 0, "chosen": 0}
+    for _ in range(16):  # each table has a seed of its own
+        chance, chosen = Table(1), Table(1)
+        chance.lookup_or_insert(drawn, 0)
+        chosen.assign(fids, np.arange(COUNT, dtype=np.float32)[:, None])
+        assert (chosen.lookup(fids)[:, 0] == np.arange(COUNT)).all()
+        sizes["drawn"] += chance.memory().index_bytes
+        sizes["chosen"] += chosen.memory().index_bytes
+    # How many segments have just grown differs from seed to seed: one index of this many keys varies by 9 % of its size
+    # (150 tables), the sum of 16 by 2 %. So keys without harm stay below this by four standard deviations and more.
+    assert sizes["chosen"] < 1.15 * sizes["drawn"]
 
 
 def test_the_index_stays_small_through_growth() -> None:
