@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, Final, final
 
 import psutil
@@ -91,16 +92,15 @@ class Parts:
         """What is known of people and counts is of one log: another one's events must not be added to it."""
         topics = (Topic.CATALOGUE, Topic.IMPRESSIONS, Topic.ACTIONS)
         folder = self.settings.state_folder
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self.state.close)
             check_identity(
                 self.log,
                 folder,
                 has_read=any(position > 0 for topic in topics for position in self.state.positions(topic).values()),
                 mend=f"move {folder} away: it is then made anew from this log",
             )
-        except BaseException:
-            self.state.close()
-            raise
+            on_failure.pop_all()
 
     def on_fault(self, told: Callable[[str], None]) -> None:
         """``told`` hears the name of a part whose thread a fault of ours ended, in that thread. Before ``start``."""
