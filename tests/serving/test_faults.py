@@ -254,7 +254,7 @@ def test_the_stopped_server_leaves_no_thread_behind(serve: Serve) -> None:
     served.recommend(1, 2)
     served.end()
     left = {thread.name for thread in threading.enumerate()} - before
-    assert not left & {"scoring", "keeper", "replica", "shelf", "log actions", "log impressions", "log catalogue"}
+    assert not left & {"keeper", "replica", "shelf", "log actions", "log impressions", "log catalogue"}
 
 
 def test_slates_come_while_the_catalogue_grows(serve: Serve) -> None:
@@ -312,8 +312,8 @@ def test_a_server_that_lost_a_thread_ends_with_an_error(settings: Any) -> None:
         raise ZeroDivisionError("a fault")
 
     app = create_app(settings)
-    app.state.parts.scoring.worker._work = fail
-    with pytest.raises(RuntimeError, match="a fault ended the threads scoring"):
+    app.state.parts.shelf.worker._work = fail
+    with pytest.raises(RuntimeError, match="a fault ended the threads shelf"):
         run_server(app, settings, threading.Event())
 
 

@@ -156,7 +156,6 @@ class BehaviourSums:
             return kept.values
 
     def _run(self) -> None:
-        torch.set_num_threads(1)
         while True:
             with self.worker.wake:
                 self.worker.wake.wait_for(lambda: self.worker.is_stopping or self._due, _TURN_SECONDS)

@@ -27,7 +27,7 @@ _MEANINGS: Final = {
     "dolmen_replica_vectors_bytes_total": "Bytes of vectors that deltas brought.",
     "dolmen_serve_slates_total": "Slates answered, each with its impression in the log.",
     "dolmen_serve_shown_items_total": "Items shown on those slates.",
-    "dolmen_serve_scoring_passes_total": "Passes of the scoring thread, each for all that waited.",
+    "dolmen_serve_scoring_passes_total": "Passes of the models, each for all that waited.",
     "dolmen_serve_popularity_slates_total": "Slates ranked by popularity, for want of a trained model.",
     "dolmen_serve_broken_scores_total": "Passes whose scores were not finite, so that popularity ranked instead.",
     "dolmen_serve_refused_total": "Requests refused because too many were waiting.",

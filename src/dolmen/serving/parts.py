@@ -84,7 +84,7 @@ class Parts:
         # In the order of the data's flow: who makes work for others stops first.
         self._workers = (
             self._keeper,
-            *(part.worker for part in (self.scoring, self.impressions, self.actions, self.changes)),
+            *(writer.worker for writer in (self.impressions, self.actions, self.changes)),
             *(part.worker for part in (self.replica, self.shelf, self.sums)),
         )
 
@@ -112,11 +112,13 @@ class Parts:
         await asyncio.to_thread(self._recover)
         for worker in reversed(self._workers):
             worker.start()
+        self.scoring.start()
         self.is_ready = True
 
     async def stop(self) -> None:
         """Finish what waits, write the state, and end every thread."""
         self.is_ready = False
+        self.scoring.stop()
         await asyncio.to_thread(self._stop)
 
     def timed(self, route: str, status: int, seconds: float) -> None:

@@ -1,4 +1,8 @@
-"""The scoring thread: takes what waits, answers it together, and lets an answer go once its impression is in the log.
+"""Who waits for a slate, and the turns in which they get one: a pass takes what waits and answers it together; an
+answer is let go once its impression is in the log.
+
+Passes run in the event loop itself, between requests. A thread of its own would wait for the interpreter, and the loop
+for it, at each of some dozen calls of torch a pass: under load that wait was longer than the pass (decision 3).
 
 What may wait is bounded: a request that finds the queue full is refused at once, and one that waited too long is
 refused when its turn comes. Both are cheap, so an overloaded server keeps answering as many people as it can.
@@ -14,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 import msgspec
+import torch
 
 from dolmen.clock import Clock
 from dolmen.errors import DolmenError, OverloadedError
@@ -22,7 +27,6 @@ from dolmen.serving.answers import Answers
 from dolmen.serving.ingest import Arrived, Submission, Writer
 from dolmen.serving.recommender import Ask, Recommender, Slate
 from dolmen.serving.settings import ServeSettings
-from dolmen.serving.worker import Worker
 from dolmen.telemetry import logger
 from dolmen.training.snapshot import Parameters
 
@@ -30,6 +34,7 @@ __all__ = ["Scoring", "told_parameters"]
 
 _log = logger(__name__)
 _RETRY_AFTER_SECONDS: Final = 1.0
+_TURNS: Final = 4  # of the loop before a pass: as many as an answer takes from the log's thread to its socket
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -47,7 +52,7 @@ class _Waiting:
 
 @final
 class Scoring:
-    """A bounded queue and the thread that empties it. ``answer`` belongs to the event loop's thread.
+    """A bounded queue and the turns that empty it. Everything here belongs to the event loop's thread.
 
     Args:
         settings: the queue's limits.
@@ -70,7 +75,7 @@ class Scoring:
         self._wait_seconds_max = settings.us("queue_wait_max") / 1e6
         self._waiting: deque[_Waiting] = deque()
         self._answers = Answers(settings.answers_bytes_max)
-        self.worker = Worker("scoring", self._run)
+        self._is_stopping = False
         self.recommend_count = 0
         self.slate_count = 0
         self.shown_count = 0
@@ -96,28 +101,44 @@ class Scoring:
             self._answers.add(ask, answer)
         return await asyncio.shield(answer)  # whoever leaves does not take it from others who ask the same
 
+    def start(self) -> None:
+        """Before the first request."""
+        # Torch keeps this number for each thread. Passes are small: helpers cost more than they save, and while they
+        # spin for the next piece of work they take a core from who waits.
+        torch.set_num_threads(1)
+
+    def stop(self) -> None:
+        """Answer who waits; who comes now is refused."""
+        self._is_stopping = True
+        while self._waiting:
+            self._pass()
+
     def _submit(self, ask: Ask) -> asyncio.Future[bytes]:
+        if len(self._waiting) >= self._queue_max or self._is_stopping:
+            self.refused_count += 1
+            raise OverloadedError(
+                f"{len(self._waiting)} requests wait for ranking already; ask again a little later",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
         loop = asyncio.get_running_loop()
         waiting = _Waiting(ask, time.monotonic(), loop, loop.create_future())
-        with self.worker.wake:
-            if len(self._waiting) >= self._queue_max or self.worker.is_stopping:
-                self.refused_count += 1
-                raise OverloadedError(
-                    f"{len(self._waiting)} requests wait for ranking already; ask again a little later",
-                    retry_after_seconds=_RETRY_AFTER_SECONDS,
-                )
-            self._waiting.append(waiting)
-            self.worker.wake.notify()
+        self._waiting.append(waiting)
+        if len(self._waiting) == 1:
+            loop.call_soon(self._turn, loop, _TURNS)
         return waiting.future
 
-    def _run(self) -> None:
-        while True:
-            with self.worker.wake:
-                self.worker.wake.wait_for(lambda: self._waiting or self.worker.is_stopping)
-                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._together_max))]
-            if not group:
-                return
-            self._answer([one for one in group if self._is_wanted(one)])
+    def _turn(self, loop: asyncio.AbstractEventLoop, turns_left: int) -> None:
+        """A pass, after the answers and requests that are on their way: else each of their steps waits for a pass."""
+        if turns_left > 0:
+            loop.call_soon(self._turn, loop, turns_left - 1)
+            return
+        self._pass()
+        if self._waiting:
+            loop.call_soon(self._turn, loop, _TURNS)
+
+    def _pass(self) -> None:
+        group = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._together_max))]
+        self._answer([one for one in group if self._is_wanted(one)])
 
     def _is_wanted(self, waiting: _Waiting) -> bool:
         if time.monotonic() - waiting.since <= self._wait_seconds_max:
