@@ -339,7 +339,8 @@ class TableAgainstDict(RuleBasedStateMachine):
                     assert state.tobytes() == twin.rows[fid].accumulator.tobytes()
 
 
-TestTableAgainstDict = pytest.mark.property(TableAgainstDict.TestCase)
+# A hundred long runs take half a minute of one core, and several where many share it.
+TestTableAgainstDict = pytest.mark.timeout(400)(pytest.mark.property(TableAgainstDict.TestCase))
 
 
 @pytest.mark.property
