@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from dolmen.checksums import flush
 from dolmen.errors import ConfigError
 from dolmen.events.log import Log
 
@@ -29,14 +30,16 @@ def check_identity(log: Log, folder: Path, *, has_read: bool, mend: str) -> None
         ConfigError: the positions are of another log.
     """
     path, found = folder / _FILE, log.identity()
-    known = path.read_text(encoding="ascii") if path.exists() else None
+    known = path.read_text(encoding="ascii") if path.exists() else ""
     if known == found:
         return
-    if known is not None and has_read:
+    if known and has_read:  # a file that a power cut left empty says nothing
         raise ConfigError(
             f"{folder} has read log {known}, and this is log {found}: it was replaced; put that one back, or {mend}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".tmp")
     draft.write_text(found, encoding="ascii")
+    flush(draft)
     draft.replace(path)
+    flush(folder)

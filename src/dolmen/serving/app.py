@@ -24,6 +24,7 @@ from dolmen.errors import ConfigError
 from dolmen.events import EmbeddedLog, Log
 from dolmen.serving.address import listening_socket
 from dolmen.serving.api import routers
+from dolmen.serving.connections import BoundedHttp, connections_max
 from dolmen.serving.guard import Guard
 from dolmen.serving.parts import Parts
 from dolmen.serving.problems import install
@@ -35,7 +36,6 @@ __all__ = ["create_app", "run_server"]
 
 _log = logger(__name__)
 _BACKLOG: Final = 1024
-_CONNECTIONS_MAX: Final = 2048  # far above what the queues let in; only so that sockets do not run out
 _GRACE_SECONDS: Final = 5
 _SWITCH_SECONDS: Final = 0.001  # how long a thread may keep the interpreter from the others; Python's default is 5 ms
 
@@ -116,11 +116,12 @@ def run_server(
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     config = uvicorn.Config(
         app,
+        http=BoundedHttp,
         log_config=None,
         access_log=False,
         server_header=False,
         backlog=_BACKLOG,
-        limit_concurrency=_CONNECTIONS_MAX,
+        limit_concurrency=connections_max(),
         timeout_keep_alive=65,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         lifespan="on",

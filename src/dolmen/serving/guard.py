@@ -14,6 +14,7 @@ from typing import Final, final
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dolmen.errors import OverloadedError
@@ -27,6 +28,7 @@ _log = logger(__name__)
 _GUARDED: Final = ("/v1/", "/metrics", "/openapi.json")
 _OWN_SITES: Final = (b"", b"same-origin", b"none")  # no browser, a page of this server, an address typed by hand
 _LEARNED_FROM: Final = "/v1/recommend"  # whoever asks for a slate, with GET too, has it logged and learned from
+_LEFT: Final = 499  # the status, for the figures alone, of a request whose sender left before it was whole
 _BODY_SECONDS: Final = 30.0  # for all of a body: who sends slower keeps a connection for nothing
 
 Timed = Callable[[str, int, float], None]
@@ -74,6 +76,8 @@ class Guard:
                 await answer(scope, receive, watched)
             else:
                 await self._app(scope, body.receive, watched)
+        except ClientDisconnect:
+            status = _LEFT
         except Exception as problem:
             _log.error("request failed", path=scope["path"][:200], problem=repr(problem), exc_info=problem)
             if is_begun:

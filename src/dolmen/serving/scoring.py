@@ -5,7 +5,8 @@ Passes run in the event loop itself, between requests. A thread of its own would
 for it, at each of some dozen calls of torch a pass: under load that wait was longer than the pass (decision 3).
 
 What may wait is bounded: a request that finds the queue full is refused at once, and one that waited too long is
-refused when its turn comes. Both are cheap, so an overloaded server keeps answering as many people as it can.
+refused when its turn comes. Both are cheap, so an overloaded server keeps answering as many people as it can. A pass is
+bounded too, in requests and in rows: so long nothing else is answered.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = ["Scoring", "told_parameters"]
 
 _log = logger(__name__)
 _RETRY_AFTER_SECONDS: Final = 1.0
+_ROWS_MAX: Final = 1_024  # of one pass, unless one request alone asks for more
 _TURNS: Final = 4  # of the loop before a pass: as many as an answer takes from the log's thread to its socket
 
 _encoder: Final = msgspec.json.Encoder()
@@ -72,6 +74,7 @@ class Scoring:
     ) -> None:
         self._clock, self._recommender, self._writer, self._is_stale = clock, recommender, writer, is_stale
         self._queue_max, self._together_max = settings.queue_max, settings.score_together_max
+        self._candidates = settings.candidate_count + settings.popular_count
         self._wait_seconds_max = settings.us("queue_wait_max") / 1e6
         self._waiting: deque[_Waiting] = deque()
         self._answers = Answers(settings.answers_bytes_max)
@@ -132,13 +135,32 @@ class Scoring:
         if turns_left > 0:
             loop.call_soon(self._turn, loop, turns_left - 1)
             return
-        self._pass()
-        if self._waiting:
-            loop.call_soon(self._turn, loop, _TURNS)
+        try:
+            self._pass()
+        finally:
+            if self._waiting:
+                loop.call_soon(self._turn, loop, _TURNS)
 
     def _pass(self) -> None:
-        group = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._together_max))]
-        self._answer([one for one in group if self._is_wanted(one)])
+        group = self._take()
+        try:
+            self._answer([one for one in group if self._is_wanted(one)])
+        except Exception:  # a fault of ours, such as a model that cannot take its batch: the next requests go on
+            _log.exception("requests not answered", count=len(group))
+            for one in group:
+                one.settle(DolmenError("ranking failed"))
+
+    def _take(self) -> list[_Waiting]:
+        """The first who wait, as many as go into a pass."""
+        group: list[_Waiting] = []
+        row_count = 0
+        while self._waiting and len(group) < self._together_max:
+            asked = self._waiting[0].ask
+            row_count += len(asked.items) if asked.items is not None else self._candidates
+            if group and row_count > _ROWS_MAX:
+                break
+            group.append(self._waiting.popleft())
+        return group
 
     def _is_wanted(self, waiting: _Waiting) -> bool:
         if time.monotonic() - waiting.since <= self._wait_seconds_max:
@@ -154,13 +176,7 @@ class Scoring:
     def _answer(self, group: Sequence[_Waiting]) -> None:
         if not group:
             return
-        try:
-            outcomes: Sequence[Slate | DolmenError] = self._recommender.answer([one.ask for one in group])
-        except Exception:  # a fault of ours, such as a model that cannot take its batch: the next requests go on
-            _log.exception("requests not answered", count=len(group))
-            for one in group:
-                one.settle(DolmenError("ranking failed"))
-            return
+        outcomes = self._recommender.answer([one.ask for one in group])
         self.pass_count += 1
         shown: list[Submission] = []
         for one, outcome in zip(group, outcomes, strict=True):
