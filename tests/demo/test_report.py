@@ -117,7 +117,7 @@ def test_another_plan_is_refused_and_changes_nothing(tmp_path: Path, changes: di
 def test_a_shops_folder_is_refused_and_left_as_it_is(tmp_path: Path, left: str, fresh: bool) -> None:
     (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / left).write_text("the shop's")
-    with pytest.raises(ConfigError, match="is no demo's.*--state names another folder"):
+    with pytest.raises(ConfigError, match=r"is no demo's.*--state names another folder"):
         DemoNotes(options(tmp_path, fresh=fresh))
     assert (tmp_path / left).read_text() == "the shop's"
 
