@@ -166,7 +166,7 @@ class Embed:
                 counts = f"{int(first.diff()[row])} and {int(others.diff()[row])}"
                 raise SchemaError(
                     f"slots {slots[0]!r} and {name!r} have different counts of values (example {row}: {counts}), and "
-                    f"they go together value by value: have the model leave {name!r} out, or fill what is missing"
+                    f"they go together value by value: leave {name!r} out of the history, or fill what is missing"
                 )
         return first
 
