@@ -100,7 +100,7 @@ class Person:
     def act(self, count: int) -> None:
         chosen = self.random.integers(ITEMS, size=count).tolist()
         acts = [Action(None, None, NAME, one, "click", 1.0, self.clock.now_us()) for one in chosen]
-        self.parts.behaviours.take(acts)
+        self.parts.behaviours.prepare(acts)()
 
     def sums(self) -> torch.Tensor:
         return self.parts.sums.of(self.parameters, [NAME])

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numpy.typing import NDArray
@@ -339,7 +340,8 @@ class TableAgainstDict(RuleBasedStateMachine):
                     assert state.tobytes() == twin.rows[fid].accumulator.tobytes()
 
 
-# A hundred long runs take half a minute of one core, and several where many share it.
+# Fifty steps each: half a minute of one core, and minutes where many share it.
+TableAgainstDict.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 TestTableAgainstDict = pytest.mark.timeout(400)(pytest.mark.property(TableAgainstDict.TestCase))
 
 

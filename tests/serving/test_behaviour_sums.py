@@ -93,7 +93,7 @@ class Shop:
         return self.trainer.parameters()
 
     def act(self, user: int, item: int) -> None:
-        self.parts.behaviours.take([Action(None, None, user, item, "click", 1.0, self.clock.now_us())])
+        self.parts.behaviours.prepare([Action(None, None, user, item, "click", 1.0, self.clock.now_us())])()
         self.done.setdefault(user, []).append(item)
 
     def kept(self, *users: int) -> Tensor:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import shutil
 import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from hypothesis import settings as rules
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from dolmen.errors import LogError
 from dolmen.events import Action, CatalogueChange, EmbeddedLog, Topic, encode
 from dolmen.features import Label, Schema, Slot, encode_values
 from dolmen.serving.actions import Actions
@@ -142,6 +148,162 @@ class PeopleAgainstList(RuleBasedStateMachine):
 
 TestPeopleAgainstList = pytest.mark.property(PeopleAgainstList.TestCase)
 TestPeopleAgainstList.settings = rules(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+class Failing:
+    """Fails at the call with this number, and calls what it stands for at the others."""
+
+    def __init__(self, call: Callable[..., Any], number: int) -> None:
+        self.call, self.left = call, number
+
+    def __call__(self, *args: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise LogError("the disk failed")
+        return self.call(*args)
+
+
+def known(behaviours: Behaviours, exposure: Exposure) -> tuple[dict[str, list[int]], list[float]]:
+    """What is remembered of people, and counted for the items 1 and 2."""
+    acts = {user: [int(act.item) for act in behaviours.acts_of(user)] for user in ("anna", "bob", "eve")}
+    return acts, [round(count, 6) for count in exposure.popularity(_NOW_US).tolist()]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("is_ours", [True, False])
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("state", "get"), ("behaviours", "prepare"), ("exposure", "prepare"), ("exposure", "_reserve")],
+)
+def test_actions_are_taken_in_once_wherever_and_however_often_that_fails(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, part: str, name: str, is_ours: bool
+) -> None:
+    sent = [
+        Action(f"{user}-{item}", None, user, item, "click", 1.0, _NOW_US)
+        for item in (1, 2, 1)  # the last ones are repeats
+        for user in ("anna", "bob", "eve")
+    ]
+    expected = {"anna": [1, 2], "bob": [1, 2], "eve": [1, 2]}, [3.0, 3.0]
+    for number in itertools.count(1):
+        folder = settings.state_folder / str(number)
+        own = dataclasses.replace(settings, log_folder=folder / "log", state_folder=folder / "state")
+        with EmbeddedLog(own.log_folder) as log:
+            log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", item)) for item in (1, 2)])
+            state, actions, behaviours, exposure = opened(own, log)
+            appended = log.append(Topic.ACTIONS, [encode(action) for action in sent])
+            failing = {"state": state, "behaviours": behaviours, "exposure": exposure}[part]
+            has_failed = True
+            for _ in range(2):
+                with monkeypatch.context() as patch:
+                    patch.setattr(failing, name, Failing(getattr(failing, name), number))
+                    try:
+                        actions.tail.wrote(appended, sent) if is_ours else actions.tail.catch_up()
+                        has_failed = False
+                    except LogError:
+                        pass
+                assert known(behaviours, exposure) == (
+                    ({"anna": [], "bob": [], "eve": []}, [0.0, 0.0]) if has_failed else expected
+                )
+            actions.tail.catch_up()
+            for _ in range(2):
+                assert known(behaviours, exposure) == expected
+                state.save(actions)
+                state.close()
+                state, actions, behaviours, exposure = opened(own, log)
+                assert actions.tail.catch_up() == 0
+            state.close()
+        if not has_failed:  # there are not so many calls
+            assert number > 1
+            break
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("where", ["time", "load", "count"])
+def test_a_record_that_was_set_aside_was_applied_to_nothing_and_those_beside_it_once(
+    settings: Any, log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", item)) for item in (1, 2)])
+    bad_time_us = _NOW_US if where != "time" else (1 << 63) + 5
+    log.append(
+        Topic.ACTIONS,
+        [
+            encode(Action("a", None, "anna", 1, "click", 1.0, _NOW_US)),
+            encode(Action("b", None, "eve", 2, "poison" if where == "count" else "click", 1.0, bad_time_us)),
+            encode(Action("c", None, "anna", 2, "click", 1.0, _NOW_US)),
+            encode(Action("d", None, "bob", 2, "click", 1.0, _NOW_US)),
+        ],
+    )
+    state, actions, behaviours, exposure = opened(settings, log)
+    get, prepare = state.get, exposure.prepare
+
+    def get_but_eve(table: str, key: bytes) -> bytes | None:
+        if key == b"seve":
+            raise ZeroDivisionError("a fault")
+        return get(table, key)
+
+    def count_but_poison(some: Sequence[Action]) -> Callable[[], None]:
+        if any(action.kind == "poison" for action in some):
+            raise ZeroDivisionError("a fault")
+        return prepare(some)
+
+    with monkeypatch.context() as patch:
+        if where == "load":
+            patch.setattr(state, "get", get_but_eve)
+        patch.setattr(exposure, "prepare", count_but_poison)
+        assert actions.tail.recover() > 0
+    assert actions.tail.aside_count == 1
+    expected = {"anna": [1, 2], "bob": [2], "eve": []}, [1.0, 2.0]
+    assert known(behaviours, exposure) == expected
+    for _ in range(2):
+        state.save(actions)
+        state.close()
+        state, actions, behaviours, exposure = opened(settings, log)
+        assert actions.tail.catch_up() == 0
+        assert known(behaviours, exposure) == expected
+    state.close()
+
+
+@pytest.mark.fault
+def test_an_action_is_taken_in_once_though_whoever_is_told_of_it_fails(settings: Any, log: EmbeddedLog) -> None:
+    state, actions, behaviours, _ = opened(settings, log)
+    told: list[Any] = []
+
+    def listen(_user: Any, item: Any, _slots: Sequence[str]) -> None:
+        told.append(item)
+        if item == 2:
+            raise ZeroDivisionError("a fault")
+
+    behaviours.tell(listen)
+    sent = [_click(item) for item in (1, 2, 3)]
+    actions.tail.wrote(log.append(Topic.ACTIONS, [encode(action) for action in sent]), sent)
+    assert actions.tail.catch_up() == 0
+    assert [act.item for act in behaviours.acts_of(1)] == told == [1, 2, 3]
+    state.close()
+
+
+def test_nobody_waits_while_another_is_read_from_disk(settings: Any, log: EmbeddedLog) -> None:
+    state, actions, behaviours, _ = opened(settings, log)
+    get, reading, go_on = state.get, threading.Event(), threading.Event()
+
+    def get_slowly(table: str, key: bytes) -> bytes | None:
+        if key == b"sslow":
+            reading.set()
+            assert go_on.wait(20)
+        return get(table, key)
+
+    state.get = get_slowly  # type: ignore[method-assign]
+    sent = [Action(None, None, "slow", 1, "click", 1.0, _NOW_US)]
+    appended = log.append(Topic.ACTIONS, [encode(sent[0])])
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(actions.tail.wrote, appended, sent)
+        try:
+            assert reading.wait(20)
+            assert pool.submit(behaviours.history_of, 1).result(20) == {"history": []}
+        finally:
+            go_on.set()
+        writing.result(20)
+    assert behaviours.is_known("slow")
+    state.close()
 
 
 def test_a_stranger_has_an_empty_history(settings: Any, log: EmbeddedLog) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import pkgutil
 import shutil
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,7 +22,8 @@ from dolmen.errors import ConfigError
 from dolmen.events import CatalogueChange, EmbeddedLog, Topic, encode
 from dolmen.events.store import Store
 from dolmen.features import Dense, Label, Schema, Slot, extract_rows
-from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue
+from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue, _whom
+from dolmen.serving.columns import Columns
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.state import State
 
@@ -110,13 +115,31 @@ class CatalogueAgainstDict(RuleBasedStateMachine):
         assert not {repr(raw) for raw in told} & {repr(raw) for raw in self.items}
         assert self.catalogue.row_count - len(self.catalogue._free) <= len(self.items) + 1
 
-    @rule()
-    def compact(self) -> None:
-        first, end = self.log.bounds(Topic.CATALOGUE)
-        self.catalogue._kept_counts.clear()
-        with mock.patch("dolmen.serving.catalogue._REPLACED_MAX", 0):
+    @rule(is_ours=st.booleans())
+    def compact(self, is_ours: bool) -> None:
+        if is_ours:
+            with mock.patch("dolmen.serving.catalogue._REPLACED_MAX", -(1 << 40)):
+                self.catalogue.compact()
+            assert self.catalogue.tail.catch_up() == 0
+        else:
+            self.log.compact(Topic.CATALOGUE, 0, _whom)
+            self.catalogue.take_changed_rows()
+            self.catalogue.tail.catch_up()
+            assert len(self.catalogue.take_changed_rows()) == 0, "all of it was known"
+
+    @rule(item=IDS, attributes=ATTRIBUTES, is_ours=st.booleans())
+    def compact_between_writing_and_applying(self, item: Any, attributes: dict[str, Any], is_ours: bool) -> None:
+        change = CatalogueChange("item", item, attributes)
+        appended = self.log.append(Topic.CATALOGUE, [encode(change)])
+        with mock.patch("dolmen.serving.catalogue._REPLACED_MAX", -(1 << 40)):
             self.catalogue.compact()
-        assert self.log.bounds(Topic.CATALOGUE)[0] == end or first == end
+        if is_ours:
+            self.catalogue.tail.wrote(appended, [change])
+            assert self.catalogue.tail.catch_up() == 0
+        else:
+            self.catalogue.tail.catch_up()
+        self.items.pop(item, None)
+        self.items[item] = attributes
 
     @invariant()
     def holds_what_was_sent_last(self) -> None:
@@ -183,6 +206,97 @@ def test_the_topic_of_the_catalogue_stays_small_however_often_items_change(
     fresh.tail.catch_up()
     assert (len(fresh), fresh.tail.lost_count, fresh.row_of(3)) == (19, 0, None)
     assert {row["title"] for row in fresh.attributes} == {f"T{number}" for number in range(380, 400) if number != 383}
+
+
+@pytest.mark.parametrize("of", ["item", "user"])
+def test_the_topic_is_not_compacted_after_a_start_where_nothing_was_replaced(
+    settings: Any, log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch, of: Any
+) -> None:
+    """Else a large catalogue would be written anew after every start."""
+    monkeypatch.setattr("dolmen.serving.catalogue._REPLACED_MAX", 50)
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange(of, number)) for number in range(200)])
+    for _ in range(2):
+        with contextlib.closing(State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE])) as state:
+            catalogue = Catalogue(settings, log, state)
+            catalogue.tail.catch_up()
+            catalogue.compact()
+            state.save(catalogue)
+            assert log.bounds(Topic.CATALOGUE) == (0, 200)
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange(of, 1))] * 251)
+    with contextlib.closing(State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE])) as state:
+        catalogue = Catalogue(settings, log, state)
+        catalogue.tail.catch_up()
+        catalogue.compact()
+        assert log.bounds(Topic.CATALOGUE) == (451, 651)
+        assert catalogue.tail.catch_up() == 0
+        state.save(catalogue)
+        again = Catalogue(settings, log, state)
+        assert again.tail.catch_up() == 0, "the position behind what was left is on disk"
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        "dolmen.events.embedded.EmbeddedLog.read",
+        "dolmen.events.embedded.EmbeddedLog.compact",
+        "dolmen.serving.catalogue.decode",
+        "dolmen.serving.catalogue._extract_usable",
+    ],
+)
+def test_nobody_waits_while_changes_are_read_and_made_features_of(
+    settings: Any, log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """Requests are answered in one thread: who holds it up there holds up everybody."""
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", item)) for item in range(3)])
+    state = State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE])
+    catalogue = Catalogue(settings, log, state)
+    catalogue.tail.catch_up()
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", item)) for item in range(2, 9)])
+    call = pkgutil.resolve_name(slow)
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def called(*args: Any, **named: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread() and not go_on.is_set():
+            under_way.set()
+            assert go_on.wait(20)
+        return call(*args, **named)
+
+    monkeypatch.setattr(slow, called)
+    monkeypatch.setattr("dolmen.serving.catalogue._REPLACED_MAX", -(1 << 40))
+    with ThreadPoolExecutor() as pool:
+        working = pool.submit(catalogue.compact if "compact" in slow else catalogue.tail.catch_up)
+        try:
+            assert under_way.wait(20)
+            assert catalogue.lock.acquire(timeout=0)
+            catalogue.lock.release()
+        finally:
+            go_on.set()
+        working.result(20)
+    catalogue.tail.catch_up()
+    assert len(catalogue) == 9
+    state.close()
+
+
+def test_a_large_import_holds_requests_up_for_a_small_piece_at_a_time(
+    settings: Any, log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[int] = []
+    put = Columns.put
+
+    def counted(self: Columns, rows: Any, batch: Any) -> None:
+        pieces.append(len(rows))
+        put(self, rows, batch)
+
+    monkeypatch.setattr(Columns, "put", counted)
+    changes = [CatalogueChange("item", item) for item in range(450)]
+    state = State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE])
+    catalogue = Catalogue(settings, log, state)
+    catalogue.tail.wrote(log.append(Topic.CATALOGUE, [encode(one) for one in changes]), changes)
+    log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", item, {"title": "T"})) for item in range(450)])
+    catalogue.tail.catch_up()
+    assert sum(pieces) == 2 * 450
+    assert max(pieces) <= 100
+    state.close()
 
 
 def test_items_that_change_again_and_again_take_no_more_room(settings: Any, log: EmbeddedLog) -> None:

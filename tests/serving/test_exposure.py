@@ -34,7 +34,7 @@ def show(log: EmbeddedLog, exposure: Exposure, *items: Any, times: int = 1) -> N
 
 
 def act(exposure: Exposure, item: Any, *, ago_us: int = 0, kind: str = "click") -> None:
-    exposure.act([Action(None, None, 1, item, kind, 1.0, _NOW_US - ago_us)])
+    exposure.prepare([Action(None, None, 1, item, kind, 1.0, _NOW_US - ago_us)])()
 
 
 def test_an_item_is_new_until_it_was_shown_often_enough(settings: Any, log: EmbeddedLog, parts: Any) -> None:
@@ -84,10 +84,10 @@ def test_counts_survive_a_restart_saved_or_not(settings: Any, log: EmbeddedLog, 
     state.save(exposure)
     show(log, exposure, 1, 2, times=2)
     unsaved = Action(None, None, 1, 2, "click", 1.0, _NOW_US)
-    exposure.act([unsaved])
+    exposure.prepare([unsaved])()
     again = Exposure(settings, log, state, catalogue)
     again.shown_tail.catch_up()
-    again.act([unsaved])
+    again.prepare([unsaved])()
     assert again.shown_count == exposure.shown_count == 10
     assert again.popularity(_NOW_US) == pytest.approx(exposure.popularity(_NOW_US))
     rows = np.arange(6)

@@ -18,9 +18,22 @@ import pytest
 
 from dolmen.clock import SystemClock
 from dolmen.errors import ConfigError, LogError
-from dolmen.events import Action, Appended, EmbeddedLog, Group, Impression, Topic, decode, encode
+from dolmen.events import (
+    Action,
+    Appended,
+    CatalogueChange,
+    EmbeddedLog,
+    Features,
+    Group,
+    Impression,
+    Topic,
+    decode,
+    encode,
+)
 from dolmen.serving import create_app, run_server
-from dolmen.serving.behaviours import Behaviours
+from dolmen.serving.exposure import Exposure
+from dolmen.serving.parts import Parts
+from dolmen.serving.state import Changes, State
 
 Serve = Callable[..., Any]
 pytestmark = pytest.mark.fault
@@ -299,7 +312,7 @@ def test_what_is_logged_but_could_not_be_applied_is_accepted_and_applied_later(
         raise ZeroDivisionError("a fault")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dolmen.serving.behaviours.Behaviours.take", fail)
+        patch.setattr("dolmen.serving.behaviours.Behaviours.prepare", fail)
         assert served.click(1, 2, event_id="e")["positions"] == {"actions/0": 1}
     wait(lambda: served.get("/v1/users/1").status_code == 200)  # not taken for a repeat of itself
     served.click(1, 2, event_id="e")  # and this one is a repeat
@@ -339,18 +352,18 @@ def test_a_record_that_can_never_be_applied_is_set_aside_and_the_rest_goes_on(
     serve: Serve, log: EmbeddedLog, settings: Any, monkeypatch: pytest.MonkeyPatch, wait: Callable[..., Any]
 ) -> None:
     """Else everything after it would wait for ever, and a restart would never end."""
-    take = Behaviours.take
+    prepare = Exposure.prepare
 
-    def fail_at_poison(self: Behaviours, actions: Sequence[Action]) -> None:
+    def fail_at_poison(self: Exposure, actions: Sequence[Action]) -> Callable[[], None]:
         if any(action.kind == "poison" for action in actions):
-            raise ZeroDivisionError("a fault")
-        take(self, actions)
+            raise ZeroDivisionError("a fault")  # when all is ready for the people who acted
+        return prepare(self, actions)
 
     def kinds() -> list[str]:
         answer = served.get("/v1/users/1")
         return [act["kind"] for act in answer.json()["history"]] if answer.status_code == 200 else []
 
-    monkeypatch.setattr(Behaviours, "take", fail_at_poison)
+    monkeypatch.setattr(Exposure, "prepare", fail_at_poison)
     now_us = SystemClock().now_us()  # or who acts is forgotten, for having done nothing since 1970
     values = [
         encode(Action(None, None, user=1, item=2, kind=kind, event_time_us=now_us)) for kind in ("a", "poison", "b")
@@ -364,6 +377,57 @@ def test_a_record_that_can_never_be_applied_is_set_aside_and_the_rest_goes_on(
     kept = settings.aside_folder
     assert (kept / "actions-0-000000000001.bin").read_bytes() == values[1]
     assert "ZeroDivisionError: a fault" in (kept / "actions-0-000000000003.txt").read_text()
+
+
+def test_counts_of_new_items_outlive_a_failed_save_and_a_crash_whenever_the_items_came(
+    settings: Any, log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts on disk of an item that the catalogue on disk does not know would be deleted as those of one that left."""
+
+    def add_and_show(parts: Parts, item: int) -> None:
+        change = CatalogueChange("item", item)
+        parts.catalogue.tail.wrote(log.append(Topic.CATALOGUE, [encode(change)]), [change])
+        slate = Impression("r", 1, 1, 0, "rank", Features(), [item])
+        parts.exposure.shown_tail.wrote(log.append(Topic.IMPRESSIONS, [encode(slate)]), [slate.items])
+
+    parts = Parts(settings, log, SystemClock())
+    parts._recover()
+    add_and_show(parts, 1)
+    commit, failures = State._commit, iter([LogError("the disk is full")])
+
+    def fail_once(self: State, taken: Any) -> None:
+        for failure in failures:
+            raise failure
+        commit(self, taken)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "_commit", fail_once)
+        parts.save()
+        parts.state.close()  # killed
+        parts = Parts(settings, log, SystemClock())
+        parts._recover()
+    assert parts.exposure._shown[parts.catalogue.rows_of([1])].tolist() == [1]
+
+    came = iter([2])
+
+    def and_then(take: Callable[[], Changes]) -> Callable[[], Changes]:
+        def take_and_go_on() -> Changes:
+            taken = take()
+            for item in came:
+                add_and_show(parts, item)
+            return taken
+
+        return take_and_go_on
+
+    for part in (parts.catalogue, parts.acted):  # after whichever is taken first
+        monkeypatch.setattr(part, "take_changes", and_then(part.take_changes))
+    parts.save()
+    monkeypatch.undo()
+    parts.state.close()
+    parts = Parts(settings, log, SystemClock())
+    parts._recover()
+    assert parts.exposure._shown[parts.catalogue.rows_of([1, 2])].tolist() == [1, 1]
+    parts.state.close()
 
 
 def test_another_log_is_refused_even_where_it_is_longer(serve: Serve, tmp_path: Path) -> None:

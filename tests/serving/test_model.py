@@ -174,6 +174,37 @@ def test_what_changed_while_no_model_retrieved_is_let_go_and_yet_found_and_follo
         assert shelf.encoded_count == 11  # the touched one, and one in turn
 
 
+def test_items_that_come_and_go_leave_nothing_behind_on_the_shelf(
+    settings: Any, log: EmbeddedLog, tastes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are used again, and FIDs never are: who remembered each would fill memory with what was sold last year."""
+    monkeypatch.setattr("dolmen.serving.catalogue._UNDER_WAY_SECONDS", 0.0)
+    own = dataclasses.replace(settings, refresh_items_per_second=1, removed_items_max=0)
+    parameters = load_snapshot(tastes, for_serving=True).parameters
+    with contextlib.closing(State(settings.state_folder, [ITEMS_TABLE, USERS_TABLE])) as state:
+        catalogue = Catalogue(own, log, state)
+        shelf = Shelf(own, catalogue)
+
+        def change(first: int, end: int, *, removed: bool) -> None:
+            changes = [CatalogueChange("item", item, removed=removed) for item in range(first, end)]
+            log.append(Topic.CATALOGUE, [encode(one) for one in changes])
+            catalogue.tail.catch_up()
+
+        for first in range(0, 50, 10):
+            change(first, first + 10, removed=False)
+            shelf._turn(parameters, set(), first == 0)
+            change(first + 2, first + 10, removed=True)  # two of each ten stay
+            if first % 20:  # others take rows of which the shelf has not heard that they became free
+                shelf._turn(parameters, set(), False)
+            catalogue.forget_removed(lambda *_: None)
+        shelf._turn(parameters, set(), False)
+        rows = catalogue.rows_of(first + more for first in range(0, 50, 10) for more in (0, 1))
+        assert catalogue.row_count < 30
+        assert shelf._rows_by_fid == dict(zip(catalogue.fids("item", rows), rows.tolist(), strict=True))
+        assert sorted(shelf._fids_by_row) == sorted(rows.tolist())
+        assert len(shelf) == 10
+
+
 def test_serving_goes_on_while_training_is_away_and_says_that_it_is_stale(ready: Any) -> None:
     slate = ready.recommend(1)
     assert slate["ranked_by"] == "model"

@@ -6,7 +6,7 @@ Both are saved together with the position that they include, so after a crash ne
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import msgspec
@@ -25,6 +25,7 @@ from dolmen.training.specimens import Specimens
 __all__ = ["Actions"]
 
 _READ_RECORDS: Final = 5_000
+_TIME_MAX_US: Final = 1 << 61  # with what is added to it, such as for how long an item is hidden, it fits 64 bits
 
 
 class _Named(msgspec.Struct, tag="action", array_like=True, frozen=True, gc=False):
@@ -58,11 +59,12 @@ class Actions:
             Topic.ACTIONS,
             positions=state.positions(Topic.ACTIONS),
             decode=lambda value: decode(Action, value),
-            apply=self._apply,
+            prepare=self._prepare,
             lock=threading.RLock(),
             aside=Specimens(settings.aside_folder),
         )
-        self._recall_all()
+        for partition, position in self.tail.positions.items():
+            self._recall(partition, position)
 
     def take_changes(self) -> Changes:
         """What changed since the last call, with the log positions that it includes."""
@@ -76,20 +78,20 @@ class Actions:
         self._behaviours.saved(on_disk=on_disk)
         self._exposure.saved(on_disk=on_disk)
 
-    def _apply(self, actions: Sequence[Action]) -> None:
-        fresh = [action for action in actions if self._repeats.is_new(action.event_id)]
-        try:
-            self._behaviours.take(fresh)
-            self._exposure.act(fresh)
-        except Exception:
-            self._recall_all()  # the tail reads them again, and then they must not look like repeats of themselves
-            raise
+    def _prepare(self, actions: Sequence[Action]) -> Callable[[], None]:
+        for action in actions:
+            if abs(action.event_time_us) > _TIME_MAX_US:
+                raise ValueError(f"event_time_us must be within {_TIME_MAX_US} of 1970, got {action.event_time_us}")
+        ids = [action.event_id for action in actions]
+        fresh = [action for action, is_new in zip(actions, self._repeats.are_new(ids), strict=True) if is_new]
+        remember, count = self._behaviours.prepare(fresh), self._exposure.prepare(fresh)
 
-    def _recall_all(self) -> None:
-        """Remember the ids of what was applied, and of nothing else."""
-        self._repeats = Repeats(self._repeats.count_max)
-        for partition, position in self.tail.positions.items():
-            self._recall(partition, position)
+        def change_all() -> None:
+            count()
+            remember()
+            self._repeats.remember(ids)
+
+        return change_all
 
     def _recall(self, partition: int, end: int) -> None:
         """The ids of the actions just below ``end``, as if they had just been applied."""
@@ -103,8 +105,7 @@ class Actions:
             except OffsetGoneError:  # retention was quicker
                 position = self._log.bounds(Topic.ACTIONS, partition)[0]
                 continue
-            for record in records:
-                self._repeats.is_new(_event_id(record.value))
+            self._repeats.remember([_event_id(record.value) for record in records])
             position = records[-1].offset + 1
 
 

@@ -19,9 +19,11 @@ from dolmen.features import RawId, encode_values
 from dolmen.serving.ids import key_of
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.state import Change, Changes, State
+from dolmen.telemetry import logger
 
 __all__ = ["PEOPLE_TABLE", "Act", "Behaviours", "Person"]
 
+_log = logger(__name__)
 PEOPLE_TABLE: Final = "people"
 _SWEPT: Final = 50  # people looked at in one sweep: about 2 ms, and a million within six hours of a sweep a second
 
@@ -68,7 +70,7 @@ class Person:
 class Behaviours:
     """Everybody's actions. Any thread may call anything.
 
-    ``lock`` is held while actions are taken; what ``history_of`` and ``hidden_of`` return are copies.
+    ``lock`` is held while actions are remembered; what ``history_of`` and ``hidden_of`` return are copies.
     """
 
     def __init__(self, settings: ServeSettings, state: State) -> None:
@@ -91,7 +93,8 @@ class Behaviours:
     def tell(self, listener: Listener) -> None:
         """From here on call ``listener`` for each behaviour that enters a history: person, item, and which slots.
 
-        It is called under ``lock``, so that whoever reads a history under it misses none and counts none twice.
+        It is called under ``lock``, so that whoever reads a history under it misses none and counts none twice. What it
+        raises is logged: the behaviour is remembered all the same.
         """
         self._listener = listener
 
@@ -123,22 +126,54 @@ class Behaviours:
             person = self._find(raw)
             return [] if person is None else list(person.acts)
 
-    def take(self, actions: Sequence[Action]) -> None:
-        """Remember ``actions``, which are in order and none of which was taken before."""
-        if not actions:
-            return
-        fids = encode_values(self._item_number, [action.item for action in actions]).tolist()
+    def prepare(self, actions: Sequence[Action]) -> Callable[[], None]:
+        """What remembers ``actions``, which are in order and none of which was taken before, when it is called.
+
+        That happens at once and cannot fail: what may, such as reading from disk who is not in memory, is done here.
+        One call at a time, until what it returns was called; for nobody else changes what people did.
+
+        Raises:
+            LogError: the disk failed; nothing has changed.
+        """
+        acts = [Act(action.item, action.kind, action.event_time_us, action.value) for action in actions]
+        fids = encode_values(self._item_number, [act.item for act in acts]).tolist() if acts else []
+        people: dict[RawId, Person] = {}
+        for action in actions:
+            if action.user not in people:
+                people[action.user] = self._prepared(action.user)
+
+        def remember() -> None:
+            with self.lock:
+                entered = []
+                for action, act, fid in zip(actions, acts, fids, strict=True):
+                    # Who was read meanwhile by somebody else, or forgotten, is what they were.
+                    person = self._people.setdefault(action.user, people[action.user])
+                    self._people.move_to_end(action.user)
+                    self._do(person, act)
+                    entered.append(self._remember(person, act.kind, fid))
+                    self._dirty.add(action.user)
+                self._tell(actions, entered)
+
+        return remember
+
+    def _prepared(self, raw: RawId) -> Person:
+        """As ``_find``, a new one for a stranger, and memory stays as it is; without holding anybody up meanwhile."""
         with self.lock:
-            for action, fid in zip(actions, fids, strict=True):
-                person = self._find(action.user)
-                if person is None:
-                    person = Person(action.user, list(self._slots))
-                    self._people[action.user] = person
-                self._do(person, Act(action.item, action.kind, action.event_time_us, action.value))
-                entered = self._remember(person, action.kind, fid)
-                self._dirty.add(action.user)
-                if entered and self._listener is not None:
-                    self._listener(action.user, action.item, entered)
+            person = self._people.get(raw)
+        if person is None:
+            value = self._state.get(PEOPLE_TABLE, key_of(raw))
+            person = self._restored(_decoder.decode(value)) if value is not None else Person(raw, list(self._slots))
+        return person
+
+    def _tell(self, actions: Sequence[Action], entered: Sequence[Sequence[str]]) -> None:
+        if self._listener is None:
+            return
+        for action, slots in zip(actions, entered, strict=True):
+            if slots:
+                try:
+                    self._listener(action.user, action.item, slots)
+                except Exception:  # a fault of ours, and no reason to take the action a second time
+                    _log.exception("behaviour not told of", user=action.user, item=action.item)
 
     def sweep(self, now_us: int) -> None:
         """Look at the next few people on disk; those who did nothing for too long are forgotten with the next save."""
@@ -156,14 +191,16 @@ class Behaviours:
                     self._expired.add(raw)
 
     def take_changes(self) -> Changes:
-        """The people who did something since the last call, and those who are forgotten."""
+        """The people who did something since the last call, and those who are forgotten. Nobody must act meanwhile."""
         with self.lock:
             self._saving, self._dirty = self._dirty, set()
-            people = [self._people[raw] for raw in self._saving]
-            # Copied here and encoded outside, so that nobody's slate waits for it.
-            copies = [_Stored(one.id, list(one.acts), one.hidden.copy()) for one in people]
             gone, self._expired = self._expired - self._saving, set()  # if this is not saved, a later sweep finds them
-        changes: list[Change] = [(PEOPLE_TABLE, key_of(one.id), _encoder.encode(one)) for one in copies]
+        # Who is being saved stays in memory, and as they are: readers need not wait while they are encoded.
+        changes: list[Change] = []
+        for raw in self._saving:
+            with self.lock:
+                one = self._people[raw]
+            changes.append((PEOPLE_TABLE, key_of(raw), _encoder.encode(_Stored(one.id, list(one.acts), one.hidden))))
         changes += [(PEOPLE_TABLE, key_of(raw), None) for raw in gone]
         return Changes(changes, {})
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.errors import BadEventError, SchemaError
+from dolmen.errors import BadEventError, OffsetGoneError, SchemaError
 from dolmen.events.event import CatalogueChange, decode
 from dolmen.events.log import Log, Topic
 from dolmen.features import Batch, RawId, Schema, Side, encode_values, extract_rows
@@ -34,8 +34,10 @@ __all__ = ["ITEMS_TABLE", "USERS_TABLE", "Catalogue", "Profile", "Rows", "check_
 _log = logger(__name__)
 ITEMS_TABLE: Final = "items"
 USERS_TABLE: Final = "users"
+_TABLES: Final = {"item": ITEMS_TABLE, "user": USERS_TABLE}
 # Records of the topic beyond twice what was kept last: to compact is to write all of it, so it must be worth it.
 _REPLACED_MAX: Final = 100_000
+_COUNTED: Final = 2_000  # records read in one go
 _UNDER_WAY_SECONDS: Final = 60.0  # far longer than any request takes, or the index to hear of a removal
 _NO_ATTRIBUTES: Final[Mapping[str, Any]] = {}
 
@@ -97,7 +99,7 @@ class Catalogue:
             Topic.CATALOGUE,
             positions=state.positions(Topic.CATALOGUE),
             decode=lambda value: decode(CatalogueChange, value),
-            apply=self._apply,
+            prepare=self._prepare,
             lock=self.lock,
             aside=Specimens(settings.aside_folder),
             is_compacted=True,
@@ -142,8 +144,9 @@ class Catalogue:
     def fids(self, slot: str, rows: Rows) -> list[int]:
         """The FIDs of one item slot for these rows, one after the other."""
         with self.lock:
-            fids: list[int] = self._features.slots[slot].take(rows).values.tolist()
-            return fids
+            taken = self._features.slots[slot].take(rows).values
+        fids: list[int] = taken.tolist()
+        return fids
 
     def fid_of_each(self, slot: str, ids: Sequence[RawId], absent: int) -> list[int]:
         """The FID of each of these items in an item slot of one value; ``absent`` where nobody knows it."""
@@ -238,18 +241,29 @@ class Catalogue:
         Raises:
             LogError: the log failed; nothing was changed.
         """
-        for partition in range(self._log.partitions(Topic.CATALOGUE)):
+        partition_count = self._log.partitions(Topic.CATALOGUE)
+        for partition in range(partition_count):
             first, end = self._log.bounds(Topic.CATALOGUE, partition)
-            if end - first > 2 * self._kept_counts.get(partition, 0) + _REPLACED_MAX:
-                self._kept_counts[partition] = kept = self._log.compact(Topic.CATALOGUE, partition, _whom)
-                _log.info("catalogue compacted", partition=partition, records=end - first, kept=kept)
+            count = end - first
+            # Not counted since the start: there is something of every item at least.
+            kept = self._kept_counts.get(partition, len(self) // partition_count)
+            if count <= 2 * kept + _REPLACED_MAX:
+                continue
+            try:
+                kept = self._count_kept(partition, first, end)
+            except OffsetGoneError:  # another server has compacted it meanwhile
+                continue
+            if count > 2 * kept + _REPLACED_MAX:
+                kept = self.tail.compact(partition, _whom)
+                _log.info("catalogue compacted", partition=partition, records=count, kept=kept)
+            self._kept_counts[partition] = kept
 
     def take_changes(self) -> Changes:
         """What changed since the last call, with the log positions that it includes."""
         with self.lock:
             self._saving, self._dirty = self._dirty, {}
-            changes = [(table, key, value) for (table, key), value in self._saving.items()]
-            return Changes(changes, {Topic.CATALOGUE: self.tail.positions})
+            positions: dict[str, dict[int, int]] = {Topic.CATALOGUE: self.tail.positions}
+        return Changes([(table, key, value) for (table, key), value in self._saving.items()], positions)
 
     def saved(self, *, on_disk: bool) -> None:
         """What was taken is on disk, or is not and must be taken again."""
@@ -260,10 +274,21 @@ class Catalogue:
 
     def _user_value(self, raw: RawId) -> bytes | None:
         place = (USERS_TABLE, key_of(raw))
-        for unsaved in (self._dirty, self._saving):
-            if place in unsaved:
-                return unsaved[place]
+        with self.lock:
+            for unsaved in (self._dirty, self._saving):
+                if place in unsaved:
+                    return unsaved[place]
         return self._state.get(*place)
+
+    def _count_kept(self, partition: int, first: int, end: int) -> int:
+        """Of how many items and people these records of a partition tell."""
+        told: set[tuple[str, RawId] | None] = set()
+        while first < end:
+            records = self._log.read(Topic.CATALOGUE, partition, first, max_records=_COUNTED)
+            told.update(_whom(record.value) for record in records)
+            first = records[-1].offset + 1
+        told.discard(None)
+        return len(told)
 
     def _load(self) -> None:
         part: list[tuple[RawId, Mapping[str, Any]]] = []
@@ -271,29 +296,41 @@ class Catalogue:
             stored = _decoder.decode(value)
             part.append((stored.id, stored.attributes))
             if len(part) == 1000:
-                self._put_items(part)
+                self._put_items(part, _extract_usable(self.schema, Side.ITEM, part))
                 part = []
-        self._put_items(part)
+        if part:
+            self._put_items(part, _extract_usable(self.schema, Side.ITEM, part))
 
-    def _apply(self, changes: Sequence[CatalogueChange]) -> None:
-        # Of an item that changes twice here the last change holds; a removal between them leaves no trace either.
-        items = {change.id: change for change in changes if change.of == "item"}
-        kept = [(change.id, change.attributes) for change in items.values() if not change.removed]
-        self._put_items(kept)
-        for change in items.values():
-            if change.removed:
-                self._remove_item(change.id)
-        for change in changes:
-            table = ITEMS_TABLE if change.of == "item" else USERS_TABLE
-            value = None if change.removed else msgspec.msgpack.encode(_Stored(change.id, change.attributes))
-            self._dirty[table, key_of(change.id)] = value
-            if change.of == "user":
-                self._profiles.pop(change.id, None)
+    def _prepare(self, changes: Sequence[CatalogueChange]) -> Callable[[], None]:
+        # Of what changes twice here the last change holds; a removal between them leaves no trace either.
+        newest = {(change.of, change.id): change for change in changes}
+        stored = {at: _stored(change) for at, change in newest.items()}
+        # When another server compacts the topic, everything comes again: what is known already costs next to nothing.
+        news = [change for at, change in newest.items() if stored[at] != self._stored_now(*at)]
+        items = [change for change in news if change.of == "item"]
+        kept = [(change.id, change.attributes) for change in items if not change.removed]
+        features = _extract_usable(self.schema, Side.ITEM, kept) if kept else None
+        unsaved = {(_TABLES[change.of], key_of(change.id)): stored[change.of, change.id] for change in news}
 
-    def _put_items(self, items: Sequence[tuple[RawId, Mapping[str, Any]]]) -> None:
-        if not items:
-            return
-        features = _extract_usable(self.schema, Side.ITEM, items)
+        def change_all() -> None:
+            if features is not None:
+                self._put_items(kept, features)
+            for change in news:
+                if change.of == "user":
+                    self._profiles.pop(change.id, None)
+                elif change.removed:
+                    self._remove_item(change.id)
+            self._dirty |= unsaved
+
+        return change_all
+
+    def _stored_now(self, of: str, raw: RawId) -> bytes | None:
+        if of == "user":
+            return self._user_value(raw)
+        row = self.row_of(raw)
+        return _encoded(raw, self.attributes[row]) if row is not None else None
+
+    def _put_items(self, items: Sequence[tuple[RawId, Mapping[str, Any]]], features: Batch) -> None:
         rows = np.empty(len(items), dtype=np.int64)
         for place, (raw, attributes) in enumerate(items):
             row = self._rows.get(raw)
@@ -324,6 +361,15 @@ class Catalogue:
             self._alive_count -= 1
             self._removed[raw] = time.monotonic()
             self._changed_rows.add(row)
+
+
+def _stored(change: CatalogueChange) -> bytes | None:
+    return None if change.removed else _encoded(change.id, change.attributes)
+
+
+def _encoded(raw: RawId, attributes: Mapping[str, Any]) -> bytes:
+    """As ``_decoder`` reads it."""
+    return msgspec.msgpack.encode((raw, attributes))
 
 
 def _whom(value: bytes) -> tuple[str, RawId] | None:

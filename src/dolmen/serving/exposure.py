@@ -6,7 +6,7 @@ Counts follow the topics of impressions and actions, so they survive restarts an
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import msgspec
@@ -99,7 +99,7 @@ class Exposure:
             Topic.IMPRESSIONS,
             positions=state.positions(Topic.IMPRESSIONS),
             decode=decode_shown,
-            apply=self._show,
+            prepare=lambda slates: lambda: self._show(slates),
             lock=self.lock,
             aside=Specimens(settings.aside_folder),
         )
@@ -131,13 +131,19 @@ class Exposure:
             rates: NDArray[np.float64] = (acted + _PRIOR_SHOWN * average) / (shown + _PRIOR_SHOWN)
             return rates
 
-    def act(self, actions: Sequence[Action]) -> None:
-        """Count ``actions``, none of which was counted before."""
-        with self.lock:
-            for action in actions:
-                if action.kind in self._kinds:
-                    for row in self._catalogue.rows_of([action.item]).tolist():
-                        self._act(row, action.event_time_us)
+    def prepare(self, actions: Sequence[Action]) -> Callable[[], None]:
+        """What counts ``actions``, none of which was counted before, when it is called: all of them at once."""
+        counted = [action for action in actions if action.kind in self._kinds]
+
+        def count() -> None:
+            with self.lock:
+                found = [(self._catalogue.rows_of([action.item]).tolist(), action.event_time_us) for action in counted]
+                self._reserve(max((row for rows, _ in found for row in rows), default=-1) + 1)
+                for rows, time_us in found:
+                    for row in rows:
+                        self._act(row, time_us)
+
+        return count
 
     def forget(self, rows: Sequence[int], ids: Sequence[RawId]) -> None:
         """The items ``ids`` on these rows are no more: their rows are to become those of others."""
@@ -177,15 +183,13 @@ class Exposure:
             self._saving, self._going = set(), set()
 
     def _show(self, slates: Sequence[Sequence[RawId]]) -> None:
-        self.shown_count += sum(map(len, slates))
         rows = self._catalogue.rows_of([item for slate in slates for item in slate])
-        if len(rows) > 0:
-            self._reserve(int(rows.max()) + 1)
-            np.add.at(self._shown, rows, 1)
-            self._dirty.update(rows.tolist())
+        self._reserve(int(rows.max(initial=-1)) + 1)
+        np.add.at(self._shown, rows, 1)
+        self._dirty.update(rows.tolist())
+        self.shown_count += sum(map(len, slates))
 
     def _act(self, row: int, time_us: int) -> None:
-        self._reserve(row + 1)
         self._acted[row] += 1
         age_us = time_us - int(self._times_us[row])
         if age_us >= 0:

@@ -29,7 +29,7 @@ from dolmen.serving.scoring import Scoring
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.shelf import Shelf
 from dolmen.serving.stage_metrics import stage_readings
-from dolmen.serving.state import Part, State
+from dolmen.serving.state import State
 from dolmen.serving.status import StatusBoard
 from dolmen.serving.worker import Worker
 from dolmen.telemetry import logger
@@ -153,12 +153,10 @@ class Parts:
 
     def save(self) -> None:
         """Put what changed on disk. A failure is told and tried again with the next call."""
-        parts: tuple[Part, ...] = (self.catalogue, self.acted)
-        for part in parts:
-            try:
-                self.state.save(part)
-            except LogError as problem:
-                _log.error("state not written", part=type(part).__name__, problem=str(problem))
+        try:
+            self.state.save(self.acted, self.catalogue)  # counts are of the catalogue's items
+        except LogError as problem:
+            _log.error("state not written", problem=str(problem))
 
     def commit(self) -> None:
         """Tell the log what is in the state on disk, so that retention may delete it there."""

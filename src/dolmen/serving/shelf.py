@@ -26,6 +26,7 @@ __all__ = ["Shelf"]
 
 _log = logger(__name__)
 _ENCODE_TOGETHER: Final = 256  # a few milliseconds of work, between which requests get their turn
+_NOTE_TOGETHER: Final = 2_000  # in less than a millisecond, for which whoever reads the catalogue waits
 _TURN_SECONDS: Final = 0.25  # as often as deltas come
 _INDEXES: Final = {IndexKind.AUTO: GrowingIndex, IndexKind.EXACT: ExactIndex, IndexKind.GRAPH: GraphIndex}
 _MOVED: Final = 0.05  # of a vector's length: below this its place among the neighbours is the same
@@ -50,6 +51,7 @@ class Shelf:
         self._is_all_touched = False
         self._next_row = 0
         self._rows_by_fid: dict[int, int] = {}
+        self._fids_by_row: dict[int, int] = {}
         self.worker = Worker("shelf", self._run)
         self.encoded_count = 0
         self.linked_count = 0
@@ -138,9 +140,17 @@ class Shelf:
         self.worker.rest(max(0.0, _TURN_SECONDS - (time.monotonic() - started)))
 
     def _note(self, rows: Rows) -> None:
-        """Remember which row the FID of each item names."""
-        fids = self._catalogue.fids("item", rows)
-        self._rows_by_fid.update(zip(fids, rows.tolist(), strict=True))
+        """Remember which row the FID of each item names, and of no item that has left."""
+        for start in range(0, len(rows), _NOTE_TOGETHER):
+            some = rows[start : start + _NOTE_TOGETHER]
+            fids = self._catalogue.fids("item", some)
+            is_alive = self._catalogue.alive()[some].tolist()
+            for row, fid, is_here in zip(some.tolist(), fids, is_alive, strict=True):
+                old = self._fids_by_row.pop(row, None)
+                if old is not None and self._rows_by_fid.get(old) == row:  # two items may share a FID
+                    del self._rows_by_fid[old]
+                if is_here:
+                    self._fids_by_row[row], self._rows_by_fid[fid] = fid, row
 
     def _rows_of(self, fids: set[int]) -> Rows:
         rows = [row for fid in fids if (row := self._rows_by_fid.get(fid)) is not None]

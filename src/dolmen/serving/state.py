@@ -6,6 +6,7 @@ the positions; after a crash the records from there on are applied again, and no
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,33 +96,39 @@ class State:
         value = self.get(_POSITIONS, topic.encode())
         return msgspec.msgpack.decode(value, type=dict[int, int]) if value is not None else {}
 
-    def save(self, part: Part) -> int:
-        """Write what changed in a part, with its positions, all or none; returns how many entries.
+    def save(self, *parts: Part) -> int:
+        """Write what changed in the parts, with their positions, all or none; returns how many entries.
+
+        A part that refers to another stands before it: what is taken from that one later knows of everything it names.
 
         Raises:
             LogError: the disk failed; nothing was written, and the next call tries again.
         """
-        taken = part.take_changes()
         on_disk = False
         try:
-            if taken.changes or any(self.positions(topic) != dict(at) for topic, at in taken.positions.items()):
+            taken = [part.take_changes() for part in parts]
+            if any(one.changes or self._has_moved(one) for one in taken):
                 self._commit(taken)
             on_disk = True
         finally:
-            part.saved(on_disk=on_disk)
-        return len(taken.changes)
+            for part in parts:
+                part.saved(on_disk=on_disk)
+        return sum(len(one.changes) for one in taken)
 
-    def _commit(self, taken: Changes) -> None:
+    def _has_moved(self, taken: Changes) -> bool:
+        return any(self.positions(topic) != dict(at) for topic, at in taken.positions.items())
+
+    def _commit(self, taken: Sequence[Changes]) -> None:
 
         def work(txn: Transaction) -> None:
-            for table, key, value in taken.changes:
+            for table, key, value in itertools.chain.from_iterable(one.changes for one in taken):
                 database = self._store.database(table)
                 if value is None:
                     txn.delete(key, db=database)
                 else:
                     txn.put(key, value, db=database)
             database = self._store.database(_POSITIONS)
-            for topic, by_partition in taken.positions.items():
+            for topic, by_partition in itertools.chain.from_iterable(one.positions.items() for one in taken):
                 txn.put(topic.encode(), msgspec.msgpack.encode(dict(by_partition)), db=database)
 
         self._store.write(work)
