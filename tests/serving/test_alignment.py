@@ -67,7 +67,7 @@ class HistoriesAgainstActs(RuleBasedStateMachine):
 
     @rule(item=_ITEMS, kind=st.sampled_from(["click", "view"]))
     def act(self, item: int, kind: str) -> None:
-        self.parts.behaviours.take([Action(None, None, 1, item, kind, 1.0, self.clock.now_us())])
+        self.parts.behaviours.prepare([Action(None, None, 1, item, kind, 1.0, self.clock.now_us())])()
         self.acts = [*self.acts, (item, kind)][-_REMEMBERED:]
 
     @rule(item=_ITEMS, brand=st.sampled_from(["", "a", "b", None]))
