@@ -67,14 +67,16 @@ def test_the_shop_of_the_readme_and_of_the_how_to_runs(address: str) -> None:
     items = [f"sku-{number}" for number in range(2, 12)]
     with Client(address) as shop:
         shop.add_items([{"id": item, "attributes": {"title": "Pan"}} for item in items])
-    for name in ("docs/how-to/your-own-data.md", "README.md"):
-        program = next(one for one in programs_of(name) if "Client(" in one)
+    names = ("docs/how-to/your-own-data.md", "README.md")
+    programs = {name: next(one for one in programs_of(name) if "Client(" in one) for name in names}
+    for name, program in programs.items():
         assert "http://127.0.0.1:8080" in program
         run_program(program.replace("http://127.0.0.1:8080", address), name)
     with Client(address) as shop:
         shop.send([{"user": "anna", "item": item, "kind": "click"} for item in ["sku-1", *items]])
         assert shop.recommend("anna").items == []
-    run_program(program.replace("http://127.0.0.1:8080", address), "README.md, when nothing is left to show")
+    for name, program in programs.items():
+        run_program(program.replace("http://127.0.0.1:8080", address), f"{name}, when nothing is left to show")
 
 
 def test_the_configuration_of_the_how_to_is_valid(tmp_path: Path) -> None:

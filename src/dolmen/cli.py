@@ -117,6 +117,15 @@ def up(config: ConfigPath = Path("dolmen.toml"), log_format: LogForm = LogFormat
     run_up(config, log_format=log_format)
 
 
+@app.command(rich_help_panel="Run the loop")
+def check(config: ConfigPath = Path("dolmen.toml")) -> None:
+    """Say what is wrong with a configuration, the model and its options included; start nothing."""
+    from dolmen.cluster import Config
+
+    Config.from_toml(config, with_model=True)
+    _out.print(f"{config}: can be used", soft_wrap=True)
+
+
 @app.command(rich_help_panel="Run one stage")
 def serve(
     context: typer.Context,
@@ -172,7 +181,7 @@ def train(
         in_batch = ("data", "model", "epochs", "batch_size", "seed", "out", "negatives")
         _refuse(context, "is for learning in batch; --follow learns as the file of --config says", *in_batch)
         set_up_logs("train", form=log_format)
-        stages.train(Config.from_toml(config if config is not None else Path("dolmen.toml")))
+        stages.train(Config.from_toml(config if config is not None else Path("dolmen.toml"), with_model=True))
         return
     if data is None:
         raise ConfigError(
@@ -186,7 +195,7 @@ def train(
     if not math.isnan(tested.auc):
         told = f"AUC {tested.auc:.4f}, log loss {tested.log_loss:.4f}"
     _out.print(f"test: {told} over {tested.example_count:,} later examples")
-    _out.print(f"snapshot: {tested.path}\nserve it: dolmen serve --snapshot {out}")
+    _out.print(f"snapshot: {tested.path}\nserve it: dolmen serve --snapshot {out} --data {data}", soft_wrap=True)
 
 
 @app.command(rich_help_panel="Look")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dolmen.cluster import Config
-from dolmen.errors import ConfigError
+from dolmen.errors import ConfigError, SchemaError
 from dolmen.events import DEFAULT_RETENTION, Group, Retention
 
 LEAST: dict[str, Any] = {"schema": {"slot": [{"name": "item"}], "label": [{"name": "click"}]}}
@@ -70,3 +70,25 @@ def test_a_mistake_is_told_with_its_key_value_and_mend_without_loading_a_model(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         config(**sections)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ('options = { rankr = "din" }', ConfigError, "unknown setting 'rankr'; did you mean 'ranker'"),
+        ('options = { ranker_options = { hidden = "8" } }', ConfigError, r"ranker_options\.hidden must be a list"),
+        ("options = { retriever_options = { dim = -3 } }", ConfigError, r"dim must be at least 1, got -3"),
+        ('options = { ranker_options = { slots = ["itme"] } }', SchemaError, "'itme'"),
+    ],
+)
+def test_building_the_model_names_the_file_and_the_option(
+    tmp_path: Path, model: str, error: type[Exception], message: str
+) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text(
+        '[[schema.slot]]\nname = "user"\n[[schema.slot]]\nname = "item"\n[[schema.label]]\nname = "click"\n'
+        f"[model]\n{model}\n"
+    )
+    Config.from_toml(path)
+    with pytest.raises(error, match=rf"shop\.toml: .*{message}"):
+        Config.from_toml(path, with_model=True)

@@ -1,5 +1,6 @@
 """The supervisor with real processes: each death is met with a restart, each stop leaves nothing behind."""
 
+import fcntl
 import itertools
 import os
 import signal
@@ -132,15 +133,29 @@ def test_a_stage_that_cannot_use_its_configuration_is_not_started_again(tmp_path
     assert lines_of(notes) == ["up"]
 
 
-@pytest.mark.timeout(240)  # four processes start, each with torch
+@pytest.mark.timeout(240)  # five processes start, four with torch
 def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> None:
-    """What a model's options may be is known to those who load it."""
-    ended = _up(tmp_path, port=0, more="[model]\noptions = { ranker_options = { hiden = [8] } }\n")
+    """Whether the trainer's folder is free is known to the trainer."""
+    lock = tmp_path / "state" / "trainer" / "trainer.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        ended = _up(tmp_path, port=0)
     assert ended.returncode == CONFIG_STATUS
     assert "error: train cannot run with this configuration" in ended.stderr
-    assert "unknown setting 'hiden'; did you mean 'hidden'?" in ended.stderr
+    assert "another trainer" in ended.stderr
     stages = [line for line in ended.stderr.splitlines() if "joiner" in line or "trainer ready" in line]
     assert not any(line.startswith("{") for line in stages), "--log-format holds for the stages too"
+
+
+@pytest.mark.timeout(240)  # two processes start, one with torch
+def test_up_names_file_and_mend_of_a_models_option_before_anything_is_served(tmp_path: Path) -> None:
+    ended = _up(tmp_path, port=0, more="[model]\noptions = { ranker_options = { hiden = [8] } }\n")
+    assert ended.returncode == CONFIG_STATUS
+    assert ended.stderr == (
+        f"error: {tmp_path}/dolmen.toml: model.joint.ranker_options: unknown setting 'hiden'; did you mean 'hidden'?\n"
+    )
+    assert not (tmp_path / "state").exists()
 
 
 def test_up_refuses_a_port_in_use_before_any_process_is_started(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from typing import Any, Final, final
 
 from dolmen.embedding import AdaGrad, Optimizer
 from dolmen.embedding.optimizers import optimizer_from_dict
-from dolmen.errors import ConfigError
+from dolmen.errors import ConfigError, SchemaError
 from dolmen.events import DEFAULT_RETENTION, EmbeddedLog, JoinConfig, Retention, Topic
 from dolmen.features import Schema
 from dolmen.models import check_names
@@ -105,12 +105,17 @@ class Config:
     serving: ServeSettings
 
     @classmethod
-    def from_toml(cls, path: Path) -> Config:
+    def from_toml(cls, path: Path, *, with_model: bool = False) -> Config:
         """Read and check a configuration file.
+
+        Args:
+            path: the file.
+            with_model: check the model's options too, and that it can read the schema: only building it can tell, which
+                loads torch.
 
         Raises:
             ConfigError: the file is missing, is no TOML, or has a mistake; the message names the file and the place.
-            SchemaError: the schema contradicts itself.
+            SchemaError: the schema contradicts itself, or is not what the model reads; the message names the file.
         """
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -121,9 +126,14 @@ class Config:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
             raise ConfigError(f"{path}: {problem}") from None
         try:
-            return cls.from_dict(values, base=path.parent)
-        except ConfigError as problem:
-            raise ConfigError(f"{path}: {problem}") from None
+            config = cls.from_dict(values, base=path.parent)
+            if with_model:
+                from dolmen.training import new_trainer  # loads torch, which the supervisor does without
+
+                new_trainer(config.schema, config.model.name, config.model.options, config.train)
+        except (ConfigError, SchemaError) as problem:
+            raise type(problem)(f"{path}: {problem}") from None
+        return config
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, base: Path, snapshots: Path | None = None) -> Config:

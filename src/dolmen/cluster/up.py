@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from dolmen.cluster.config import Config
 from dolmen.cluster.lifetime import hold_folder, stop_on_signals
 from dolmen.cluster.stages import stages_of
-from dolmen.cluster.supervisor import Supervisor
+from dolmen.cluster.supervisor import ERROR_MARK, Supervisor, stage_command
+from dolmen.errors import CONFIG_STATUS, ConfigError
 from dolmen.serving import check_address
 from dolmen.telemetry import LogFormat, logger
 
@@ -27,6 +29,7 @@ def run_up(config_path: Path, *, log_format: LogFormat = LogFormat.AUTO) -> None
     """
     config = Config.from_toml(config_path)
     check_address(config.serving)
+    _check_model(config_path)
     stop = stop_on_signals()
     with (
         hold_folder(config.state) as held,
@@ -38,3 +41,19 @@ def run_up(config_path: Path, *, log_format: LogFormat = LogFormat.AUTO) -> None
         _log.info("stopping")
     if supervisor.failure is not None:
         raise supervisor.failure
+
+
+def _check_model(config_path: Path) -> None:
+    """Refuse a model that cannot be built before anything is served.
+
+    By a short process, so that torch stays out of this one. What else it may die of, the trainer will tell.
+
+    Raises:
+        ConfigError: the message is that of ``dolmen check``.
+    """
+    command = stage_command("check", "--config", str(config_path))
+    ended = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
+    if ended.returncode == CONFIG_STATUS:
+        raise ConfigError(ended.stderr.strip().removeprefix(ERROR_MARK))
