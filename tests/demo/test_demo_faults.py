@@ -128,6 +128,16 @@ def test_five_clicks_on_one_genre_raise_its_share_of_a_new_persons_next_slate(
     assert sum(rise for _, rise in rises) / len(rises) >= 0.1, rises
 
 
+def test_a_run_of_ten_items_waits_for_figures_that_know_of_them(
+    tmp_path: Path, running_demo: Any, assert_books_balance: Any
+) -> None:
+    """It is over before the stages tell again how they stand."""
+    with running_demo(tmp_path, "--data", "world", "--headless", "--events", "10") as demo:
+        report = demo.report()
+    assert_books_balance(report)
+    assert report["events"]["impressions_joined"] == 10
+
+
 def slate_count_done(state: Path) -> int:
     return int(json.loads((state / "demo.json").read_text())["slate_count_done"])
 

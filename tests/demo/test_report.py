@@ -85,6 +85,7 @@ def test_a_demo_that_goes_on_keeps_its_plan(tmp_path: Path) -> None:
     first = DemoNotes(options(tmp_path, event_count=500, rate=30.0))
     assert first.is_new
     first.save(7)
+    (tmp_path / "dolmen.toml").touch()
     again = DemoNotes(options(tmp_path, headless=True))
     assert (again.is_new, again.slate_count_done) == (False, 7)
     assert (again.event_count, again.events_per_second) == (500, 30.0), "left out: as it was begun"
@@ -109,6 +110,29 @@ def test_another_plan_is_refused_and_changes_nothing(tmp_path: Path, changes: di
         DemoNotes(options(tmp_path, **changes))
     assert (tmp_path / "demo.json").read_text() == before
     assert DemoNotes(options(tmp_path, fresh=True, **changes)).is_new
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("left", ["log/actions-0/0.log", "dolmen.toml"])
+def test_a_shops_folder_is_refused_and_left_as_it_is(tmp_path: Path, left: str, fresh: bool) -> None:
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).write_text("the shop's")
+    with pytest.raises(ConfigError, match=r"is no demo's.*--state names another folder"):
+        DemoNotes(options(tmp_path, fresh=fresh))
+    assert (tmp_path / left).read_text() == "the shop's"
+
+
+def test_only_what_a_demo_wrote_is_deleted_and_its_notes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    DemoNotes(options(tmp_path)).save(7)
+    for name in ("dolmen.toml", "mine.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "logs").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda _: 1 / 0)  # killed on the way
+        with pytest.raises(ZeroDivisionError):
+            DemoNotes(options(tmp_path, fresh=True))
+    assert DemoNotes(options(tmp_path, fresh=True)).is_new
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize("name", ["movielens-100k", "world-drifting"])

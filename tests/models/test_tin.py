@@ -72,7 +72,7 @@ def test_ages_that_do_not_go_with_the_history_are_refused(make_embed: MakeEmbed)
     schema = aged_schema()
     model = build("tin", {"ages": "history_age"}, make_embed(schema))
     batch = extract_rows(schema, [{"user": 1, "item": 9, "history": [3, 4], "history_age": [1]}])
-    with pytest.raises(SchemaError, match="'history_age' must have one age for each value of 'history'"):
+    with pytest.raises(SchemaError, match="'history' and 'history_age' have different counts of values"):
         model.loss(batch)
     narrow = Schema(*aged_schema().slots.values(), Slot("age", dim=4, many=True, ordered=True), Label("click"))
     with pytest.raises(SchemaError, match="slot 'age' codes the age of behaviours: its dim must be 8 here"):

@@ -15,7 +15,6 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from torch import Tensor
 
 from dolmen.clock import ManualClock
-from dolmen.errors import SchemaError
 from dolmen.events import Action, CatalogueChange, EmbeddedLog, Impression, Topic, decode, encode
 from dolmen.features import Batch, Jagged, Label, Schema, Slot, extract_rows
 from dolmen.models import condenser, scorer
@@ -205,13 +204,16 @@ def test_the_thread_renews_the_sums_of_those_who_ask_so_that_no_request_has_to(s
     assert open_shop.parts.sums.renewed_count == 2 + 2
 
 
-def test_a_behaviour_without_a_brand_is_told_by_name(shop: Callable[..., Shop]) -> None:
+def test_a_behaviour_without_a_brand_is_summed_as_one_of_unknown_brand(shop: Callable[..., Shop]) -> None:
     open_shop = shop(50)
     open_shop.act(1, 3)
     open_shop.kept(1)
     open_shop.act(1, 999)  # not of the catalogue: nobody knows its brand
-    with pytest.raises(SchemaError, match=r"of 1 have different counts of values \(history 2, history_brand 1\)"):
-        open_shop.kept(1)
+    added = open_shop.kept(1)
+    open_shop.clock.advance("11s")
+    assert torch.equal(open_shop.kept(1), added)
+    assert open_shop.parts.sums.renewed_count == 2
+    assert open_shop.parts.sums.added_count == 1 + 1 + 2
 
 
 def test_people_who_are_ranked_together_each_get_what_the_model_says_of_them_alone(shop: Callable[..., Shop]) -> None:

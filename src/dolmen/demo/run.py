@@ -83,7 +83,9 @@ class _Demo:
         set_up_logs("demo", form=LogFormat.JSON, stream=lines)
         config_path = self._options.state / "dolmen.toml"
         if self._notes.is_new:
-            config_path.write_text(configuration(self._options, self._dataset))
+            text = configuration(self._options, self._dataset)
+            self._notes.save(0)  # from here on the folder is a demo's
+            config_path.write_text(text)
         else:
             config_path.write_text(with_port(config_path.read_text(), self._options.port))
             self._console.print(
@@ -115,7 +117,6 @@ class _Demo:
                 self._catalogue = Catalogue(self._client, self._dataset)
                 self._catalogue.add_users()
                 self._catalogue.move_to(self._next_time_us())
-                self._notes.save(self._notes.slate_count_done)
         if not self._stop.is_set() and not self._options.headless and self._left() == 0:
             self._console.print("This demo was replayed to its end by an earlier run; --fresh begins anew.")
         elif not self._stop.is_set():
@@ -235,8 +236,17 @@ class _Demo:
         self._notes.save(replay.slate_count_done)
 
     def _drain(self) -> dict[str, Any]:
-        """Wait until everything that was acknowledged is joined and learned; the status then, or when time ran out."""
-        return self._await_status(_is_drained)
+        """Wait until everything that was acknowledged is joined and learned; the status then, or when time ran out.
+
+        What the joiner told before the last event was sent knows nothing of it.
+        """
+        sent_us = time.time_ns() // 1_000
+
+        def is_told(status: dict[str, Any]) -> bool:
+            told_us = status["time_us"] - status["stages"]["join"]["age_seconds"] * 1e6
+            return told_us >= sent_us and _is_drained(status)
+
+        return self._await_status(is_told)
 
     def _tell(self, report: DemoReport) -> None:
         path = self._options.report_path

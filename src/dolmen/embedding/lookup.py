@@ -131,11 +131,44 @@ class Embed:
         self.device = "cpu"
         self._policies = policies_of(embeddings.schema)
         self._tape: Tape | None = None
+        self._aligned: list[tuple[str, ...]] = []
 
     @property
     def schema(self) -> Schema:
         """What the batches hold."""
         return self.embeddings.schema
+
+    def align(self, slots: Sequence[str]) -> None:
+        """Say, when a model is built, that ``slots`` go together value by value: as many of each in every example."""
+        if len(slots) > 1 and tuple(slots) not in self._aligned:
+            self._aligned.append(tuple(slots))
+
+    def check(self, batch: Batch) -> None:
+        """Whether slots that go together (``align``) do so in ``batch``. Reads no row.
+
+        Raises:
+            SchemaError: some do not; the message names them, and the first example where.
+        """
+        for slots in self._aligned:
+            self.offsets(batch, slots)
+
+    def offsets(self, batch: Batch, slots: Sequence[str]) -> Tensor:
+        """Where the values of each example begin in every one of ``slots``, and the end, (batch + 1,).
+
+        Raises:
+            SchemaError: the slots do not go together value by value.
+        """
+        first = batch.slot(slots[0]).offsets
+        for name in slots[1:]:
+            others = batch.slot(name).offsets
+            if not torch.equal(others, first):
+                row = int((others.diff() != first.diff()).nonzero()[0])
+                counts = f"{int(first.diff()[row])} and {int(others.diff()[row])}"
+                raise SchemaError(
+                    f"slots {slots[0]!r} and {name!r} have different counts of values (example {row}: {counts}), and "
+                    f"they go together value by value: leave {name!r} out of the history, or fill what is missing"
+                )
+        return first
 
     def __call__(
         self,

@@ -13,6 +13,8 @@ Rules that all keep, and ``dolmen.testing.check_model`` checks:
   batch without any gives a finite 0. The trainer relies on it to make a row's step independent of the batch's size.
 - ``loss`` undoes negative sampling (``layers.losses``), so that ``score`` is the logit of what happens in the world,
   not in the sample. Nobody corrects it later.
+- Data that a model cannot take is a ``SchemaError``, and an example without any value is none. Slots that must go
+  together value by value are named to the look-up when the model is built (``Embed.align``): then nothing has moved.
 - In training mode ``loss`` may move buffers (a ring of recent items); in evaluation mode nothing changes anything.
 """
 

@@ -93,7 +93,7 @@ class BehaviourSums:
         No row that went into them was read longer ago than ``behaviour_sums_age_max``.
 
         Raises:
-            SchemaError: the history slots of a person do not go together.
+            SchemaError: the model's history slots cannot go together, see ``Inputs.past``.
         """
         able = condenser(parameters.model)
         assert able is not None, "ask `condenser` before"
@@ -123,7 +123,7 @@ class BehaviourSums:
     def _acted(self, user: RawId, item: RawId, slots: Sequence[str]) -> None:
         """A behaviour has just entered ``slots`` of this person's history. Called under the lock of ``Behaviours``."""
         kept = self._people.get(user)
-        if kept is None or not self._slots or self._slots[0] not in slots:
+        if kept is None or not any(name in slots for name in self._slots):
             return
         fids, length = self._inputs.behaviour(item, self._slots), self._inputs.length_of(self._slots[0])
         kept.count += 1

@@ -148,6 +148,17 @@ class Catalogue:
         fids: list[int] = taken.tolist()
         return fids
 
+    def fid_of_each(self, slot: str, ids: Sequence[RawId], absent: int) -> list[int]:
+        """The FID of each of these items in an item slot of one value; ``absent`` where nobody knows it."""
+        rows = np.array([self._rows.get(raw, -1) for raw in ids], dtype=np.int64)
+        fids = np.full(len(rows), absent, dtype=np.int64)
+        known = np.flatnonzero(rows >= 0)
+        with self.lock:
+            found = self._features.slots[slot].take(rows[known])
+        fids[known[found.lengths.numpy() > 0]] = found.values.numpy()
+        told: list[int] = fids.tolist()
+        return told
+
     def take_changed_rows(self) -> Rows:
         """Rows added, changed or removed since the last call."""
         with self.lock:
@@ -259,7 +270,8 @@ class Catalogue:
         with self.lock:
             if not on_disk:
                 self._dirty = {**self._saving, **self._dirty}
-            self._saving = {}
+            done, self._saving = self._saving, {}
+        del done  # a large one, and nobody waits for it
 
     def _user_value(self, raw: RawId) -> bytes | None:
         place = (USERS_TABLE, key_of(raw))

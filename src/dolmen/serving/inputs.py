@@ -1,12 +1,17 @@
 """What the models read: the features of whoever asks and of the items, side by side.
 
 Everything about items is gathered by row of the catalogue in a few calls; no Python object of any item is touched.
+
+A person's history slots go together by construction: each behaviour has one value in every slot that takes the same
+kinds of action at the same length, whatever the catalogue knows of the item. A slot for which an item has no value
+(it has none, or the item is unknown or forgotten) holds the value ``""`` there, whose row is learned like any other.
+Only of item slots with many values, such as genres, a behaviour has as many as there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -21,6 +26,8 @@ from dolmen.settings import suggestion
 
 __all__ = ["Inputs"]
 
+_NO_VALUE: Final = ""  # of an item in a history slot: what it is like, nobody knows
+
 
 @final
 class Inputs:
@@ -31,6 +38,15 @@ class Inputs:
         assert settings.history_slots is not None, "filled when made"
         self._history_max = settings.history_max
         self._item_number = self._schema.slot_number("item")
+        self._unknown = {
+            source: encode_values(self._schema.slot_number(source), [_NO_VALUE]).tolist()[0]
+            for source in self._schema.history_slots.values()
+        }
+        together: dict[tuple[frozenset[str], int], list[str]] = {}
+        for name, kinds in settings.history_slots.items():
+            if not self._has_many(self._schema.history_slots[name]):
+                together.setdefault((frozenset(kinds), self.length_of(name)), []).append(name)
+        self._together = [names for names in together.values() if len(names) > 1]
         self._liked = {
             name: (source, settings.history_slots[name], self.length_of(name))
             for name, source in self._schema.history_slots.items()
@@ -49,15 +65,15 @@ class Inputs:
         """What a person did, as ``person`` tells it: for each of these history slots the FIDs, oldest first.
 
         Raises:
-            SchemaError: the slots have different counts of values.
+            SchemaError: the slots cannot go together: they take other kinds of action, or hold other counts.
         """
-        told = {**self._behaviours.history_of(user), **self._likes(user)}
+        told = self._history(user)
         past = {name: told[name] for name in slots}
         if len({len(fids) for fids in past.values()}) > 1:
             counts = ", ".join(f"{name} {len(fids)}" for name, fids in past.items())
             raise SchemaError(
-                f"history slots of {user!r} have different counts of values ({counts}); each behaviour "
-                "needs one of each: leave a slot out of the model's history, or fill what the items lack"
+                f"history slots of {user!r} have different counts of values ({counts}); each behaviour needs one of "
+                "each: give the slots one max_len and the same kinds in serving.history_slots, and the items one value"
             )
         return past
 
@@ -69,7 +85,7 @@ class Inputs:
             if source == "item":
                 fids += encode_values(self._item_number, [item]).tolist()
             else:
-                fids += self._catalogue.fids(source, self._catalogue.rows_of([item]))
+                fids += self._like(source, [item])
         return tuple(fids) if len(fids) == len(slots) else None
 
     def person(self, user: RawId, context: Mapping[str, Any]) -> Features:
@@ -79,7 +95,7 @@ class Inputs:
             SchemaError: ``context`` has a name that is no request feature, or a value that does not fit it.
         """
         profile = self._catalogue.profile_of(user)
-        slots = {**profile.slots, **self._behaviours.history_of(user), **self._likes(user)}
+        slots = {**profile.slots, **self._history(user)}
         dense = dict(profile.dense)
         if context or self._request_slots or self._request_dense:
             moment = self._moment(context)
@@ -136,16 +152,31 @@ class Inputs:
     def _names_of(self, side: Side) -> tuple[list[str], list[str]]:
         return [slot.name for slot in self._schema.slots_of(side)], [one.name for one in self._schema.dense_of(side)]
 
-    def _likes(self, user: RawId) -> dict[str, list[int]]:
-        """What the items in a person's history are like: for each such slot the FIDs, of the oldest item first."""
+    def _history(self, user: RawId) -> dict[str, list[int]]:
+        """The items that a person acted on and what those are like: for each history slot the FIDs, oldest first."""
         if not self._liked:
-            return {}
-        acts = self._behaviours.acts_of(user)
-        likes = {}
+            return self._behaviours.history_of(user)
+        with self._behaviours.lock:  # or an action between the two would be in one of them alone
+            history, acts = self._behaviours.history_of(user), self._behaviours.acts_of(user)
         for name, (source, kinds, length) in self._liked.items():
-            rows = self._catalogue.rows_of([act.item for act in acts if act.kind in kinds][-length:])
-            likes[name] = self._catalogue.fids(source, rows)[-length:]
-        return likes
+            items = [act.item for act in acts if act.kind in kinds][-length:]
+            history[name] = self._like(source, items)[-length:]
+        for names in self._together:
+            # All hold the newest of the same behaviours. Items may be remembered from longer ago than the actions are,
+            # where actions of other kinds came since.
+            count = min(len(history[name]) for name in names)
+            for name in names:
+                history[name] = history[name][len(history[name]) - count :]
+        return history
+
+    def _like(self, source: str, items: Sequence[RawId]) -> list[int]:
+        """What these items are like: the FIDs of one of their slots; one for each item unless it takes many values."""
+        if self._has_many(source):
+            return self._catalogue.fids(source, self._catalogue.rows_of(items))
+        return self._catalogue.fid_of_each(source, items, self._unknown[source])
+
+    def _has_many(self, source: str) -> bool:
+        return self._schema.slot(source).many
 
     def _moment(self, context: Mapping[str, Any]) -> Batch:
         for name in context:

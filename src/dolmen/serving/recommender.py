@@ -33,9 +33,12 @@ from dolmen.serving.policy import Place, compose
 from dolmen.serving.replica import Replica
 from dolmen.serving.settings import ServeSettings
 from dolmen.serving.shelf import Shelf
+from dolmen.telemetry import logger
 from dolmen.training.snapshot import Parameters
 
 __all__ = ["Ask", "Recommender", "Slate"]
+
+_log = logger(__name__)
 
 
 @final
@@ -126,8 +129,21 @@ class Recommender:
                 outcomes.append(None)
             except DolmenError as problem:
                 outcomes.append(problem)
-        slates = iter(self._slates(tasks, now_us) if tasks else ())
+            except Exception:  # a fault of ours: the others are answered
+                _log.exception("request not begun", user=ask.user)
+                outcomes.append(DolmenError("ranking failed"))
+        slates = iter(self._slates_of_those_who_can(tasks, now_us) if tasks else ())
         return [next(slates) if outcome is None else outcome for outcome in outcomes]
+
+    def _slates_of_those_who_can(self, tasks: Sequence[_Task], now_us: int) -> list[Slate | DolmenError]:
+        """A slate for each task; where they fail together each is tried alone, so that one fault is one person's."""
+        try:
+            return [*self._slates(tasks, now_us)]
+        except Exception:  # a fault of ours, such as a model that cannot take its batch
+            _log.exception("requests not ranked", count=len(tasks), user=tasks[0].ask.user if len(tasks) == 1 else None)
+            if len(tasks) == 1:
+                return [DolmenError("ranking failed")]
+        return [outcome for task in tasks for outcome in self._slates_of_those_who_can([task], now_us)]
 
     def _begin(self, ask: Ask, now_us: int) -> _Task:
         person = self._inputs.person(ask.user, ask.context)

@@ -41,7 +41,7 @@ _JOINER: Final = {
 }
 _TRAINER: Final = {
     "examples_total": ("examples_total", "Examples seen: learned, or refused."),
-    "examples_refused_total": ("examples_refused_total", "Examples of steps that were refused."),
+    "examples_refused_total": ("examples_refused_total", "Examples seen and not learned: refused."),
     "records_total": ("records_total", "Records of examples learned: training steps."),
     "records_bad_total": ("records_bad_total", "Records that could not be learned and were passed over."),
     "records_gone_total": ("records_gone_total", "Records that retention deleted before they were learned."),

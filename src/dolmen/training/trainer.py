@@ -25,9 +25,9 @@ from dolmen.clock import parse_duration_us
 from dolmen.compute import Compute
 from dolmen.devices import Device
 from dolmen.embedding import Embed, Embeddings
-from dolmen.errors import BadEventError, OffsetGoneError, SchemaError, SnapshotError
+from dolmen.errors import BadEventError, ConfigError, OffsetGoneError, SchemaError, SnapshotError
 from dolmen.events import Examples, Log, Record, Topic, decode_examples
-from dolmen.features import Batch, Schema
+from dolmen.features import Batch, Jagged, Schema
 from dolmen.models import Ability, Model, describe
 from dolmen.seeds import derive_seed
 from dolmen.settings import read_settings, write_settings
@@ -153,7 +153,13 @@ class Trainer:
         Args:
             batch: examples with labels.
             logged_us: when the batch was written, if that is known; event times much later are not believed.
+
+        Raises:
+            SchemaError: the model cannot take ``batch``. Where slots do not go together (``Embed.align``) nothing has
+                moved. A model that finds out by itself, later, has learned nothing; but the data's time has come to
+                this batch, and its ids may have been seen.
         """
+        self.embed.check(batch)
         self.version += 1
         if batch.size == 0:
             return StepReport(0.0, 0, is_learned=False)
@@ -188,24 +194,20 @@ class Trainer:
     def learn(self, record: Record) -> StepReport | None:
         """One record of the topic ``examples``: decode, step, and note its place. ``None``: it cannot be used.
 
-        A bad record is counted, a specimen is kept, and it is passed over; it is a version like any other.
+        A bad record is counted, a specimen is kept, and it is passed over; it is a version like any other. Of a record
+        in which the model can take some examples and others not, it learns those.
+
+        Raises:
+            ConfigError: the model cannot take an example of this schema at all, an empty one included.
         """
         report: StepReport | None = None
+        version = self.version
         try:
-            examples = _sound_examples(self.schema, record.value)
+            report = self._learn(record)
         except (BadEventError, SchemaError) as problem:
-            self.version += 1
+            self.version = version + 1
             self.counters["records_bad"] += 1
             self._keep_specimen(record, str(problem))
-        else:
-            started = time.perf_counter()
-            report = self.step(examples.batch, logged_us=record.time_us)
-            self.step_seconds += time.perf_counter() - started
-            self.step_count += 1
-            self.loss_sum += report.loss * report.example_count if report.is_learned else 0.0
-            self.positions.update(examples.positions)
-            if examples.batch.size and not report.is_learned:
-                self._keep_specimen(record, f"its loss is {report.loss}, or its gradients are not finite")
         self.counters["records"] += 1
         self.logged_us = record.time_us
         self.offset = record.offset + 1
@@ -367,6 +369,66 @@ class Trainer:
         self._optimizer.load_state_dict(kept.optimizer)
         self.newest_event_time_us = kept.newest_event_time_us
 
+    def _learn(self, record: Record) -> StepReport:
+        """One step.
+
+        Raises:
+            SchemaError: the record does not decode, or the model can take none of its examples.
+            ConfigError: it cannot take an empty example either.
+        """
+        examples = _sound_examples(self.schema, record.value)
+        batch, version, started = examples.batch, self.version, time.perf_counter()
+        try:
+            report = self.step(batch, logged_us=record.time_us)
+        except SchemaError as problem:
+            usable = self._usable(batch, problem)
+            refused = batch.size - len(usable)
+            if len(usable) == 0 or refused == 0:
+                raise
+            self.version = version
+            report = self.step(batch.take(usable), logged_us=record.time_us)
+            self.counters["examples"] += refused
+            self.counters["examples_refused"] += refused
+            self._keep_specimen(record, f"{refused} of {batch.size} examples: {problem}")
+        self.step_seconds += time.perf_counter() - started
+        self.step_count += 1
+        self.loss_sum += report.loss * report.example_count if report.is_learned else 0.0
+        self.positions.update(examples.positions)
+        if batch.size and not report.is_learned:
+            self._keep_specimen(record, f"its loss is {report.loss}, or its gradients are not finite")
+        return report
+
+    def _usable(self, batch: Batch, problem: SchemaError) -> Tensor:
+        """Which examples the model can take, ascending: tried in halves, down to single ones.
+
+        Raises:
+            ConfigError: none, nor an empty one, so ``problem`` is not of the data.
+        """
+        usable: list[Tensor] = []
+        parts = [torch.arange(batch.size)]
+        while parts:
+            rows = parts.pop()
+            if self._takes(batch.take(rows)):
+                usable.append(rows)
+            elif len(rows) > 1:
+                parts += reversed(torch.tensor_split(rows, 2))
+        if usable:
+            return torch.cat(usable)
+        if not self._takes(_empty_example(self.schema)):
+            raise ConfigError(f"the model cannot work with this schema: {problem}") from problem
+        return torch.arange(0)
+
+    def _takes(self, batch: Batch) -> bool:
+        """Whether the model can compute its loss. Rows are read only, and in evaluation mode nothing moves."""
+        set_mode(self.model, is_training=False)
+        try:
+            self.embed.check(batch)
+            with torch.no_grad(), self.compute.running():
+                self.model.loss(batch.to(str(self.compute.device)))
+        except SchemaError:
+            return False
+        return True
+
     def _advance_time(self, batch: Batch, logged_us: int | None) -> None:
         newest_us = int(batch.event_times_us.max())
         if logged_us is not None:
@@ -416,6 +478,16 @@ def _sound_examples(schema: Schema, value: bytes) -> Examples:
         if len(values) and values.min() < 0:
             raise SchemaError(f"slot {name!r}: {values.min()} is no FID")
     return examples
+
+
+def _empty_example(schema: Schema) -> Batch:
+    """One example without any value, which every model takes (``dolmen.testing.check_model``)."""
+    return Batch(
+        size=1,
+        slots={name: Jagged.empty(1) for name in schema.slots},
+        dense={name: torch.zeros(1) for name in schema.dense},
+        labels={name: torch.zeros(1) for name in schema.labels},
+    )
 
 
 def _expire_every_us(schema: Schema, config: TrainConfig) -> int:

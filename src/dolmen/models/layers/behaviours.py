@@ -128,6 +128,8 @@ class BehaviourFields:
                     f"slot {name!r} is no history: it needs many=True, ordered=True, of='user' and the table of a slot "
                     "of the item's"
                 )
+        self._check_together(embed, history)
+        embed.align(history)
         self.embed, self.history = embed, history
         self.candidate = tuple(sources[name] for name in history)
         taken = {*self.history, *self.candidate, *aside}
@@ -136,6 +138,21 @@ class BehaviourFields:
         self.slots = tuple(dict.fromkeys((*self.candidate, *self.history, *self.others, *aside)))
         self.width = input_width(schema, self.candidate, ())
         self.context_width = input_width(schema, self.others, self.dense)
+
+    def _check_together(self, embed: Embed, history: tuple[str, ...]) -> None:
+        schema, first = embed.schema, history[0]
+        for name in history if len(history) > 1 else ():
+            length, source = schema.slot(name).max_len, schema.history_slots[name]
+            if length != schema.slot(first).max_len:
+                raise SchemaError(
+                    f"slots {first!r} and {name!r} tell of the same behaviours, so they need one max_len, "
+                    f"got {schema.slot(first).max_len} and {length}"
+                )
+            if schema.slot(source).many:
+                raise SchemaError(
+                    f"slot {name!r} cannot stand beside another in a history: an item has many values of {source!r}, "
+                    "and each behaviour needs one; leave it out, and it is pooled among the others"
+                )
 
     def candidates(self, batch: Batch) -> Tensor:
         """The candidate of each example, (batch, width)."""
@@ -153,13 +170,7 @@ class BehaviourFields:
         Raises:
             SchemaError: the history slots do not go together.
         """
-        offsets = batch.slot(self.history[0]).offsets
-        for name in self.history[1:]:
-            if not torch.equal(batch.slot(name).offsets, offsets):
-                raise SchemaError(
-                    f"slots {self.history[0]!r} and {name!r} have different counts of values; each behaviour needs one "
-                    f"of each: leave {name!r} out of the history, or fill what is missing"
-                )
+        offsets = self.embed.offsets(batch, self.history)
         read = [self.embed.values(batch, name) for name in self.history]
         vectors = [split_rows(rows)[1] for rows, _ in read]
         return Past(vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1), read[0][1], offsets)

@@ -67,6 +67,7 @@ class TIN(nn.Module):
         aside = () if config.ages is None else (config.ages,)
         self.fields = BehaviourFields(embed, config, aside=aside)
         self.slots, self.dense = self.fields.slots, self.fields.dense
+        embed.align((self.fields.history[0], *aside))
         width = self.fields.width
         if config.ages is not None and embed.schema.slot(config.ages).dim - 1 != width:
             raise SchemaError(
@@ -87,7 +88,7 @@ class TIN(nn.Module):
             vectors = vectors + self.codes.index_select(0, past.positions.clamp(max=self.config.positions))
         if self.config.ages is not None and self.target_age is not None:
             candidates = candidates + self.target_age
-            vectors = vectors + self._age_codes(batch, past)
+            vectors = vectors + self._age_codes(batch)
         return candidates, Past(vectors, past.owners, past.offsets)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -102,11 +103,10 @@ class TIN(nn.Module):
         logits: Tensor = self.tower(batch, candidates, [interest])
         return logits
 
-    def _age_codes(self, batch: Batch, past: Past) -> Tensor:
+    def _age_codes(self, batch: Batch) -> Tensor:
         ages = self.config.ages
         assert ages is not None
-        if not torch.equal(batch.slot(ages).offsets, past.offsets):
-            raise SchemaError(f"slot {ages!r} must have one age for each value of {self.fields.history[0]!r}")
+        self.embed.offsets(batch, (self.fields.history[0], ages))
         return split_rows(self.embed.values(batch, ages)[0])[1]
 
     def score(self, batch: Batch) -> Tensor:
