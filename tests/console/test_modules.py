@@ -126,6 +126,21 @@ def test_shares_count_an_item_once_for_each_of_its_genres(page: Page) -> None:
     assert shares == {"War": 0.5, "Drama": 0.5, "Crime": 0.25}
 
 
+def test_the_genres_of_what_was_taken_stay_on_top_when_none_is_left_in_the_slate(page: Page) -> None:
+    def some(*genres: str) -> list[dict[str, Any]]:
+        return [{"item": place, "attributes": {"genres": [genre]}} for place, genre in enumerate(genres)]
+
+    shown = page.evaluate(
+        """async ([first, now, taken]) => {
+          const host = document.createElement("div");
+          (await import('/console/share.js')).showShares(host, first, now, taken);
+          return [...host.querySelectorAll(".row")].map((row) => [row.querySelector("dt").textContent, row.className]);
+        }""",
+        [some("Drama", "Sci-Fi"), some("Drama", "War"), some("Sci-Fi", "Sci-Fi", "Horror")],
+    )
+    assert shown == [["Sci-Fi", "row less"], ["Horror", "row same"], ["Drama", "row same"], ["War", "row more"]]
+
+
 @pytest.mark.parametrize(
     ("attributes", "title", "genres"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pkgutil
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import given
 from hypothesis import settings as rules
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -21,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dolmen.errors import ConfigError
 from dolmen.events import CatalogueChange, EmbeddedLog, Topic, encode
 from dolmen.events.store import Store
-from dolmen.features import Dense, Label, Schema, Slot, extract_rows
+from dolmen.features import Batch, Dense, Jagged, Label, Schema, Slot, extract_rows
 from dolmen.serving.catalogue import ITEMS_TABLE, USERS_TABLE, Catalogue, _whom
 from dolmen.serving.columns import Columns
 from dolmen.serving.settings import ServeSettings
@@ -297,6 +299,23 @@ def test_a_large_import_holds_requests_up_for_a_small_piece_at_a_time(
     assert sum(pieces) == 2 * 450
     assert max(pieces) <= 100
     state.close()
+
+
+@pytest.mark.property
+@given(puts=st.lists(st.dictionaries(st.integers(0, 3), st.integers(0, 40), min_size=1), max_size=12))
+@rules(max_examples=40, deadline=None)
+def test_columns_hold_what_was_put_last_however_they_grow_and_are_swept(puts: list[dict[int, int]]) -> None:
+    schema = Schema(Slot("item", dim=4), Slot("tags", dim=4, many=True, of="item"), Label("click"))
+    columns, held, fid = Columns(schema), dict[int, list[int]](), itertools.count()
+    for lengths in puts:
+        new = {row: [next(fid) for _ in range(length)] for row, length in lengths.items()}
+        held |= new
+        slots = {"item": Jagged.from_lists([[row] for row in new]), "tags": Jagged.from_lists(list(new.values()))}
+        columns.put(np.array(list(new)), Batch(size=len(new), slots=slots))
+        taken = columns.take(np.array(list(held)))
+        assert taken.slot("item").to_lists() == [[row] for row in held]
+        assert taken.slot("tags").to_lists() == list(held.values())
+        assert len(columns.slots["tags"]._values) <= max(64, 4 * 4 * 40)
 
 
 def test_items_that_change_again_and_again_take_no_more_room(settings: Any, log: EmbeddedLog) -> None:

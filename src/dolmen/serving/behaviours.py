@@ -210,7 +210,8 @@ class Behaviours:
             if not on_disk:
                 self._dirty |= self._saving
             self._saving = set()
-            self._forget()
+        while self._forget():
+            pass
 
     def _do(self, person: Person, act: Act) -> None:
         person.acts.append(act)
@@ -248,11 +249,15 @@ class Behaviours:
             self._forget()  # between two saves, readers alone can fill memory
         return person
 
-    def _forget(self) -> None:
-        """The longest unused leave memory, unless they are not on disk yet."""
-        for raw in list(itertools.islice(self._people, max(0, len(self._people) - self._settings.people_in_memory))):
-            if raw not in self._dirty and raw not in self._saving:
+    def _forget(self) -> bool:
+        """A few of the longest unused leave memory, unless they are not on disk yet; whether any did."""
+        with self.lock:
+            excess = min(len(self._people) - self._settings.people_in_memory, _SWEPT)
+            oldest = itertools.islice(self._people, max(0, excess))
+            gone = [raw for raw in oldest if raw not in self._dirty and raw not in self._saving]
+            for raw in gone:
                 del self._people[raw]
+        return bool(gone)
 
     def _restored(self, stored: _Stored) -> Person:
         person = Person(stored.id, list(self._slots))

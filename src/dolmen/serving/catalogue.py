@@ -270,7 +270,8 @@ class Catalogue:
         with self.lock:
             if not on_disk:
                 self._dirty = {**self._saving, **self._dirty}
-            self._saving = {}
+            done, self._saving = self._saving, {}
+        del done  # a large one, and nobody waits for it
 
     def _user_value(self, raw: RawId) -> bytes | None:
         place = (USERS_TABLE, key_of(raw))

@@ -51,16 +51,19 @@ class _Ragged:
     def __init__(self) -> None:
         self._starts, self._lengths = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
         self._values = np.empty(64, dtype=np.int64)
-        self._end = 0
+        self._end = self._live = 0  # values there are, and those of them that a row has
 
     def put(self, rows: Rows, values: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
         top = int(rows.max()) + 1
         if top > len(self._starts):
             self._starts, self._lengths = _grown(self._starts, top), _grown(self._lengths, top)
+        self._live += len(values) - int(self._lengths[rows].sum())
+        self._lengths[rows] = 0
         if self._end + len(values) > len(self._values):
-            self._sweep()
-            if self._end + len(values) > len(self._values) // 2:  # or the next sweep would come soon
+            if self._live > len(self._values) // 2:  # there is little to sweep, and the next sweep would come soon
                 self._values = _grown(self._values, self._end + len(values))
+            else:
+                self._sweep()
         self._values[self._end : self._end + len(values)] = values
         self._starts[rows] = offsets[:-1] + self._end
         self._lengths[rows] = np.diff(offsets)

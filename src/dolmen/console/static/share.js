@@ -1,4 +1,4 @@
-// Genres of the slate: the first slate of this person against the one on the page.
+// Genres of the slate: the first slate of this person against the one on the page; what they took stands on top.
 
 import { sharesOf } from "./catalogue.js";
 import { el, unseen } from "./dom.js";
@@ -6,11 +6,11 @@ import { percent } from "./format.js";
 
 const MOST = 7;
 
-export function showShares(host, first, now) {
-  const [before, after] = [sharesOf(first), sharesOf(now)];
+export function showShares(host, first, now, taken) {
+  const [before, after, liked] = [sharesOf(first), sharesOf(now), sharesOf(taken)];
   const weight = (genre) => Math.max(before.get(genre) ?? 0, after.get(genre) ?? 0);
-  const genres = [...new Set([...before.keys(), ...after.keys()])]
-    .sort((one, other) => (after.get(other) ?? 0) - (after.get(one) ?? 0) || weight(other) - weight(one) || one.localeCompare(other)).slice(0, MOST);
+  const genres = [...new Set([...liked.keys(), ...before.keys(), ...after.keys()])]
+    .sort((one, other) => (liked.get(other) ?? 0) - (liked.get(one) ?? 0) || (after.get(other) ?? 0) - (after.get(one) ?? 0) || weight(other) - weight(one) || one.localeCompare(other)).slice(0, MOST);
   host.hidden = genres.length === 0;
   if (host.hidden) return;
   host.replaceChildren(

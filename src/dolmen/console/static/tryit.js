@@ -30,7 +30,7 @@ export class TryIt {
 
   /** Change who we are. What is still under way for somebody else is dropped when it arrives. */
   async become(id, isNew) {
-    const person = { id, isNew, first: null, clicks: 0 };
+    const person = { id, isNew, first: null, taken: [] };
     this.person = person;
     this.slate.clear();
     this.journey.clear();
@@ -91,7 +91,7 @@ export class TryIt {
       byId("slate").removeAttribute("aria-busy");
       for (const id of ["slate-head", "slate-foot"]) byId(id).hidden = false;
       byId("slate-basis").textContent = answer.ranked_by === "popularity" ? "by popularity, until the model has learned something" : "";
-      showShares(byId("share"), person.first, answer.items);
+      showShares(byId("share"), person.first, answer.items, person.taken);
       if (!this.latest) this.journey.wait();
       this.trouble(answer.items.length === 0 ? { message: "The slate is empty: nothing in the catalogue is left to show." } : null);
       return { answer, changes };
@@ -123,7 +123,7 @@ export class TryIt {
       return;
     }
     if (person !== this.person) return;
-    person.clicks += 1;
+    person.taken.push(one);
     journey.reach("kept");
     this.onStep("kept");
     this.know();
