@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
+from dolmen import training
 from dolmen.embedding import AdaGrad, Optimizer
 from dolmen.embedding.optimizers import optimizer_from_dict
 from dolmen.errors import ConfigError, SchemaError
@@ -128,9 +129,8 @@ class Config:
         try:
             config = cls.from_dict(values, base=path.parent)
             if with_model:
-                from dolmen.training import new_trainer  # loads torch, which the supervisor does without
-
-                new_trainer(config.schema, config.model.name, config.model.options, config.train)
+                # Asked for only here, since its name loads torch, which the supervisor does without.
+                training.new_trainer(config.schema, config.model.name, config.model.options, config.train)
         except (ConfigError, SchemaError) as problem:
             raise type(problem)(f"{path}: {problem}") from None
         return config
