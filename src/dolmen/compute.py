@@ -13,7 +13,7 @@ from dolmen.devices import Arithmetic, Device
 from dolmen.errors import ConfigError
 from dolmen.settings import chosen
 
-__all__ = ["ON_CPU", "Compute"]
+__all__ = ["ON_CPU", "Compute", "torch_threads"]
 
 
 @final
@@ -61,3 +61,17 @@ class Compute:
 
 
 ON_CPU: Final = Compute()
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Within, torch uses ``count`` threads for one product of matrices; then as many as before.
+
+    Of itself it takes every core, and for steps as small as ours more threads mostly wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,8 +1,11 @@
 import io
 import math
+from threading import Event
 
 import pytest
+import torch
 
+from dolmen.compute import torch_threads
 from dolmen.errors import ConfigError
 from dolmen.training import TrainConfig, validate
 from dolmen.training.progress import FitProgress
@@ -33,6 +36,25 @@ def test_fit_learns_and_says_how_well(world, training, validation) -> None:
     assert second.validation.loss < first.loss
     assert second.auc > first.auc
     assert trainer.version == 120
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_learning_takes_the_tables_threads_and_gives_back_what_was_set(world, training, log, threads) -> None:
+    seen = []
+    trainer, stop = _trainer(world), Event()
+    trainer.embeddings.threads = threads
+
+    def watched(batches):
+        for batch in batches:
+            seen.append(torch.get_num_threads())
+            yield batch
+
+    with torch_threads(3):
+        trainer.fit(watched(training[:2]), validation=watched(training[:1]), progress=False)
+        trainer.follow(log, stop, between=lambda: (seen.append(torch.get_num_threads()), stop.set()))
+        assert torch.get_num_threads() == 3
+    assert len(seen) >= 4
+    assert set(seen) == {threads}
 
 
 def test_same_batches_and_seed_give_the_same_bits(world, training, rows, dense) -> None:

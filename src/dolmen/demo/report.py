@@ -90,9 +90,13 @@ class DemoReport:
         return None if self.stopped else all(one.closes for one in self.accounts.values())
 
     @property
-    def had_visitors(self) -> bool:
-        """Whether more events were joined than this run sent, so that they are somebody else's."""
-        return any(self.accounts[name].is_over for name in _OF_ACKNOWLEDGED)
+    def of_others(self) -> tuple[int, int]:
+        """How many items shown, and how many actions, were joined that this run did not send: somebody else's."""
+        shown, actions = (self.accounts[name].counted for name in _OF_ACKNOWLEDGED)
+        return (
+            max(0, shown - int(self.events["impressions_sent"] or 0)),
+            max(0, actions - int(self.events["actions_sent"] or 0)),
+        )
 
     def to_json(self) -> str:
         """The report as JSON, with the program, commit and machine beside it."""
@@ -107,7 +111,8 @@ class DemoReport:
             "sent": f"{events['impressions_sent']:,} items shown, {events['actions_sent']:,} actions",
             "acknowledged": f"{events['impressions_acknowledged']:,} and {events['actions_acknowledged']:,}",
             "became": (
-                f"{_count(events['positives'])} positives, {_count(events['negatives_kept'])} negatives kept,"
+                f"{_count(events['positives'])} positives ({_count(events['positives_late'])} of them late, of items"
+                f" that had become negatives), {_count(events['negatives_kept'])} negatives kept,"
                 f" {_count(events['negatives_dropped'])} dropped, {_count(events['waiting'])} waiting"
                 f" ({verdicts[self.accounts_close]})"
             ),
@@ -133,11 +138,13 @@ class DemoReport:
             if not one.closes:
                 told = f"{name}: counted {one.counted:,}, expected {one.expected:,}"
                 table.add_row("[bold]does not close[/bold]", told)
-        if self.had_visitors:
+        shown, actions = self.of_others
+        if shown or actions:
+            mend = "" if self.accounts_close else "; let nobody else use the server, and run it again"
             table.add_row(
                 "[bold]not alone[/bold]",
-                "somebody else sent events to this server during the run, so its figures are not of the replay alone;"
-                " let nobody else use the server, and run it again",
+                f"somebody else sent events to this server during the run ({shown:,} items shown, {actions:,} actions),"
+                f" so its figures are not of the replay alone{mend}",
             )
         if not self.accounts_close:
             table.add_row("[bold]exit status[/bold]", "1 without a page, since an account does not close")

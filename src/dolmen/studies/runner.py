@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dolmen.compute import Compute
+from dolmen.compute import Compute, torch_threads
 from dolmen.devices import Device
 from dolmen.errors import DataError
 from dolmen.studies.cells import CellStore, code_fingerprint, fingerprint
@@ -73,7 +71,7 @@ def run_study(
     there = Compute.of(device, section="reproduce").device
     runner = _Runner(study, plan, store, there, only_stored=only_stored)
     cells = list(plan.cells(seed_count))
-    with _one_torch_thread(), _Shown(study.name, len(cells), console) as shown:
+    with torch_threads(_THREADS), _Shown(study.name, len(cells), console) as shown:
         for cell in cells:
             shown.begin(cell)
             shown.end(cell, runner.finish(cell))
@@ -190,13 +188,3 @@ class _Shown:
             self._console.print(
                 f"{cell.case}  {cell.arm}  seed {cell.seed}  {done.seconds:.1f} s  {told}", soft_wrap=True
             )
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(_THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 import torch
 
+from dolmen.compute import torch_threads
 from dolmen.evaluation import auc, log_loss
 from dolmen.features import Batch
 from dolmen.models import scorer
@@ -69,7 +70,8 @@ def fit(
     """Learn ``batches`` ``epochs`` times over. Same batches, seed and settings: same parameters, bit for bit.
 
     Args:
-        trainer: whose model learns.
+        trainer: whose model learns. Torch takes as many threads as its tables do (``trainer.embeddings.threads``, one
+            unless set): steps are small, and with every core they take longer and cost several times as much.
         batches: iterable as often as there are epochs; ``datasets.Batches`` shuffles anew each time.
         epochs: passes over the data. Rows of ids overfit soon: one pass is what a stream would give.
         validation: judged after each epoch.
@@ -91,7 +93,11 @@ def fit(
     reports: list[EpochReport] = []
     best, best_loss = None, math.inf
     best_epoch = epochs
-    with torch.random.fork_rng(devices=[]), FitProgress(epochs, trainer.judge, show=progress) as shown:
+    with (
+        torch_threads(trainer.embeddings.threads),
+        torch.random.fork_rng(devices=[]),
+        FitProgress(epochs, trainer.judge, show=progress) as shown,
+    ):
         for epoch in range(1, epochs + 1):
             reports.append(_epoch(trainer, batches, validation, epoch, shown))
             found = reports[-1].validation
@@ -118,7 +124,7 @@ def validate(trainer: Trainer, batches: Iterable[Batch]) -> Validation:
     labels: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     model.eval()
-    with torch.no_grad():
+    with torch_threads(trainer.embeddings.threads), torch.no_grad():
         for batch in batches:
             placed = batch.to(str(trainer.compute.device))
             with trainer.compute.running():

@@ -18,9 +18,8 @@ from pathlib import Path
 from threading import Event
 from typing import Final, final
 
-import torch
-
 from dolmen.clock import Clock, SystemClock, parse_duration_us
+from dolmen.compute import torch_threads
 from dolmen.errors import ConfigError, LogError, SnapshotError
 from dolmen.events import Group, Log, Topic
 from dolmen.telemetry import logger
@@ -51,9 +50,9 @@ def run_trainer(settings: TrainerSettings, log: Log, stop: Event, *, clock: Cloc
         SnapshotError: there are snapshots, and none can be used.
         LogError: the log cannot be read or written.
     """
-    torch.set_num_threads(settings.threads)
     settings.folder.mkdir(parents=True, exist_ok=True)
     with (
+        torch_threads(settings.threads),
         _alone_in(settings.folder),
         ThreadPoolExecutor(1, thread_name_prefix="snapshot") as sealer,
         ThreadPoolExecutor(1, thread_name_prefix="publish") as shipper,

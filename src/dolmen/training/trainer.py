@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dolmen.clock import parse_duration_us
-from dolmen.compute import Compute
+from dolmen.compute import Compute, torch_threads
 from dolmen.devices import Device
 from dolmen.embedding import Embed, Embeddings
 from dolmen.errors import BadEventError, ConfigError, OffsetGoneError, SchemaError, SnapshotError
@@ -230,22 +230,23 @@ class Trainer:
             between: called after each record, and at least every ``wait_seconds`` while there is none.
             wait_seconds: how long to wait for a record at a time.
         """
-        while not stop.is_set():
-            try:
-                records = log.read(
-                    Topic.EXAMPLES, 0, self.offset, max_records=_READ_RECORDS_MAX, wait_seconds=wait_seconds
-                )
-            except OffsetGoneError as problem:
-                self._pass_over_gone(log, problem)
-                continue
-            for record in records:
-                self.learn(record)
-                if between is not None:
+        with torch_threads(self.embeddings.threads):
+            while not stop.is_set():
+                try:
+                    records = log.read(
+                        Topic.EXAMPLES, 0, self.offset, max_records=_READ_RECORDS_MAX, wait_seconds=wait_seconds
+                    )
+                except OffsetGoneError as problem:
+                    self._pass_over_gone(log, problem)
+                    continue
+                for record in records:
+                    self.learn(record)
+                    if between is not None:
+                        between()
+                    if stop.is_set():
+                        return
+                if not records and between is not None:
                     between()
-                if stop.is_set():
-                    return
-            if not records and between is not None:
-                between()
 
     def fit(
         self,
