@@ -73,7 +73,7 @@ def test_a_secret_of_the_wrong_kind_is_not_repeated_in_the_error() -> None:
         ({}, r"sample\.folder is missing"),
         ({"folder": "f", "rte": 1.0}, r"sample: unknown setting 'rte'; did you mean 'rate'\?"),
         ({"folder": "f", "count": "3"}, r"sample\.count must be a whole number \(write 3 without quotes\), got '3'"),
-        ({"folder": "f", "count": True}, r"sample\.count must be a whole number, got True"),
+        ({"folder": "f", "count": True}, r"sample\.count must be a whole number, got true"),
         ({"folder": "f", "widths": [1, "x"]}, r"sample\.widths\[1\] must be a whole number, got 'x'"),
         ({"folder": "f", "kind": "grph"}, r"sample\.kind must be one of 'graph' or 'exact', got 'grph'"),
         ({"folder": "f", "count": 0}, r"sample\.count must be at least 1, got 0"),

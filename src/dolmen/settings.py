@@ -20,7 +20,7 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from dolmen.clock import DURATION, Duration
 from dolmen.errors import ConfigError, DolmenError
 
-__all__ = ["chosen", "expectation", "read_settings", "suggestion", "write_settings"]
+__all__ = ["chosen", "expectation", "read_settings", "shown", "suggestion", "write_settings"]
 
 T = TypeVar("T")
 KindT = TypeVar("KindT", bound=StrEnum)
@@ -131,9 +131,20 @@ def expectation(error: Mapping[str, Any]) -> str:
     if kind not in _EXPECTATIONS:
         return f"fit: {error['msg']}"
     said = _EXPECTATIONS[kind].format(**error.get("ctx", {}))
+    if said.endswith(" 1 entries"):
+        said = said.replace("entries", "entry")
     if kind in ("int_type", "float_type") and isinstance(given, str) and given.strip().lstrip("+-").isdigit():
         said += f" (write {given.strip()} without quotes)"
     return said
+
+
+def shown(value: Any, length: int = 80) -> str:
+    """A value as messages show it, cut to ``length``: as whoever wrote JSON or TOML knows it.
+
+    >>> shown("a"), shown(None), shown(True)
+    ("'a'", 'null', 'true')
+    """
+    return (json.dumps(value) if value is None or isinstance(value, bool | float) else repr(value))[:length]
 
 
 def _fit(hint: Any, value: Any, where: str, *, is_secret: bool) -> Any:
@@ -144,7 +155,7 @@ def _fit(hint: Any, value: Any, where: str, *, is_secret: bool) -> Any:
         first = problem.errors(include_url=False)[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         expected = f'{DURATION}, such as "30s" or "2h"' if _is_duration(hint) else None
-        came = "" if is_secret else f", got {first['input']!r:.80}"
+        came = "" if is_secret else f", got {shown(first['input'])}"
         raise ConfigError(f"{where}{place} must {f'be {expected}' if expected else expectation(first)}{came}") from None
     except PydanticSchemaGenerationError:
         raise AssertionError(f"{where} has a type that no file can hold; pass it as a fixed field") from None

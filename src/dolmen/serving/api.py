@@ -280,7 +280,7 @@ def _people(names: _Names, catalogue: Catalogue, behaviours: Behaviours) -> APIR
 
 
 def _operations(parts: Parts, board: StatusBoard) -> APIRouter:
-    router = APIRouter(tags=["operations"])
+    router = APIRouter(tags=["operations"], route_class=QueryRoute)
 
     @router.get("/v1/status", response_model=StatusAnswer, responses={401: _REFUSED[401]})
     async def get_status() -> Response:

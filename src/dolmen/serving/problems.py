@@ -19,7 +19,7 @@ from dolmen.errors import (
     OverloadedError,
     SchemaError,
 )
-from dolmen.settings import expectation
+from dolmen.settings import expectation, shown
 
 __all__ = ["Refusal", "broken", "install", "refusal"]
 
@@ -147,5 +147,6 @@ def _said(field: str, error: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     """Of a list or an object how many entries it has: it may be as large as the body."""
     if isinstance(value, (dict, list)):
-        return f"{len(value)} {'values by name' if isinstance(value, dict) else 'entries'}"
-    return f"{value!r:.80}"
+        entries = f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
+        return f"an object of {entries}" if isinstance(value, dict) else entries
+    return shown(value)

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from dolmen.settings import suggestion
+from dolmen.settings import shown, suggestion
 
 __all__ = [
     "ATTRIBUTES_MAX",
@@ -80,7 +80,7 @@ def _id(value: Any) -> int | str:
             return value
     elif isinstance(value, int) and not isinstance(value, bool) and _INTEGER_MIN <= value <= _INTEGER_MAX:
         return value
-    raise _bad(f"an id is an integer of 64 bits or a string of 1 to {_ID_MAX} characters, got {value!r:.40}")
+    raise _bad(f"an id is an integer of 64 bits or a string of 1 to {_ID_MAX} characters, got {shown(value, 40)}")
 
 
 def _is_text(value: str) -> bool:
@@ -90,7 +90,7 @@ def _is_text(value: str) -> bool:
 
 def _attributes(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _bad(f"attributes are an object of values by name, got {value!r:.40}")
+        raise _bad(f"attributes are an object of values by name, got {shown(value, 40)}")
     if len(value) > ATTRIBUTES_MAX:
         raise _bad(f"at most {ATTRIBUTES_MAX} attributes, got {len(value)}")
     for name, one in value.items():
@@ -118,7 +118,7 @@ def _check_value(name: str, value: Any) -> None:
             return
     raise _bad(
         f"{name}: a value is a text of at most {_TEXT_MAX} characters, a finite number of 64 bits, true, false or null,"
-        f" or a list of those, got {value!r:.40}"
+        f" or a list of those, got {shown(value, 40)}"
     )
 
 
@@ -158,7 +158,7 @@ class OneEvent(Body):
         None, description="Of the slate on which the item was shown. Without it nothing is learned."
     )
     event_id: Mark | None = Field(None, description="Your name for this event. A retry with the same one counts once.")
-    value: Annotated[float, Field(strict=False, allow_inf_nan=False)] = 1.0
+    value: Annotated[float, Field(strict=True, allow_inf_nan=False)] = 1.0
     event_time_us: TimeUs | None = Field(
         None, description="When it happened, microseconds since 1970 UTC; now if absent."
     )
