@@ -5,16 +5,19 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from dolmen import datasets
 from dolmen.cli import app
 from dolmen.cluster import inspect_path
-from dolmen.errors import CONFIG_STATUS, ConfigError
+from dolmen.errors import CONFIG_STATUS, ConfigError, DataError
 from dolmen.events import EmbeddedLog
+from dolmen.features import Label, Schema, Slot
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,21 @@ def test_the_demo_refuses_a_port_in_use_and_names_the_option_that_chooses_anothe
     assert ended.returncode == CONFIG_STATUS
     assert f"uses port {port}; stop that one, or choose another port with --port" in ended.stderr
     assert not list((tmp_path / "logs").glob("serve.log")), "no process was started"
+
+
+def test_the_demo_refuses_a_data_set_without_slates_before_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = datasets.load("world")
+    nameless = replace(world, schema=Schema(Slot("user"), Label("click")))
+    monkeypatch.setattr(datasets, "load", lambda _: nameless)
+    ended = CliRunner().invoke(app, ["demo", "--state", str(tmp_path / "state")])
+    assert isinstance(ended.exception, DataError)
+    assert str(ended.exception) == (
+        "world: its examples name no item, so there is nothing to show; --data world or movielens-100k, for example,"
+        " can be replayed"
+    )
+    assert not (tmp_path / "state").exists()
 
 
 def test_inspecting_a_log_changes_no_byte_of_it(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import psutil
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -28,7 +29,7 @@ from dolmen.demo.prober import Prober
 from dolmen.demo.replay import Replay
 from dolmen.demo.report import DemoReport, Measured, make_report
 from dolmen.demo.setup import DemoNotes, DemoOptions, configuration, with_port
-from dolmen.errors import NotReadyError, RemoteError
+from dolmen.errors import DataError, NotReadyError, RemoteError
 from dolmen.serving import check_address
 from dolmen.telemetry import LogFormat, set_up_logs
 
@@ -57,7 +58,9 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dolmen-demo-"))
             options = replace(options, state=Path(folder))
         started = time.monotonic()
-        demo = _Demo(options, datasets.load(options.data), stop, started)
+        dataset = datasets.load(options.data)
+        _check_replayable(dataset)
+        demo = _Demo(options, dataset, stop, started)
         held = stack.enter_context(hold_folder(options.state))
         demo.prepare(stack, held)
         return demo.run()
@@ -75,6 +78,9 @@ class _Demo:
     def prepare(self, stack: ExitStack, held: int) -> None:
         """Write the configuration and start the stages, which inherit ``held``; ``stack`` stops them."""
         self._console.print(f"[bold]{self._dataset!r}[/bold]", highlight=False, soft_wrap=True)
+        if pc.min(self._dataset.interactions[self._dataset.label]).as_py() > 0:
+            told = "Every one of its examples was acted on, and nothing was passed over: there is no AUC to tell."
+            self._console.print(told, soft_wrap=True)
         self._notes = DemoNotes(self._options)
         # Of a run that goes on, too, the plan is that of the first; how much of it is left is told to the replay.
         self._options = replace(self._options, event_count=self._notes.event_count, rate=self._notes.events_per_second)
@@ -127,6 +133,7 @@ class _Demo:
         if not self._stop.is_set():
             self._console.print(f"\nEverything is replayed; the page stays: {self._client.address}     (Ctrl-C stops)")
             self._stop.wait()
+            self._console.print("Stopping; the next start shows the page again.")
             return 0
         if self._supervisor.failure is None:  # else nothing ran that could be gone on from
             self._console.print("Stopping; the next start goes on from here.")
@@ -255,6 +262,21 @@ class _Demo:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(report.to_json())
             self._console.print(f"report: {path}", soft_wrap=True)
+
+
+def _check_replayable(dataset: Dataset) -> None:
+    """Refuse a data set without slates before anything is written.
+
+    Raises:
+        DataError: nothing of it can happen again.
+    """
+    mend = "; --data world or movielens-100k, for example, can be replayed"
+    if "item" not in dataset.schema.slots:
+        raise DataError(f"{dataset.info.name}: its examples name no item, so there is nothing to show{mend}")
+    try:
+        next(dataset.slates(), None)
+    except DataError as problem:
+        raise DataError(f"{problem}{mend}") from None
 
 
 @contextmanager
