@@ -119,7 +119,8 @@ def _table_tables(values: dict[str, Any]) -> Iterator[Sheet | TextTable]:
 
 def _slots_table(values: dict[str, Any]) -> Sheet:
     heads = "slot", "rows", "sights", "norm p50", "norm max", "age p50", "count p99", "waiting", "filter", "failed"
-    slots = Sheet(*heads, "most seen", title=f"slots ({values['evicted']:,} rows evicted so far)")
+    title = f"slots ({values['evicted']:,} rows evicted so far)"
+    slots = Sheet(*heads, "most seen (times); of a text, its hash", title=title)
     for name, slot in values["slots"].items():
         slots.add_row(
             name,

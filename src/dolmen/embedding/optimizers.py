@@ -57,7 +57,12 @@ class _Clipping:
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(_Clipping):
-    """Plain descent: w -= rate·g. No state."""
+    """Plain descent: w -= rate·g. No state.
+
+    Args:
+        learning_rate: of a step.
+        weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
+    """
 
     name: ClassVar[str] = "sgd"
 
@@ -75,6 +80,12 @@ class AdaGrad(_Clipping):
 
     A rare id keeps its large steps while a popular one has settled, which is why it is the default for ids.
     Source: Duchi, Hazan, Singer, "Adaptive Subgradient Methods", JMLR 2011. State: n, one number a column.
+
+    Args:
+        learning_rate: of a step, before it is divided by the root of n.
+        initial_accumulator: n of a new row; the larger, the smaller its first steps.
+        epsilon: added to the root, so that nothing is divided by 0.
+        weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
     """
 
     name: ClassVar[str] = "adagrad"
@@ -161,7 +172,14 @@ class AMSGrad(_AdamFamily):
 
 @dataclass(frozen=True, kw_only=True)
 class RowwiseAdaGrad(_Clipping):
-    """`AdaGrad` with one accumulator a row, of the mean of g² over its columns. State: one number a row."""
+    """`AdaGrad` with one accumulator a row, of the mean of g² over its columns. State: one number a row.
+
+    Args:
+        learning_rate: of a step, before it is divided by the root of n.
+        initial_accumulator: n of a new row; the larger, the smaller its first steps.
+        epsilon: added to the root, so that nothing is divided by 0.
+        weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
+    """
 
     name: ClassVar[str] = "rowwise_adagrad"
 
@@ -179,7 +197,13 @@ class RowwiseAdaGrad(_Clipping):
 
 @dataclass(frozen=True, kw_only=True)
 class Momentum(_Clipping):
-    """Heavy ball: b = momentum·b + g; w -= rate·b. State: b. A row that is not touched does not roll on."""
+    """Heavy ball: b = momentum·b + g; w -= rate·b. State: b. A row that is not touched does not roll on.
+
+    Args:
+        learning_rate: of a step.
+        momentum: how much of the steps before a step keeps, below 1.
+        weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
+    """
 
     name: ClassVar[str] = "momentum"
 
@@ -195,7 +219,14 @@ class Momentum(_Clipping):
 
 @dataclass(frozen=True, kw_only=True)
 class RMSProp(_Clipping):
-    """A running mean of g² in place of AdaGrad's sum, so rates recover (Tieleman, Hinton, 2012). State: the mean."""
+    """A running mean of g² in place of AdaGrad's sum, so rates recover (Tieleman, Hinton, 2012). State: the mean.
+
+    Args:
+        learning_rate: of a step, before it is divided by the root of the mean.
+        decay: how much of the mean a step keeps, below 1.
+        epsilon: added to the root, so that nothing is divided by 0.
+        weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
+    """
 
     name: ClassVar[str] = "rmsprop"
 
@@ -213,7 +244,14 @@ class RMSProp(_Clipping):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaDelta(_Clipping):
-    """Steps in the unit of the weights, from running means of g² and of squared steps (Zeiler, 2012, algorithm 1)."""
+    """Steps in the unit of the weights, from running means of g² and of squared steps (Zeiler, 2012, algorithm 1).
+
+    Args:
+        learning_rate: factor on a step, whose size follows from the means; the paper has none, so 1.
+        decay: how much of both means a step keeps, below 1.
+        epsilon: added to both means below their roots; sets the size of the first steps.
+        weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
+    """
 
     name: ClassVar[str] = "adadelta"
 
@@ -234,7 +272,12 @@ class FTRL(_Clipping):
     """FTRL-Proximal: exact zeros by ``l1`` (McMahan et al., KDD 2013, algorithm 1). State: z and n.
 
     A weight follows from z and n alone, so a start value does not outlast the first step: use ``initial_range=0``.
-    ``learning_rate`` and ``beta`` are the paper's alpha and beta; ``l2`` takes the place of weight decay.
+
+    Args:
+        learning_rate: the paper's alpha.
+        beta: the paper's: the larger, the smaller the first steps.
+        l1: what a weight's gradients must earn, or it is exactly zero.
+        l2: pulls weights towards zero, in the place of weight decay.
     """
 
     name: ClassVar[str] = "ftrl"
@@ -257,6 +300,9 @@ class GroupFTRL(FTRL):
 
     Source: Yue et al., "Adaptive Optimizers with Sparse Group Lasso", ECML PKDD 2021, theorem 1, for FTRL's curvature
     and a row as the group. With ``l21=0`` it is `FTRL`. State: z and n.
+
+    Args:
+        l21: what a row's gradients must earn as a whole, times the root of its length, or all of it is exactly zero.
     """
 
     name: ClassVar[str] = "group_ftrl"
