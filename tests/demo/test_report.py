@@ -149,7 +149,7 @@ def test_what_others_sent_is_told_as_theirs(sent_by_others: int, is_alone: bool)
     """Beside a page others are expected; without one they spoil the books, and the summary must not leave that open."""
     events = {**EVENTS, "actions_joined": EVENTS["actions_joined"] + sent_by_others}
     known = {field.name: None for field in fields(DemoReport)}
-    counts = dict.fromkeys(("positives", "positives_late", "negatives_kept", "negatives_dropped", "waiting"), 0)
+    counts = {"positives": 9, "positives_late": 2, "negatives_kept": 20, "negatives_dropped": 70, "waiting": 0}
     never, empty = Percentiles(0, None, None, None), {"resident_bytes": {}, "progressive": {}}
     numbers = dict.fromkeys(("events_per_second", "items_shown_per_second", "wall_seconds"), 1.0)
     accounts = _accounts(events, JOIN, is_alone=is_alone)
@@ -164,4 +164,5 @@ def test_what_others_sent_is_told_as_theirs(sent_by_others: int, is_alone: bool)
     told_of = f"during the run (0 items shown, {sent_by_others} actions), so its figures are not of the replay alone"
     assert (told_of in printed.get()) is (sent_by_others > 0)
     assert ("run it again" in printed.get()) is spoilt
+    assert "9 positives (2 of them late), 20 negatives kept" in printed.get()
     assert ("exit status" in printed.get()) is spoilt

@@ -106,13 +106,13 @@ class DemoReport:
     def table(self) -> TextTable:
         """The report for people."""
         table = TextTable(show_header=False, box=None, title=f"demo: {self.dataset}", title_justify="left")
+        late = f" ({_count(self.events['positives_late'])} of them late)" if self.events["positives_late"] else ""
         events, verdicts = self.events, {True: "accounts close", False: "ACCOUNTS DO NOT CLOSE", None: "stopped early"}
         rows = {
             "sent": f"{events['impressions_sent']:,} items shown, {events['actions_sent']:,} actions",
             "acknowledged": f"{events['impressions_acknowledged']:,} and {events['actions_acknowledged']:,}",
             "became": (
-                f"{_count(events['positives'])} positives ({_count(events['positives_late'])} of them late, of items"
-                f" that had become negatives), {_count(events['negatives_kept'])} negatives kept,"
+                f"{_count(events['positives'])} positives{late}, {_count(events['negatives_kept'])} negatives kept,"
                 f" {_count(events['negatives_dropped'])} dropped, {_count(events['waiting'])} waiting"
                 f" ({verdicts[self.accounts_close]})"
             ),
