@@ -67,7 +67,8 @@ class Retention:
     Args:
         max_bytes: oldest records leave when more bytes than this are stored.
         max_age: records older than this leave (``"15m"``), when the next append comes.
-        readers: consumer groups that must have committed beyond a record before it leaves, however old it is.
+        readers: consumer groups that must have committed beyond a record before it leaves, however old it is. Any
+            name may stand here, for a reader of your own; while one never commits, its topic is kept whole.
     """
 
     max_bytes: int | None = None

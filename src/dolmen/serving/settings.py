@@ -93,7 +93,8 @@ class ServeSettings:
         explore_share: the odds with which each position of a slate goes to a new item.
         explore_below: an item counts as new until it was shown so many times.
         hide: for how long an item is not recommended again after an action of this kind: a duration or ``"always"``.
-            ``None``: always, for every kind that a label of the schema is made of.
+            ``None``: always, for every kind that a label of the schema is made of. Any kind may be named, also one that
+            no label is made of.
         history_slots: for each slot that holds what a person did, oldest first: which kinds of action enter it.
             ``None``: every slot of the person's side with many values that shares the rows of an item's slot, by the
             labels' kinds.
