@@ -69,7 +69,7 @@ export class TryIt {
     refill(byId("person"),
       el("p", { class: "who" }, "You are ", el("strong", {}, this.person.id)),
       traits.length > 0 ? el("dl", { class: "traits" }, traits.map(([name, words]) => el("div", {}, el("dt", {}, name), el("dd", {}, words)))) : null,
-      el("p", { class: "lately" }, titles.length > 0 ? "Lately: " : "Nobody knows you yet: there is no history.", titles.map((title, index) => [index > 0 ? " · " : null, title])));
+      el("p", { class: "lately" }, titles.length > 0 ? "Lately: " : traits.length > 0 ? "You did nothing yet: there is no history." : "Nobody knows you yet: there is no history.", titles.map((title, index) => [index > 0 ? " · " : null, title])));
     byId("recent").hidden = recent.length === 0;
     refill(byId("recent"),
       el("h3", {}, "What you did, newest first"),
