@@ -281,7 +281,9 @@ def test_an_action_is_taken_in_once_though_whoever_is_told_of_it_fails(settings:
     state.close()
 
 
-def test_nobody_waits_while_another_is_read_from_disk(settings: Any, log: EmbeddedLog) -> None:
+def test_nobody_waits_while_another_is_read_from_disk(
+    settings: Any, log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state, actions, behaviours, _ = opened(settings, log)
     get, reading, go_on = state.get, threading.Event(), threading.Event()
 
@@ -291,7 +293,7 @@ def test_nobody_waits_while_another_is_read_from_disk(settings: Any, log: Embedd
             assert go_on.wait(20)
         return get(table, key)
 
-    state.get = get_slowly  # type: ignore[method-assign]
+    monkeypatch.setattr(state, "get", get_slowly)
     sent = [Action(None, None, "slow", 1, "click", 1.0, _NOW_US)]
     appended = log.append(Topic.ACTIONS, [encode(sent[0])])
     with ThreadPoolExecutor() as pool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import Final, final
+from typing import Final, cast, final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -27,13 +27,13 @@ _OTHER_FILES: Final = 256  # what else this process may have open: log, state, s
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's HTTP/1.1, for ``uvicorn.Config(http=…)``. Who goes past a bound loses the connection."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """One connection more than there may be is closed at once: the files that are left belong to the log."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", transport))  # a server's connections are read and written
         self._head_bytes, self._is_in_head = 0, True
         self._timer: asyncio.TimerHandle | None = None
         if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
-            transport.abort()
+            self.transport.abort()
             return
         self._await_head()
 
