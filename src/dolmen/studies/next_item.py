@@ -69,7 +69,7 @@ PROTOCOL: Final = (
     "Windows of 50 actions (200 on films), a tenth apart (half), as in the authors' code. Every item has a row from "
     "the start, as their vocabulary has it.",
     "Vectors of 64 and a bias an item; Adam (0.001, warm-up, then half a cosine down to a tenth) on rows and layers, "
-    "weight decay 0.01 on layers, batches of 256 windows (16 on films). All arms have the same passes over the data; "
+    "weight decay 0.01 on layers, batches of 64 windows (16 on films). All arms have the same passes over the data; "
     "of eight looks at the validation part the best parameters are judged.",
 )
 
@@ -94,8 +94,8 @@ class _Case:
 
 _CASES: Final[Mapping[str, _Case]] = {
     FILMS: _Case(length=200, stride=100, batch=16),
-    BEAUTY: _Case(length=50, stride=5, batch=256, people=10_000, validated=2_000),
-    GAMES: _Case(length=50, stride=5, batch=256, people=10_000, validated=2_000),
+    BEAUTY: _Case(length=50, stride=5, batch=64, people=10_000, validated=2_000),
+    GAMES: _Case(length=50, stride=5, batch=64, people=10_000, validated=2_000),
 }
 
 
