@@ -26,6 +26,21 @@ from report import ROOT, source
 CORE = ROOT / "src/dolmen/_core"
 BOUNDS = {"table_lookup": "bound_lookup", "gather": "bound_lookup", "table_update": "bound_update"}
 TARGETS = {"table_lookup": 0.8, "table_update": 0.7}
+LADDERS = {  # from the bound to the table: each does all that the one before it does, and something more
+    "look-up": {
+        "bound_lookup": "the bound",
+        "lookup_spread": "rows with their states between them",
+        "lookup_keyed": "the line's five FIDs compared",
+        "lookup_hashed": "the FID hashed",
+        "table_lookup": "the table",
+    },
+    "update": {
+        "bound_update": "the bound",
+        "update_adagrad": "AdaGrad's square root and division",
+        "update_stamped": "the line's FIDs compared, its stamp written",
+        "table_update": "the table",
+    },
+}
 
 
 def main() -> None:
@@ -69,6 +84,7 @@ def main() -> None:
     target.write_text(json.dumps(report, indent=1) + "\n")
     draw(report["speed"]["runs"], options.out / "table.svg")
     print("\n" + as_markdown(report["speed"]["runs"]))
+    print("\n" + ladders(report["speed"]["runs"]))
 
 
 def measure(program: Path, *settings: object) -> list[dict[str, Any]]:
@@ -117,6 +133,19 @@ def as_markdown(runs: list[dict[str, Any]]) -> str:
             f"| {run['rows']:,} | {run['dim']} | {run['ids']} | {run['threads']} | {rates['table_lookup']:.1f} | "
             f"{ratio(run, 'table_lookup'):.2f} | {update} | {rates['gather']:.1f} |"
         )
+    return "\n".join(lines)
+
+
+def ladders(runs: list[dict[str, Any]]) -> str:
+    """Nanoseconds a key (median, one thread, the smaller table) as what the table does is added to the bound."""
+    rows = min(run["rows"] for run in runs)
+    runs = [run for run in runs if run["rows"] == rows and run["threads"] == 1 and run["dim"] >= 16]
+    heads = [f"{run['dim']}, {run['ids']}" for run in runs]
+    lines = ["| ns a key | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+    for name, ladder in LADDERS.items():
+        for contender, told in ladder.items():
+            times = [1e9 / statistics.median(run["keys_per_second"][contender]) for run in runs]
+            lines.append(f"| {name}: {told} | " + " | ".join(f"{time:.0f}" for time in times) + " |")
     return "\n".join(lines)
 
 

@@ -41,27 +41,48 @@ class HugeArray {
   std::size_t count_;
 };
 
+std::int64_t fid_of(std::uint64_t i) { return static_cast<std::int64_t>(dolmen::mix64(i) >> 11); }
+
+// An index without a search: so full that each FID stands in a bucket that is known ahead.
+void fill_buckets(const HugeArray<dolmen::Bucket>& buckets, std::size_t bucket_count,
+                  std::vector<std::uint32_t>& bucket_of) {
+  std::vector<std::uint32_t> order(bucket_of.size());
+  std::iota(order.begin(), order.end(), 0U);
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(1));
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    dolmen::Bucket& bucket = buckets.data()[i % bucket_count];
+    bucket_of[order[i]] = static_cast<std::uint32_t>(i % bucket_count);
+    bucket.rows[i / bucket_count] = order[i];
+    bucket.fids[i / bucket_count] = fid_of(order[i]);
+  }
+}
+
 struct alignas(64) Line {
   std::uint64_t words[8];
 };
 
-void prefetch(const void* begin, std::size_t size) {
+using Piece = float __attribute__((vector_size(32), aligned(alignof(float)), may_alias));
+constexpr std::size_t kPiece = sizeof(Piece) / sizeof(float);
+
+Piece& piece(float* at) { return *reinterpret_cast<Piece*>(at); }
+
+// Inlined: the compiler takes a call that does nothing but prefetch for one that does nothing.
+DOLMEN_INLINE void prefetch(const void* begin, std::size_t size) {
   for (std::size_t at = 0; at < size; at += 64) __builtin_prefetch(static_cast<const char*>(begin) + at);
 }
 
-// The bound: for each key a random line, whose content the row's address depends on, then the row.
-template <typename Use>
-void bound_loop(const std::vector<std::uint32_t>& lines_of, const std::vector<std::uint32_t>& rows_of,
-                const Line* lines, const float* rows, std::size_t row_floats, const Use& use) {
-  const std::size_t count = rows_of.size();
+// The bound: for each key a random line, whose content the row's address depends on, then the row. `line_of(i)` is its
+// address, `row_of(i)` reads it and says which row, `use(i, row)` comes last.
+template <typename LineOf, typename RowOf, typename Use>
+DOLMEN_INLINE void bound_loop(std::size_t count, const LineOf& line_of, const RowOf& row_of, const float* rows,
+                              std::size_t stride, std::size_t read_floats, const Use& use) {
   std::array<std::size_t, 2 * kAhead> ready{};
   for (std::size_t i = 0; i < count + 2 * kAhead; ++i) {
-    if (i < count) __builtin_prefetch(lines + lines_of[i]);
+    if (i < count) __builtin_prefetch(line_of(i));
     if (i >= kAhead && i < count + kAhead) {
-      const std::size_t at = i - kAhead;
-      const std::size_t row = rows_of[at] + lines[lines_of[at]].words[0];  // The words are 0.
-      ready[at % (2 * kAhead)] = row;
-      prefetch(rows + row * row_floats, row_floats * sizeof(float));
+      const std::size_t row = row_of(i - kAhead);
+      ready[(i - kAhead) % (2 * kAhead)] = row;
+      prefetch(rows + row * stride, read_floats * sizeof(float));
     }
     if (i >= 2 * kAhead) use(i - 2 * kAhead, ready[(i - 2 * kAhead) % (2 * kAhead)]);
   }
@@ -91,10 +112,6 @@ std::uint32_t zipf_rank(double uniform, double count) {
   const double top = std::pow(count + 1.0, kPower);
   const double rank = std::pow(1.0 + uniform * (top - 1.0), 1.0 / kPower);
   return static_cast<std::uint32_t>(std::min(rank, count) - 1.0);
-}
-
-std::int64_t fid_of(std::uint64_t i) {
-  return static_cast<std::int64_t>(dolmen::mix64(i) >> 11);
 }
 
 // The row numbers that a batch asks for: one draw of ids, the same for every contender and every peer.
@@ -136,74 +153,162 @@ dolmen::Optimizer optimizer_of(bool is_rowwise) {
 
 // One set of batches for each thread; every contender reads them in the same order.
 struct Work {
-  std::vector<std::uint32_t> row_numbers, line_numbers;
+  std::vector<std::uint32_t> row_numbers, line_numbers, bucket_numbers;
   std::vector<std::int64_t> fids;
   std::vector<float> out, gradients;
 };
 
-void measure_speed(std::size_t row_count, std::uint32_t dim, std::size_t batch, std::size_t repeat_count) {
-  dolmen::Table table({dim, 1, 2, 0.01F}, optimizer_of(false));
-  {
+// The table, the bound, and what lies between them: each contender does all that the one before it does, and something
+// more that the table does. The width is a constant for all, as it is in the table's own loops.
+template <std::uint32_t dim>
+class Contest {
+ public:
+  using Contender = std::function<void(Work&)>;
+
+  explicit Contest(std::size_t row_count)
+      : line_count_(static_cast<std::size_t>(static_cast<double>(row_count) / 5.0 / kIndexLoad)),
+        table_({dim, 1, 2, 0.01F}, optimizer_of(false)),
+        lines_(line_count_),
+        buckets_(line_count_),
+        bucket_of_(row_count),
+        rows_(row_count * kWidth) {
+    fill_buckets(buckets_, line_count_, bucket_of_);
     constexpr std::size_t kBuildBatch = 65'536;
     std::vector<float> out(kBuildBatch * dim);
     std::vector<std::int64_t> fids(kBuildBatch);
     for (std::size_t begin = 0; begin < row_count; begin += kBuildBatch) {
       const std::size_t count = std::min(kBuildBatch, row_count - begin);
       for (std::size_t i = 0; i < count; ++i) fids[i] = fid_of(begin + i);
-      table.lookup_or_insert(std::span(fids).first(count), 1, std::span(out).first(count * dim));
+      table_.lookup_or_insert(std::span(fids).first(count), 1, std::span(out).first(count * dim));
     }
   }
-  const std::size_t line_count = static_cast<std::size_t>(static_cast<double>(row_count) / 5.0 / kIndexLoad);
-  const HugeArray<Line> lines(line_count);
-  const HugeArray<float> rows(row_count * dim * 2);  // Row and state; a look-up's rows stand in the first half.
 
+  Work draw(Draws& draws, std::size_t batch) const {
+    Work work;
+    for (std::size_t i = 0; i < batch; ++i) {
+      const std::uint32_t row = draws.next();
+      work.row_numbers.push_back(row);
+      work.line_numbers.push_back(static_cast<std::uint32_t>(dolmen::mix64(row) % line_count_));
+      work.bucket_numbers.push_back(bucket_of_[row]);
+      work.fids.push_back(fid_of(row));
+    }
+    work.out.resize(batch * dim);
+    work.gradients.assign(batch * dim, 0.001F);
+    return work;
+  }
+
+  std::map<std::string, Contender> lookups() {
+    return {
+        {"gather", [&](Work& w) { gather(w); }},
+        {"bound_lookup", [&](Work& w) { known(w, dim, dim, copying(w, dim)); }},
+        {"lookup_spread", [&](Work& w) { known(w, kWidth, dim, copying(w, kWidth)); }},
+        {"lookup_keyed", [&](Work& w) { keyed<false>(w, dim, copying(w, kWidth)); }},
+        {"lookup_hashed", [&](Work& w) { keyed<true>(w, dim, copying(w, kWidth)); }},
+        {"table_lookup", [&](Work& w) { table_.lookup(w.fids, w.out); }},
+    };
+  }
+
+  std::map<std::string, Contender> updates() {
+    return {
+        {"bound_update", [&](Work& w) { known(w, kWidth, kWidth, adding(w)); }},
+        {"update_adagrad", [&](Work& w) { known(w, kWidth, kWidth, stepping(w)); }},
+        {"update_stamped",
+         [&](Work& w) {
+           const auto step = stepping(w);
+           keyed<false>(w, kWidth, [&, step](std::size_t i, std::size_t row) DOLMEN_INLINED {
+             const dolmen::Change change(buckets_.data()[w.bucket_numbers[i]].version);
+             step(i, row);
+           });
+         }},
+        {"table_update", [&](Work& w) { table_.apply_gradients(w.fids, w.gradients, 1.0F); }},
+        {"table_lookup_or_insert", [&](Work& w) { table_.lookup_or_insert(w.fids, 2, w.out); }},
+    };
+  }
+
+  dolmen::MemorySizes memory() const { return table_.memory(); }
+
+ private:
+  static constexpr std::size_t kWidth = 2 * std::size_t{dim};  // Row and state.
+
+  void gather(Work& w) const {
+    const auto at = [&](std::size_t i) { return rows_.data() + w.row_numbers[i] * std::size_t{dim}; };
+    dolmen::with_processor([&](auto) DOLMEN_INLINED {
+      for (std::size_t i = 0; i < w.fids.size(); ++i) {
+        if (i + kAhead < w.fids.size()) prefetch(at(i + kAhead), dim * sizeof(float));
+        dolmen::copy_from_shared(&w.out[i * dim], at(i), dim);
+      }
+    });
+  }
+
+  // Lines and rows are known; all that the line tells is 0.
+  template <typename Use>
+  void known(const Work& w, std::size_t stride, std::size_t read_floats, const Use& use) const {
+    dolmen::with_processor([&](auto) DOLMEN_INLINED {
+      const auto line = [&](std::size_t i) DOLMEN_INLINED { return &lines_.data()[w.line_numbers[i]]; };
+      const auto row = [&](std::size_t i) DOLMEN_INLINED { return w.row_numbers[i] + line(i)->words[0]; };
+      bound_loop(w.fids.size(), line, row, rows_.data(), stride, read_floats, use);
+    });
+  }
+
+  // The line is known, and tells by the FID which row. A hash decides nothing, but the compiler can't know that.
+  template <bool is_hashed, typename Use>
+  void keyed(const Work& w, std::size_t read_floats, const Use& use) const {
+    dolmen::with_processor([&](auto processor) DOLMEN_INLINED {
+      const auto bucket = [&](std::size_t i) DOLMEN_INLINED {
+        const bool is_one = is_hashed && dolmen::mix64(static_cast<std::uint64_t>(w.fids[i])) == 1;
+        return &buckets_.data()[w.bucket_numbers[i] + (is_one ? 1 : 0)];
+      };
+      const auto row = [&](std::size_t i) DOLMEN_INLINED {
+        const dolmen::Bucket& at = buckets_.data()[w.bucket_numbers[i]];
+        return at.row(dolmen::lane_of(processor, at, w.fids[i]));
+      };
+      bound_loop(w.fids.size(), bucket, row, rows_.data(), kWidth, read_floats, use);
+    });
+  }
+
+  auto copying(Work& w, std::size_t stride) const {
+    return [rows = rows_.data(), out = w.out.data(), stride](std::size_t i, std::size_t row)
+               DOLMEN_INLINED { dolmen::copy_from_shared(out + i * dim, rows + row * stride, dim); };
+  }
+
+  auto adding(const Work& w) const {
+    return [rows = rows_.data(), gradients = w.gradients.data()](std::size_t i, std::size_t row) DOLMEN_INLINED {
+      for (std::size_t j = 0; j < dim; j += kPiece) {
+        const Piece gradient = *reinterpret_cast<const Piece*>(gradients + i * dim + j);
+        *reinterpret_cast<Piece*>(rows + row * kWidth + j) += gradient;
+        *reinterpret_cast<Piece*>(rows + row * kWidth + dim + j) += gradient;
+      }
+    };
+  }
+
+  auto stepping(const Work& w) const {
+    return [rows = rows_.data(), gradients = w.gradients.data()](std::size_t i, std::size_t row) DOLMEN_INLINED {
+      float* vector = rows + row * kWidth;
+      dolmen::AdaGrad{0.05F, 0.1F, 1e-8F, 0.0F}.step({vector, vector + dim, gradients + i * dim, dim, 1.0F, 1});
+    };
+  }
+
+  std::size_t line_count_;
+  dolmen::Table table_;
+  HugeArray<Line> lines_;
+  HugeArray<dolmen::Bucket> buckets_;
+  std::vector<std::uint32_t> bucket_of_;
+  HugeArray<float> rows_;  // A look-up's stand in the first half, where nothing is said of states.
+};
+
+template <std::uint32_t dim>
+void measure_speed(std::size_t row_count, std::size_t batch, std::size_t repeat_count) {
+  constexpr std::size_t kBatchCount = 4;
+  Contest<dim> contest(row_count);
   for (const bool is_zipf : {false, true}) {
     for (const std::size_t thread_count : {std::size_t{1}, std::size_t{2}}) {
       Draws draws(row_count, is_zipf, 1);
-      constexpr std::size_t kBatchCount = 4;
-      std::vector<std::vector<Work>> work(thread_count, std::vector<Work>(kBatchCount));
+      std::vector<std::vector<Work>> work(thread_count);
       for (auto& of_thread : work) {
-        for (Work& each : of_thread) {
-          for (std::size_t i = 0; i < batch; ++i) {
-            const std::uint32_t row = draws.next();
-            each.row_numbers.push_back(row);
-            each.line_numbers.push_back(static_cast<std::uint32_t>(dolmen::mix64(row) % line_count));
-            each.fids.push_back(fid_of(row));
-          }
-          each.out.resize(batch * dim);
-          each.gradients.assign(batch * dim, 0.001F);
-        }
+        for (std::size_t i = 0; i < kBatchCount; ++i) of_thread.push_back(contest.draw(draws, batch));
       }
-      std::map<std::string, std::function<void(Work&)>> contenders;
-      contenders["bound_lookup"] = [&](Work& w) {
-        bound_loop(w.line_numbers, w.row_numbers, lines.data(), rows.data(), dim, [&](std::size_t i, std::size_t row) {
-          std::memcpy(&w.out[i * dim], rows.data() + row * dim, dim * sizeof(float));
-        });
-      };
-      contenders["gather"] = [&](Work& w) {
-        const auto at = [&](std::size_t i) { return rows.data() + w.row_numbers[i] * std::size_t{dim}; };
-        for (std::size_t i = 0; i < batch; ++i) {
-          if (i + kAhead < batch) prefetch(at(i + kAhead), dim * sizeof(float));
-          std::memcpy(&w.out[i * dim], at(i), dim * sizeof(float));
-        }
-      };
-      contenders["table_lookup"] = [&](Work& w) { table.lookup(w.fids, w.out); };
-      if (thread_count == 1) {
-        contenders["bound_update"] = [&](Work& w) {
-          float* all = rows.data();
-          const std::size_t width = std::size_t{dim} * 2;
-          bound_loop(w.line_numbers, w.row_numbers, lines.data(), all, width, [&](std::size_t i, std::size_t row) {
-            float* at = all + row * width;
-            const float* gradient = &w.gradients[i * dim];
-            for (std::size_t j = 0; j < dim; ++j) {
-              at[j] += gradient[j];
-              at[dim + j] += gradient[j];
-            }
-          });
-        };
-        contenders["table_update"] = [&](Work& w) { table.apply_gradients(w.fids, w.gradients, 1.0F); };
-        contenders["table_lookup_or_insert"] = [&](Work& w) { table.lookup_or_insert(w.fids, 2, w.out); };
-      }
+      auto contenders = contest.lookups();
+      if (thread_count == 1) contenders.merge(contest.updates());
       std::map<std::string, std::vector<double>> rates;
       double checksum = 0.0;
       for (std::size_t repeat = 0; repeat <= repeat_count; ++repeat) {  // The first warms up.
@@ -224,7 +329,7 @@ void measure_speed(std::size_t row_count, std::uint32_t dim, std::size_t batch, 
                                   *std::max_element(seconds.begin(), seconds.end()));
         }
       }
-      const dolmen::MemorySizes memory = table.memory();
+      const dolmen::MemorySizes memory = contest.memory();
       std::printf("{\"rows\": %zu, \"dim\": %u, \"batch\": %zu, \"ids\": \"%s\", \"threads\": %zu, ", row_count, dim,
                   batch, is_zipf ? "zipf" : "uniform", thread_count);
       std::printf("\"index_bytes_per_row\": %.2f, \"row_bytes_per_row\": %.2f, ",
@@ -304,7 +409,26 @@ int main(int argument_count, char** arguments) {
   const auto dim = static_cast<std::uint32_t>(std::strtoul(arguments[3], nullptr, 10));
   const std::size_t last = std::strtoull(arguments[5], nullptr, 10);
   if (what == "speed") {
-    measure_speed(row_count, dim, std::strtoull(arguments[4], nullptr, 10), last);
+    const std::size_t batch = std::strtoull(arguments[4], nullptr, 10);
+    switch (dim) {
+      case 8:
+        measure_speed<8>(row_count, batch, last);
+        break;
+      case 16:
+        measure_speed<16>(row_count, batch, last);
+        break;
+      case 32:
+        measure_speed<32>(row_count, batch, last);
+        break;
+      case 64:
+        measure_speed<64>(row_count, batch, last);
+        break;
+      case 128:
+        measure_speed<128>(row_count, batch, last);
+        break;
+      default:
+        return 2;
+    }
   } else {
     measure_growth(row_count, dim, std::string(arguments[4]) == "rowwise_adagrad", last);
   }

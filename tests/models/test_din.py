@@ -71,7 +71,7 @@ def test_logits_equal_the_formula(make_embed: MakeEmbed) -> None:
 def test_equal_weights_make_it_average_pooling(make_embed: MakeEmbed) -> None:
     schema = example_schema()
     embed = make_embed(schema)
-    plain, model = build("average_pooling", {}, embed).eval(), build("din", {"softmax": True}, embed).eval()
+    plain, model = build("average_pooling", {}, embed).eval(), build("din", {"weighing": "softmax"}, embed).eval()
     assert isinstance(plain, AveragePooling)
     assert isinstance(model, DIN)
     model.tower.load_state_dict(plain.tower.state_dict())
@@ -81,6 +81,24 @@ def test_equal_weights_make_it_average_pooling(make_embed: MakeEmbed) -> None:
     with embed.recording(1):
         embed(batch, ["item", "history"])
     assert torch.allclose(model.score(batch), plain.score(batch), atol=1e-6)
+
+
+def test_shares_of_a_past_begin_as_its_mean_and_need_not_sum_to_one(make_embed: MakeEmbed) -> None:
+    schema = example_schema()
+    embed = make_embed(schema)
+    plain, model = build("average_pooling", {}, embed).eval(), build("din", {"weighing": "share"}, embed).eval()
+    assert isinstance(plain, AveragePooling)
+    assert isinstance(model, DIN)
+    model.tower.load_state_dict(plain.tower.state_dict())
+    batch = example_batch(schema, 16)
+    with embed.recording(1):
+        embed(batch, ["item", "history"])
+    assert torch.allclose(model.score(batch), plain.score(batch), atol=1e-6)
+    with torch.no_grad():
+        model.unit.rest.layers[-1].bias.fill_(0.5)
+    past = model.fields.past(batch)
+    sums = torch.zeros(past.size).index_add(0, past.owners, model.weights(model.fields.candidates(batch), past))
+    assert torch.allclose(sums, 1.5 * (past.lengths > 0), atol=1e-6)
 
 
 def test_the_order_of_a_past_does_not_matter(make_embed: MakeEmbed) -> None:
@@ -144,7 +162,7 @@ def test_only_unnormalised_weights_tell_how_strong_an_interest_is(make_embed: Ma
     world = world_of(liked, [[item] * count for item, count in zip(liked, counts, strict=True)], counts > 1)
     assert auc_of("din", {}, world, make_embed, learn) > 0.95
     # 1000 coins: the AUC of chance has a standard error of 0.018.
-    assert auc_of("din", {"softmax": True}, world, make_embed, learn) < 0.56
+    assert auc_of("din", {"weighing": "softmax"}, world, make_embed, learn) < 0.56
 
 
 def test_a_schema_without_a_past_is_refused_with_the_mend(make_embed: MakeEmbed) -> None:

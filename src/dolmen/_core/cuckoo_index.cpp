@@ -84,7 +84,7 @@ CuckooIndex::Place CuckooIndex::insert(std::int64_t fid, std::uint32_t row) {
     const std::size_t position = directory_.load(std::memory_order_relaxed)->position(hash);
     Segment& segment = *segments_[position];
     if (segment.size < segment.size_max) {
-      if (const Place place = place_in(segment, fid, row)) {
+      if (const Place place = place_in(segment, hash, fid, row)) {
         size_.fetch_add(1, std::memory_order_relaxed);
         return place;
       }
@@ -100,8 +100,8 @@ void CuckooIndex::erase(Place place) noexcept {
   size_.fetch_sub(1, std::memory_order_relaxed);
 }
 
-CuckooIndex::Place CuckooIndex::place_in(Segment& segment, std::int64_t fid, std::uint32_t row) noexcept {
-  const std::uint64_t hash = hash_of(fid);
+CuckooIndex::Place CuckooIndex::place_in(Segment& segment, std::uint64_t hash, std::int64_t fid,
+                                         std::uint32_t row) noexcept {
   Bucket* bucket = segment.buckets() + first_of(hash, segment.bucket_count());
   if (free_lane(*bucket) == Bucket::kLanes) {
     bucket = segment.buckets() + second_of(hash, segment.bucket_count());
@@ -133,6 +133,7 @@ Bucket* CuckooIndex::make_room(Segment& segment, std::uint64_t hash) noexcept {
   const auto push = [&](std::uint64_t bucket, std::int32_t parent, std::uint32_t lane) {
     if (visited_[bucket] == search_ || step_count == kSearchMax) return;
     visited_[bucket] = search_;
+    __builtin_prefetch(buckets + bucket);
     steps[step_count++] = {static_cast<std::uint32_t>(bucket), parent, lane};
   };
   push(first_of(hash, bucket_count), -1, 0);
@@ -167,8 +168,9 @@ bool CuckooIndex::refill(const Segment& from, std::span<Segment> to) noexcept {
     for (unsigned lane = 0; lane < Bucket::kLanes; ++lane) {
       const std::int64_t fid = bucket.fids[lane].load(std::memory_order_relaxed);
       if (fid == Bucket::kFree) continue;
-      const std::size_t half = to.size() == 1 ? 0 : (hash_of(fid) >> (63 - from.depth)) & 1;
-      if (!place_in(to[half], fid, bucket.row(lane))) return false;
+      const std::uint64_t hash = hash_of(fid);
+      const std::size_t half = to.size() == 1 ? 0 : (hash >> (63 - from.depth)) & 1;
+      if (!place_in(to[half], hash, fid, bucket.row(lane))) return false;
     }
   }
   return true;

@@ -264,7 +264,7 @@ class CuckooIndex {
 
   Segment make_segment(unsigned code, unsigned depth);
   static Memory make_directory(unsigned depth);
-  Place place_in(Segment& segment, std::int64_t fid, std::uint32_t row) noexcept;
+  Place place_in(Segment& segment, std::uint64_t hash, std::int64_t fid, std::uint32_t row) noexcept;
   Bucket* make_room(Segment& segment, std::uint64_t hash) noexcept;
   bool refill(const Segment& from, std::span<Segment> to) noexcept;
   void grow(std::size_t position);

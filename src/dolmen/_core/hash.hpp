@@ -5,6 +5,8 @@
 #include <cstring>
 #include <span>
 
+#include "processor.hpp"
+
 namespace dolmen {
 
 // A FID is: sign 0 | 10 bits of slot number | 53 bits of value.
@@ -32,12 +34,14 @@ class StartValues {
   StartValues(std::uint64_t seed, float range) noexcept : seed_(mix64(seed + kGolden)), range_(range) {}
 
   void fill(std::int64_t fid, std::span<float> row) const noexcept {
-    std::uint64_t state = mix64(static_cast<std::uint64_t>(fid) ^ seed_);
-    for (float& value : row) {
-      state += kGolden;
-      const auto fraction = static_cast<float>(mix64(state) >> 40);  // 24 bits.
-      value = (fraction * 0x1p-23F - 1.0F) * range_;
-    }
+    const std::uint64_t state = mix64(static_cast<std::uint64_t>(fid) ^ seed_);
+    const float range = range_;
+    with_processor([=](auto) DOLMEN_INLINED {
+      for (std::size_t i = 0; i < row.size(); ++i) {
+        const auto bits = static_cast<std::int32_t>(mix64(state + (i + 1) * kGolden) >> 40);  // 24 of them.
+        row[i] = (static_cast<float>(bits) * 0x1p-23F - 1.0F) * range;
+      }
+    });
   }
 
  private:

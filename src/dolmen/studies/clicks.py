@@ -28,6 +28,8 @@ from dolmen.training import TrainConfig, Trainer, new_trainer
 __all__ = [
     "AGES",
     "AMAZON",
+    "BATCH",
+    "CASES",
     "EPOCHS",
     "FIGURES",
     "LONG",
@@ -49,6 +51,9 @@ AGES: Final = "history_age"
 
 EPOCHS: Final = {AMAZON: 1, MOVIELENS: 2, LONG: 2}
 """Passes over each case's training part, in the full form."""
+
+BATCH: Final = 512
+"""Examples a step."""
 
 MODULES: Final = (
     *MACHINERY,
@@ -78,11 +83,16 @@ FIGURES: Final = {
     "examples_per_cpu_second": "learned by one thread, by its own clock",
 }
 
-PROTOCOL: Final = (
+CASES: Final = (
     "amazon-hin: each review is an action; the last of a person tests, the one before validates, the rest trains; one "
     "random item that the person never touched beside each. An item is its id and its brand, a past the newest 50.",
     "movielens-100k: a rating of 4 or 5 is a click, the other ratings of a page are what was passed over; 80 % train, "
     "10 % validate, 10 % test, in time order. An item is its id; a past is the films clicked before.",
+)
+"""What is in the cases, and how each is split."""
+
+PROTOCOL: Final = (
+    *CASES,
     "Vectors of 16 and a linear weight an id; AdaGrad (0.05) on rows, Adam (0.001) on layers, batches of 512, all arms "
     "alike and tuned for none; training in an order of the seed's own.",
     "One pass over amazon-hin. Two over movielens-100k, of which the parameters with the better GAUC on the validation "
@@ -90,7 +100,6 @@ PROTOCOL: Final = (
 )
 
 _DIM: Final = 17  # a linear weight, then a vector of 16
-_BATCH: Final = 512
 _JUDGED_BATCH: Final = 4096
 _WHEN, _TIMES = "when", "history_when"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -119,7 +128,10 @@ class _Examples:
 
 
 def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
-    """The arm's figures on the cell's case, from its seed. ``settings``: ``epochs`` by case, ``examples_max``."""
+    """The arm's figures on the cell's case, from its seed.
+
+    ``settings``: ``epochs`` by case, ``batch``, ``examples_max``.
+    """
     examples = _examples(cell.case)
     trainer = new_trainer(
         _schema(cell.case, has_ages="ages" in arm.options),
@@ -130,11 +142,12 @@ def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
     )
     count = min(examples.train.size, setting.settings.get("examples_max", examples.train.size))
     epochs: int = setting.settings["epochs"][cell.case]
+    batch: int = setting.settings["batch"]
     kept, best, best_epoch, seconds = None, -1.0, 0, 0.0
     for epoch in range(1, epochs + 1):
         order = torch.from_numpy(generator(cell.seed, "order", epoch).permutation(count))
         started = time.process_time()
-        for rows in torch.split(order, _BATCH):
+        for rows in torch.split(order, batch):
             trainer.step(examples.train.take(rows))
         seconds += time.process_time() - started
         found = _figures(trainer, examples.validation)["gauc"]

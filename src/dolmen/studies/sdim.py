@@ -13,7 +13,7 @@ from dolmen.models.layers.attention import attend
 from dolmen.models.layers.behaviours import Past, pooled
 from dolmen.models.layers.hashing import SimHash, interest_of
 from dolmen.seeds import derive_seed
-from dolmen.studies.clicks import EPOCHS, FIGURES, LONG, MODULES, MOVIELENS, PROTOCOL, Arm, judged
+from dolmen.studies.clicks import BATCH, EPOCHS, FIGURES, LONG, MODULES, MOVIELENS, PROTOCOL, Arm, judged
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
@@ -167,7 +167,7 @@ STUDY: Final = Study(
             Part(case=_COST, arms=tuple(_TIMED), seed_count=3),
             Part(case=LONG, arms=tuple(_RANKED), seed_count=3),
         ),
-        settings={"epochs": EPOCHS},
+        settings={"epochs": EPOCHS, "batch": BATCH},
         minutes=45,
     ),
     quick=Plan(
@@ -175,7 +175,7 @@ STUDY: Final = Study(
             Part(case=_COST, arms=("attend-10000", "read-10000"), seed_count=1),
             Part(case=LONG, arms=("attended", "hashed"), seed_count=1),
         ),
-        settings={"epochs": dict.fromkeys(EPOCHS, 1), "examples_max": 20_000},
+        settings={"epochs": dict.fromkeys(EPOCHS, 1), "batch": BATCH, "examples_max": 20_000},
         minutes=0.8,
     ),
     stands_on=(*MODULES, "dolmen.models.layers.hashing", "dolmen.models.ranking.sdim"),

@@ -8,6 +8,7 @@ from typing import Any, Final
 from dolmen.studies.clicks import (
     AGES,
     AMAZON,
+    BATCH,
     EPOCHS,
     FIGURES,
     MODULES,
@@ -118,12 +119,12 @@ STUDY: Final = Study(
             Part(case=MOVIELENS, arms=tuple(_ARMS), seed_count=3),
             Part(case=AMAZON, arms=tuple(_ARMS), seed_count=3),
         ),
-        settings={"epochs": EPOCHS},
+        settings={"epochs": EPOCHS, "batch": BATCH},
         minutes=60,
     ),
     quick=Plan(
         parts=(Part(case=MOVIELENS, arms=("din", "tin"), seed_count=1),),
-        settings={"epochs": dict.fromkeys(EPOCHS, 1), "examples_max": 40_000},
+        settings={"epochs": dict.fromkeys(EPOCHS, 1), "batch": BATCH, "examples_max": 40_000},
         minutes=0.5,
     ),
     stands_on=(

@@ -29,13 +29,21 @@ class ActivationUnit(nn.Module):
         width: of a candidate and of a behaviour.
         hidden: widths of the hidden layers, at least one (paper's figure: 36; the authors' code: 80, 40).
         activation: from a width to what follows each hidden layer.
+        starts_at_zero: give zeros until something is learned.
     """
 
-    def __init__(self, width: int, hidden: Sequence[int], activation: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: Sequence[int],
+        activation: Callable[[int], nn.Module],
+        *,
+        starts_at_zero: bool = False,
+    ) -> None:
         super().__init__()
         self.first = nn.Linear(4 * width, hidden[0])
         self.activation = activation(hidden[0])
-        self.rest = MLP(hidden[0], hidden[1:], 1, activation=activation)
+        self.rest = MLP(hidden[0], hidden[1:], 1, starts_at_zero=starts_at_zero, activation=activation)
 
     def forward(self, candidates: Tensor, past: Past) -> Tensor:
         """Weights (total,) of the behaviours, for candidates (batch, width)."""

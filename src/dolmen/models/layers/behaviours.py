@@ -84,17 +84,22 @@ class Past:
         return len(self.offsets) - 1
 
     @property
+    def lengths(self) -> Tensor:
+        """How many behaviours each example has, (batch,)."""
+        return self.offsets.diff()
+
+    @property
     def positions(self) -> Tensor:
         """Counted back from the candidate: 1 is the newest, (total,)."""
         return self.offsets[1:].index_select(0, self.owners) - torch.arange(len(self.owners))
 
     def newest(self, count: int) -> Past:
         """Of each example its newest ``count``."""
-        if self.size == 0 or int(self.offsets.diff().max()) <= count:
+        if self.size == 0 or int(self.lengths.max()) <= count:
             return self
         kept = (self.positions <= count).nonzero().squeeze(1)
         offsets = torch.zeros_like(self.offsets)
-        torch.cumsum(self.offsets.diff().clamp(max=count), dim=0, out=offsets[1:])
+        torch.cumsum(self.lengths.clamp(max=count), dim=0, out=offsets[1:])
         return Past(self.vectors.index_select(0, kept), self.owners.index_select(0, kept), offsets)
 
 
@@ -188,7 +193,7 @@ def pooled(past: Past, weights: Tensor | None = None) -> Tensor:
 
 def averaged(past: Past) -> Tensor:
     """The mean of each example's behaviours, (batch, width); zeros where there is none."""
-    return pooled(past) / past.offsets.diff().clamp(min=1).unsqueeze(1)
+    return pooled(past) / past.lengths.clamp(min=1).unsqueeze(1)
 
 
 def occurring_decay(embed: Embed, batch: Batch, slots: Sequence[str], sights_min: float) -> Tensor:

@@ -4,12 +4,13 @@ Source: G. Zhou et al., "Deep Interest Network for Click-Through Rate Prediction
 activation unit (section 4.3), Dice (5.2), mini-batch aware regularisation (5.1); inputs of the unit, input
 normalisation and item bias as in the authors' code.
 Departs from the paper: rows follow the table's optimiser rather than SGD; n_j of the regulariser is the table's running
-count; unless ``batch_moments`` is set, moments are those of a window of the stream.
+count; unless ``batch_moments`` is set, moments are those of a window of the stream; ``share`` weights are ours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar, final
 
 from torch import Tensor, nn
@@ -22,7 +23,15 @@ from dolmen.models.layers.activations import activations
 from dolmen.models.layers.attention import ActivationUnit, softmax_of_each
 from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, pooled
 
-__all__ = ["DIN", "DINConfig"]
+__all__ = ["DIN", "DINConfig", "Weighing"]
+
+
+class Weighing(StrEnum):
+    """What the activation unit's number a says of a behaviour, in a past of T."""
+
+    FREE = "free"  # a: the paper's sum
+    SHARE = "share"  # (1 + a) / T, a being 0 at first: the mean, until something better is learned
+    SOFTMAX = "softmax"  # exp(a) over its sum: the authors' code
 
 
 @final
@@ -32,12 +41,13 @@ class DINConfig(TowerConfig):
 
     Args:
         attention_hidden: widths of the activation unit's hidden layers.
-        softmax: normalise the weights of a past to the sum 1, as the authors' code does. The paper does not: the sum
-            tells how strong an interest is.
+        weighing: of the behaviours. The paper's weights are ``free``: their sum tells how strong an interest is, and
+            grows with the past. ``share`` are as free, but over the past's length, and begin as its mean. ``softmax``
+            are of the sum 1, as in the authors' code.
     """
 
     attention_hidden: tuple[int, ...] = (36,)
-    softmax: bool = False
+    weighing: Weighing = Weighing.FREE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,13 +70,24 @@ class DIN(nn.Module):
         self.fields = BehaviourFields(embed, config)
         self.slots, self.dense = self.fields.slots, self.fields.dense
         chosen = activations(config.activation, config.window, of_batch=config.batch_moments)
-        self.unit = ActivationUnit(self.fields.width, config.attention_hidden, chosen)
+        self.unit = ActivationUnit(
+            self.fields.width,
+            config.attention_hidden,
+            chosen,
+            starts_at_zero=config.weighing is Weighing.SHARE,
+        )
         self.tower = ClickTower(config, self.fields, interest_count=1)
 
     def weights(self, candidates: Tensor, past: Past) -> Tensor:
         """What each behaviour counts for its example's candidate, (total,)."""
-        weights: Tensor = self.unit(candidates, past)
-        return softmax_of_each(weights, past) if self.config.softmax else weights
+        told: Tensor = self.unit(candidates, past)
+        match self.config.weighing:
+            case Weighing.FREE:
+                return told
+            case Weighing.SHARE:
+                return (1 + told) / past.lengths.index_select(0, past.owners)
+            case Weighing.SOFTMAX:
+                return softmax_of_each(told, past)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of the label, (batch,). Without a past the interest is the zero vector."""
