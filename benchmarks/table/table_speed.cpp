@@ -409,26 +409,14 @@ int main(int argument_count, char** arguments) {
   const auto dim = static_cast<std::uint32_t>(std::strtoul(arguments[3], nullptr, 10));
   const std::size_t last = std::strtoull(arguments[5], nullptr, 10);
   if (what == "speed") {
-    const std::size_t batch = std::strtoull(arguments[4], nullptr, 10);
-    switch (dim) {
-      case 8:
-        measure_speed<8>(row_count, batch, last);
-        break;
-      case 16:
-        measure_speed<16>(row_count, batch, last);
-        break;
-      case 32:
-        measure_speed<32>(row_count, batch, last);
-        break;
-      case 64:
-        measure_speed<64>(row_count, batch, last);
-        break;
-      case 128:
-        measure_speed<128>(row_count, batch, last);
-        break;
-      default:
-        return 2;
-    }
+    const std::map<std::uint32_t, decltype(&measure_speed<8>)> of_dim{{8, measure_speed<8>},
+                                                                      {16, measure_speed<16>},
+                                                                      {32, measure_speed<32>},
+                                                                      {64, measure_speed<64>},
+                                                                      {128, measure_speed<128>}};
+    const auto measure = of_dim.find(dim);
+    if (measure == of_dim.end()) return 2;
+    measure->second(row_count, std::strtoull(arguments[4], nullptr, 10), last);
   } else {
     measure_growth(row_count, dim, std::string(arguments[4]) == "rowwise_adagrad", last);
   }
