@@ -10,6 +10,9 @@ from typer.testing import CliRunner
 from dolmen import cli, sheets
 from dolmen.events import EmbeddedLog
 from dolmen.sheets import Sheet
+from dolmen.studies import study
+
+_CELLS = str(sum(1 for _ in study("monolith-collisions").full.cells()))
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
@@ -17,7 +20,7 @@ from dolmen.sheets import Sheet
     ("arguments", "words"),
     [
         (["models"], ["logistic_regression", '"Self-supervised', "full_ndcg@10", "(an ordered slot"]),
-        (["reproduce", "--list"], ["monolith-collisions", "2209.07663", "240", "not run yet"]),
+        (["reproduce", "--list"], ["monolith-collisions", "2209.07663", _CELLS, "not run yet"]),
         (["data", "list"], ["retailrocket-core", "(simulated)"]),
         (["data", "show", "world"], ["event_time (timestamp[us,"]),
         (["inspect", "."], ["impressions/0", "joiner at 0", "retention waits for", "UTC"]),
