@@ -10,8 +10,19 @@ import re
 import time
 from typing import Annotated, Final, Protocol, final
 
-__all__ = ["DURATION", "Clock", "Duration", "ManualClock", "SystemClock", "format_duration", "parse_duration_us"]
+__all__ = [
+    "DURATION",
+    "TIME_US_MAX",
+    "Clock",
+    "Duration",
+    "ManualClock",
+    "SystemClock",
+    "format_duration",
+    "parse_duration_us",
+]
 
+TIME_US_MAX: Final = 4_102_444_800_000_000
+"""The year 2100: no data's time is later. Whoever mistakes nanoseconds for microseconds is far beyond it."""
 DURATION: Final = "a duration with its unit"
 Duration = Annotated[str, DURATION]
 """The type of settings that say how long, such as ``"30s"``: a bare number is refused with that as the mend."""

@@ -6,8 +6,11 @@ module only carries them in from TOML or JSON and out again, with errors that na
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import json
+import math
+import numbers
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
@@ -20,7 +23,7 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from dolmen.clock import DURATION, Duration
 from dolmen.errors import ConfigError, DolmenError
 
-__all__ = ["chosen", "expectation", "read_settings", "shown", "suggestion", "write_settings"]
+__all__ = ["chosen", "expectation", "read_settings", "require_float32", "shown", "suggestion", "write_settings"]
 
 T = TypeVar("T")
 KindT = TypeVar("KindT", bound=StrEnum)
@@ -116,6 +119,41 @@ def chosen(kinds: type[KindT], value: str, name: str) -> KindT:
         return kinds(value)
     except ValueError:
         raise ConfigError(f"{name} must be one of {', '.join(kinds)}, got {value!r}") from None
+
+
+def require_float32(name: str, value: object, *, is_above_zero: bool = False, below: float | None = None) -> None:
+    """Refuse a number that cannot be computed with in float32, as the tables do.
+
+    Args:
+        name: what messages call it.
+        value: it must be 0 or more and finite, both as it is and rounded to float32.
+        is_above_zero: 0 is too little.
+        below: a bound that it must not reach.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is out of range, or float32 makes it infinite, 0 or the bound.
+
+    >>> require_float32("SGD.learning_rate", 1e39, is_above_zero=True)
+    Traceback (most recent call last):
+    ValueError: SGD.learning_rate must be above 0 and finite also in float32, which would make it inf, got 1e+39
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+    def holds(number: float) -> bool:
+        is_enough = number > 0.0 if is_above_zero else number >= 0.0
+        return is_enough and math.isfinite(number) and (below is None or number < below)
+
+    number = float(value)
+    expected = (
+        f"in [0, {below:g})" if below is not None else f"{'above 0' if is_above_zero else '0 or more'} and finite"
+    )
+    if not holds(number):
+        raise ValueError(f"{name} must be {expected}, got {value}")
+    rounded = ctypes.c_float(number).value
+    if not holds(rounded):
+        raise ValueError(f"{name} must be {expected} also in float32, which would make it {rounded:g}, got {value}")
 
 
 def expectation(error: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -136,6 +137,9 @@ CASES: list[tuple[Optimizer, Callable[..., Vector]]] = [
     (AMSGrad(beta2=0.7, weight_decay=0.1), adam_step),
     (Adam(learning_rate=0.01, beta1=0.5, beta2=0.7, weight_decay=0.1), adam_step),
 ]
+
+
+ONE_OF_EACH = [kind() for kind in get_args(Optimizer)]
 
 
 @pytest.mark.parametrize(("optimizer", "step"), CASES, ids=[str(case[0]) for case in CASES])
@@ -266,11 +270,18 @@ def test_a_row_that_does_not_earn_its_group_penalty_is_zero_as_a_whole() -> None
     assert strong.all()
 
 
+def norm_clipped(g: Vector, norm_max: float = 2.0) -> Vector:
+    """In float64, where no square of a float32 overflows or vanishes."""
+    wide = g.astype(np.float64)
+    norm = np.sqrt(np.add.accumulate(wide * wide)[-1])
+    return (wide * (norm_max / norm)).astype(f32) if norm > norm_max else g
+
+
 @pytest.mark.parametrize(
     ("limits", "clip"),
     [
         ({"gradient_value_max": 0.5}, lambda g: np.clip(g, f32(-0.5), f32(0.5))),
-        ({"gradient_norm_max": 2.0}, lambda g: g * (f32(2) / np.sqrt(np.add.accumulate(g * g)[-1]))),
+        ({"gradient_norm_max": 2.0}, norm_clipped),
     ],
     ids=["by value", "by norm"],
 )
@@ -291,6 +302,38 @@ def test_values_are_clipped_before_the_norm() -> None:
     table.apply_gradients(np.array([1]), np.array([[100.0, -1.0]], f32))
     # Cut to (1, -1), then to length 1; by norm alone the first column would have kept nearly all of it.
     np.testing.assert_array_max_ulp(table.lookup(np.array([1]))[0], np.array([-1, 1], f32) / np.sqrt(f32(2)), maxulp=1)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1e20, 1e37])
+def test_the_norm_of_a_huge_or_tiny_gradient_is_clipped_as_any_other(size: float) -> None:
+    optimizer = SGD(learning_rate=1.0, gradient_norm_max=1e-31)
+    table = Table(2, optimizer=optimizer, initial_range=0.0)
+    table.lookup_or_insert(np.array([1]), 0)
+    gradient = np.array([3.0, -4.0], f32) * f32(size)
+    table.apply_gradients(np.array([1]), gradient[None])
+    expected = -norm_clipped(gradient, float(f32(1e-31)))
+    np.testing.assert_array_max_ulp(table.lookup(np.array([1]))[0], expected, maxulp=1)
+
+
+@pytest.mark.parametrize("optimizer", ONE_OF_EACH, ids=lambda one: one.name)
+def test_a_row_goes_on_learning_after_a_gradient_whose_square_overflows(optimizer: Optimizer) -> None:
+    table, fid = Table(3, optimizer=optimizer), np.array([1])
+    table.lookup_or_insert(fid, 0)
+    for size in (1e20, 3e19):
+        before = table.lookup(fid)
+        table.apply_gradients(fid, np.full((1, 3), size, f32))
+        assert (table.lookup(fid) != before).all()
+    chunk = next(table.export_chunks())
+    assert np.isfinite(chunk.states).all()
+    assert np.isfinite(chunk.vectors).all()
+
+
+@pytest.mark.parametrize("optimizer", [FTRL(learning_rate=1e-30), GroupFTRL(learning_rate=1e-30)], ids=str)
+def test_a_rate_whose_factors_vanish_together_moves_nothing(optimizer: Optimizer) -> None:
+    table, fid = Table(2, optimizer=optimizer), np.array([1])
+    before = table.lookup_or_insert(fid, 0)
+    table.apply_gradients(fid, np.ones((1, 2), f32), learning_rate_scale=1e-30)
+    assert table.lookup(fid).tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize("optimizer", [AdaGrad(), FTRL(), Adam()], ids=lambda one: one.name)
@@ -334,13 +377,21 @@ def test_settings_survive_json(optimizer: Optimizer) -> None:
         ({"name": "adagard"}, "optimizer.name: there is no optimizer 'adagard'; did you mean 'adagrad'"),
         ({"learning_rate": 1.0}, "optimizer.name: there is no optimizer None; known are adadelta"),
         ({"name": "sgd", "momentum": 1.0}, "optimizer: unknown setting 'momentum'"),
-        ({"name": "sgd", "learning_rate": 0.0}, r"SGD.learning_rate must be above 0, got 0.0"),
+        ({"name": "sgd", "learning_rate": 0.0}, r"SGD.learning_rate must be above 0 and finite, got 0.0"),
         ({"name": "adam", "beta2": 1.0}, r"Adam.beta2 must be in \[0, 1\), got 1.0"),
-        ({"name": "adagrad", "epsilon": float("inf")}, "AdaGrad.epsilon must be 0 or more, got inf"),
-        ({"name": "adagrad", "weight_decay": -1.0}, "AdaGrad.weight_decay must be 0 or more, got -1.0"),
-        ({"name": "sgd", "gradient_norm_max": 0.0}, "SGD.gradient_norm_max must be above 0, got 0.0"),
-        ({"name": "ftrl", "gradient_value_max": float("nan")}, "FTRL.gradient_value_max must be above 0, got nan"),
-        ({"name": "group_ftrl", "l21": -1.0}, "GroupFTRL.l21 must be 0 or more, got -1.0"),
+        ({"name": "adagrad", "epsilon": float("inf")}, "AdaGrad.epsilon must be 0 or more and finite, got inf"),
+        ({"name": "adagrad", "weight_decay": -1.0}, "AdaGrad.weight_decay must be 0 or more and finite, got -1.0"),
+        ({"name": "sgd", "gradient_norm_max": 0.0}, "SGD.gradient_norm_max must be above 0 and finite, got 0.0"),
+        (
+            {"name": "ftrl", "gradient_value_max": float("nan")},
+            "FTRL.gradient_value_max must be above 0 and finite, got nan",
+        ),
+        ({"name": "group_ftrl", "l21": -1.0}, "GroupFTRL.l21 must be 0 or more and finite, got -1.0"),
+        ({"name": "adagrad", "learning_rate": 1e39}, "AdaGrad.learning_rate must be above 0 .* make it inf, got 1e"),
+        ({"name": "sgd", "gradient_norm_max": 1e-46}, "SGD.gradient_norm_max must be above 0 .* make it 0, got 1e-46"),
+        ({"name": "adam", "beta2": 1 - 1e-12}, r"Adam.beta2 must be in \[0, 1\) also in float32, which .* make it 1"),
+        ({"name": "ftrl", "l1": 1e39}, "FTRL.l1 must be 0 or more and finite also in float32"),
+        ({"name": "sgd", "weight_decay": 1e39}, "SGD.weight_decay must be 0 or more and finite also in float32"),
         ({"name": "lazy_adam", "beta1": 1.0}, r"LazyAdam.beta1 must be in \[0, 1\), got 1.0"),
     ],
 )

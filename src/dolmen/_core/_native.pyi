@@ -12,6 +12,13 @@ def hash_bytes(data: NDArray[np.uint8], offsets: NDArray[np.int64], seed: int = 
         ValueError: ``offsets`` is empty, falls, or leaves ``data``.
     """
 
+def require_gradients(fids: NDArray[np.int64], grads: NDArray[np.float32]) -> None:
+    """Refuse gradients (count, dim) that cannot be learned.
+
+    Raises:
+        ValueError: a value is not finite, or so large that a sum of the batch's could leave float32.
+    """
+
 def checksum(data: NDArray[np.uint8], seed: int) -> int:
     """XXH64 of all of ``data``."""
 
@@ -98,7 +105,7 @@ class Table:
     def lookup(self, fids: NDArray[np.int64], out: NDArray[np.float32]) -> None: ...
     def lookup_or_insert(self, fids: NDArray[np.int64], now_us: int, out: NDArray[np.float32]) -> None: ...
     def apply_gradients(
-        self, fids: NDArray[np.int64], grads: NDArray[np.float32], learning_rate_scale: float
+        self, fids: NDArray[np.int64], grads: NDArray[np.float32], learning_rate_scale: float, is_checked: bool = False
     ) -> int: ...
     def assign(self, fids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None: ...
     def contains(self, fids: NDArray[np.int64], out: NDArray[np.bool_]) -> None: ...

@@ -9,12 +9,17 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 
+#include "finite.hpp"
 #include "hash.hpp"
 #include "in_parallel.hpp"
 #include "pooling.hpp"
@@ -42,6 +47,15 @@ std::string shape_text(std::size_t rows, std::size_t columns) {
   return "(" + std::to_string(rows) + ", " + std::to_string(columns) + ")";
 }
 
+void require_not_negative(const Column<const std::int64_t>& column, const char* name) {
+  const auto* bad =
+      std::find_if(column.data(), column.data() + column.size(), [](std::int64_t one) { return one < 0; });
+  if (bad == column.data() + column.size()) return;
+  throw nb::value_error((std::string(name) + " must not be negative, got " + std::to_string(*bad) + " at position " +
+                         std::to_string(bad - column.data()))
+                            .c_str());
+}
+
 void require_fids(const Fids& fids, const char* name = "fids") {
   // The sign bit of all at once, so that the check costs one pass without branches.
   std::int64_t any = 0;
@@ -67,6 +81,55 @@ void require_length(const Array& column, std::size_t count, const char* name) {
   throw nb::value_error(
       (std::string(name) + " must have the length " + std::to_string(count) + ", got " + std::to_string(column.size()))
           .c_str());
+}
+
+std::string number_text(float number) {
+  std::array<char, 32> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), number).ptr;
+  return {text.data(), end};
+}
+
+std::string fid_text(std::int64_t fid) {
+  const std::int64_t value = fid & ((std::int64_t{1} << dolmen::kFidValueBits) - 1);
+  return "FID " + std::to_string(fid) + " (slot " + std::to_string(fid >> dolmen::kFidValueBits) + ", value " +
+         std::to_string(value) + ")";
+}
+
+// Refuses `rows` (one for each FID) with a value that `is_bad`, by the first of them.
+template <typename IsBad>
+[[noreturn]] void refuse_rows(const Fids& fids, const Rows<const float>& rows, const char* name,
+                              const std::string& expected, const IsBad& is_bad, const char* mend) {
+  const float* bad = std::find_if(rows.data(), rows.data() + rows.size(), is_bad);
+  const auto place = static_cast<std::size_t>(bad - rows.data());
+  const std::size_t row = place / rows.shape(1);
+  throw nb::value_error((std::string(name) + " must be " + expected + ", got " + number_text(*bad) + " at position " +
+                         shape_text(row, place % rows.shape(1)) + ", of " + fid_text(fids.data()[row]) + "; " + mend)
+                            .c_str());
+}
+
+bool is_not_finite(float value) {
+  return !std::isfinite(value);
+}
+
+// Finite, and so small that no sum of the batch's can leave float32.
+void require_gradients(const Fids& fids, const Rows<const float>& grads) {
+  float largest = 0.0F;
+  {
+    nb::gil_scoped_release unlocked;
+    largest = dolmen::largest_size(span_of(grads));
+  }
+  constexpr const char* kMend = "nothing was learned; leave the batch out, or mend the loss that it comes from";
+  if (!std::isfinite(largest)) refuse_rows(fids, grads, "grads", "finite", is_not_finite, kMend);
+  const double most = static_cast<double>(std::numeric_limits<float>::max()) / static_cast<double>(fids.size() + 1);
+  if (double{largest} <= most) return;
+  refuse_rows(
+      fids, grads, "grads", "at most " + number_text(static_cast<float>(most)) + " in size (float32 shared by the sum)",
+      [&](float value) { return std::fabs(double{value}) > most; }, kMend);
+}
+
+void require_finite(const Fids& fids, const Rows<const float>& rows, const char* name) {
+  if (std::isfinite(dolmen::largest_size(span_of(rows)))) return;
+  refuse_rows(fids, rows, name, "finite", is_not_finite, "nothing was assigned");
 }
 
 // An array that owns what the vector held.
@@ -221,6 +284,8 @@ void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vecto
   require_shape(states, fids.size(), table.state_dim(), "states");
   require_length(last_seen_us, fids.size(), "last_seen_us");
   require_length(counts, fids.size(), "counts");
+  require_not_negative(last_seen_us, "last_seen_us");
+  require_not_negative(counts, "counts");
   dolmen::RowColumns<true> columns{
       span_of(fids), span_of(vectors), span_of(states), span_of(last_seen_us), span_of(counts), {}, {}};
   if (epochs) {
@@ -236,13 +301,17 @@ void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vecto
     nb::gil_scoped_release unlocked;
     is_done = table.restore_rows(columns);
   }
-  if (!is_done) throw nb::value_error("rows to restore must be new: a FID is in the table, or a row number is taken");
+  if (!is_done)
+    throw nb::value_error(
+        "rows to restore must be new: a FID or a row number is in the table already, or "
+        "twice in the chunk; nothing was restored");
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
   m.def("hash_bytes", &hash_bytes, "data"_a.noconvert(), "offsets"_a.noconvert(), "seed"_a = 0);
+  m.def("require_gradients", &require_gradients, "fids"_a.noconvert(), "grads"_a.noconvert());
   m.def(
       "checksum",
       [](const Column<const std::uint8_t>& data, std::uint64_t seed) {
@@ -355,19 +424,22 @@ NB_MODULE(_native, m) {
           "fids"_a.noconvert(), "now_us"_a, "out"_a.noconvert())
       .def(
           "apply_gradients",
-          [](Table& table, const Fids& fids, const Rows<const float>& grads, float learning_rate_scale) {
+          [](Table& table, const Fids& fids, const Rows<const float>& grads, float learning_rate_scale,
+             bool is_checked) {
             require_learning(table);
             require_fids(fids);
             require_shape(grads, fids.size(), table.dim(), "grads");
+            if (!is_checked) require_gradients(fids, grads);
             nb::gil_scoped_release unlocked;
             return table.apply_gradients(span_of(fids), span_of(grads), learning_rate_scale);
           },
-          "fids"_a.noconvert(), "grads"_a.noconvert(), "learning_rate_scale"_a)
+          "fids"_a.noconvert(), "grads"_a.noconvert(), "learning_rate_scale"_a, "is_checked"_a = false)
       .def(
           "assign",
           [](Table& table, const Fids& fids, const Rows<const float>& vectors) {
             require_fids(fids);
             require_shape(vectors, fids.size(), table.dim(), "vectors");
+            require_finite(fids, vectors, "vectors");
             nb::gil_scoped_release unlocked;
             table.assign(span_of(fids), span_of(vectors));
           },

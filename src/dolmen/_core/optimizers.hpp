@@ -5,6 +5,10 @@
 // function of what `Step` and the settings hold, and is inlined into the loop over a batch.
 //
 // "L2" below: where an optimiser has `weight_decay`, g is the gradient plus weight_decay * w.
+//
+// A gradient is finite, but its square may be beyond float32 from 1.8e19 on. A sum or a mean of squares therefore ends
+// at `kSquareMax`: an infinite one would divide every later step of its row to nothing, for good. SGD and Momentum
+// square nothing; the group lasso asks its squares only whether they are beyond a bound, and infinity is.
 #pragma once
 
 #include <algorithm>
@@ -21,6 +25,14 @@
 #include "shared_memory.hpp"
 
 namespace dolmen {
+
+// Low enough that a running mean of such squares is finite however it is rounded, also when it is freed of its start.
+constexpr float kSquareMax = 0x1p126F;
+
+// `square` may be infinite.
+DOLMEN_INLINE float bounded(float square) noexcept {
+  return std::min(square, kSquareMax);
+}
 
 struct Step {
   float* vector;  // Read by other threads meanwhile, under the bucket's stamp.
@@ -59,7 +71,7 @@ struct AdaGrad {
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
-      n[i] += g * g;
+      n[i] = bounded(n[i] + g * g);
       store_shared(w + i, w[i] - rate * g / (std::sqrt(n[i]) + epsilon));
     }
   }
@@ -79,7 +91,7 @@ struct RowwiseAdaGrad {
       const float g = gradient[i] + weight_decay * w[i];
       sum += g * g;
     }
-    *step.state += sum / static_cast<float>(step.dim);
+    *step.state = bounded(*step.state + sum / static_cast<float>(step.dim));
     const float spread = std::sqrt(*step.state) + epsilon;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
@@ -119,7 +131,7 @@ struct RmsProp {
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
-      n[i] = decay * n[i] + take * (g * g);
+      n[i] = decay * n[i] + take * bounded(g * g);
       store_shared(w + i, w[i] - rate * g / (std::sqrt(n[i]) + epsilon));
     }
   }
@@ -139,9 +151,9 @@ struct AdaDelta {
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
-      n[i] = decay * n[i] + take * (g * g);
+      n[i] = decay * n[i] + take * bounded(g * g);
       const float move = std::sqrt(moved[i] + epsilon) / std::sqrt(n[i] + epsilon) * g;
-      moved[i] = decay * moved[i] + take * (move * move);
+      moved[i] = decay * moved[i] + take * bounded(move * move);
       store_shared(w + i, w[i] - rate * move);
     }
   }
@@ -154,13 +166,14 @@ struct Ftrl {
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
     const float rate = learning_rate * step.learning_rate_scale;
+    if (rate == 0.0F) return;  // Two small factors can make it so; it is divided by.
     float* __restrict w = step.vector;
     float* __restrict z = step.state;
     float* __restrict n = step.state + step.dim;
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i];
-      const float grown = n[i] + g * g;
+      const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
       const float sigma = (root - std::sqrt(n[i])) / rate;
       z[i] += g - sigma * w[i];
@@ -180,6 +193,7 @@ struct GroupFtrl {
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
     const float rate = learning_rate * step.learning_rate_scale;
+    if (rate == 0.0F) return;  // Two small factors can make it so; it is divided by.
     float* __restrict w = step.vector;
     float* __restrict z = step.state;
     float* __restrict n = step.state + step.dim;
@@ -187,7 +201,7 @@ struct GroupFtrl {
     float square = 0.0F;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i];
-      const float grown = n[i] + g * g;
+      const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
       const float sigma = (root - std::sqrt(n[i])) / rate;
       z[i] += g - sigma * w[i];
@@ -257,7 +271,7 @@ class AdamOf {
         const float g = gradient[i] + l2 * w[i];
         sum += g * g;
       }
-      *v = keep2 * *v + take2 * (sum / static_cast<float>(dim));
+      *v = keep2 * *v + take2 * bounded(sum / static_cast<float>(dim));
       const float spread = std::sqrt(*v / correct.second) + epsilon;
       for (std::uint32_t i = 0; i < dim; ++i) {
         const float g = gradient[i] + l2 * w[i];
@@ -270,7 +284,7 @@ class AdamOf {
       for (std::uint32_t i = 0; i < dim; ++i) {
         const float g = gradient[i] + l2 * w[i];
         m[i] = keep1 * m[i] + take1 * g;
-        v[i] = keep2 * v[i] + take2 * (g * g);
+        v[i] = keep2 * v[i] + take2 * bounded(g * g);
         float second = v[i];
         if constexpr (kind == AdamKind::kMaximum) second = most[i] = std::max(most[i], second);
         const float mean = m[i] / correct.first;
@@ -319,15 +333,15 @@ struct Clip {
   // The gradient itself where nothing is clipped, else `out`, which has room for `dim`.
   const float* apply(const float* gradient, std::uint32_t dim, float* out) const noexcept {
     if (!is_on()) return gradient;
-    float square = 0.0F;
+    double square = 0.0;  // In double, where no float32 overflows or vanishes.
     for (std::uint32_t i = 0; i < dim; ++i) {
       out[i] = std::clamp(gradient[i], -value_max, value_max);
-      square += out[i] * out[i];
+      square += double{out[i]} * double{out[i]};
     }
-    const float norm = std::sqrt(square);
-    if (norm > norm_max) {
-      const float scale = norm_max / norm;
-      for (std::uint32_t i = 0; i < dim; ++i) out[i] *= scale;
+    const double norm = std::sqrt(square);
+    if (norm > double{norm_max}) {
+      const double scale = double{norm_max} / norm;
+      for (std::uint32_t i = 0; i < dim; ++i) out[i] = static_cast<float>(double{out[i]} * scale);
     }
     return out;
   }

@@ -780,13 +780,14 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
   for (std::size_t i = 0; i < columns.fids.size(); ++i) {
     prefetch_ahead(columns.fids, i);
     const std::int64_t fid = columns.fids[i];
-    if (index_.place_of(fid)) return false;
-    std::uint32_t row = 0;
+    std::uint32_t row = columns.row_numbers.empty() ? 0 : columns.row_numbers[i];
+    if (index_.place_of(fid) || (!columns.row_numbers.empty() && rows_.is_live(row))) {
+      for (std::size_t back = 0; back < i; ++back) remove(index_.place_of(columns.fids[back]));
+      return false;
+    }
     if (columns.row_numbers.empty()) {
       row = rows_.allocate();
     } else {
-      row = columns.row_numbers[i];
-      if (rows_.is_live(row)) return false;
       rows_.allocate(row);
     }
     rows_.write(row, &columns.vectors[i * dim()]);

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dolmen._core import pool_rows
+from dolmen._core import pool_rows, require_gradients
 from dolmen.embedding.policies import RowPolicy, policies_of
 from dolmen.embedding.store import Embeddings
 from dolmen.errors import SchemaError
@@ -54,6 +54,7 @@ class Tape:
         self._embeddings, self._policies, self._now_us, self._device = embeddings, policies, now_us, device
         self._reads: dict[tuple[int, str], _Read] = {}
         self._is_applied = False
+        self._ready: dict[int, tuple[Tensor, Tensor]] | None = None  # Once they were checked.
 
     def apply(self, scale: float = 1.0) -> int:
         """Send every gradient to its table: one optimiser step for each row that got one. Returns how many rows.
@@ -65,16 +66,43 @@ class Tape:
 
         Raises:
             RuntimeError: the tape was applied before; its gradients were computed at rows that are gone.
+            ValueError: a gradient cannot be learned, see ``check``; no row of any table was changed then.
         """
         if self._is_applied:
             raise RuntimeError("this tape was applied already; record each step on its own tape")
+        self.check()
         self._is_applied = True
+        ready, self._ready = self._collected(), None
+        self._reads.clear()
+        return sum(
+            self._embeddings.tables[dim].apply_gradients(fids, grads, scale, is_checked=True)
+            for dim, (fids, grads) in ready.items()
+        )
+
+    def check(self) -> None:
+        """Whether every gradient can be learned; ``apply`` asks too, so this is for who moves other things first.
+
+        Call it after the last ``backward``: what comes later would not be learned.
+
+        Raises:
+            ValueError: one is NaN, infinite, or too large for float32 sums; the message names its FID and place among
+                the gradients of its width.
+        """
+        if self._ready is None:
+            collected = self._collected()
+            for fids, grads in collected.values():
+                require_gradients(fids.numpy(), grads.numpy())
+            self._ready = collected
+
+    def _collected(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """By width: FIDs and their gradients, of rows that got one."""
+        if self._ready is not None:
+            return self._ready
         by_dim: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for read in self._reads.values():
             if read.rows.grad is not None and len(read.rows) > 0:
                 by_dim.setdefault(read.rows.shape[1], []).append((read.fids, read.rows.grad.cpu()))
-        self._reads.clear()
-        count = 0
+        collected = {}
         for dim, parts in by_dim.items():
             fids, grads = torch.cat([fids for fids, _ in parts]), torch.cat([grads for _, grads in parts])
             # Rows that were read but had no say in the loss are not touched: an optimiser with momentum would move
@@ -82,8 +110,8 @@ class Tape:
             moved = torch.from_numpy(grads.numpy().any(axis=1))
             if not moved.all():
                 fids, grads = fids[moved], grads[moved]
-            count += self._embeddings.tables[dim].apply_gradients(fids, grads, scale)
-        return count
+            collected[dim] = fids, grads
+        return collected
 
     def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
         """For each slot that got gradients: its FIDs (total,) and their gradients (total, dim), duplicates unsummed.

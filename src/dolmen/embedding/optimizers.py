@@ -5,16 +5,17 @@ row stands beside its vector and leaves with it, so a row that was expired and c
 A step has this order: gradients of equal ids are summed; the sum is clipped (each value to ±``gradient_value_max``,
 then the row's length to ``gradient_norm_max``); ``weight_decay`` (λ) adds λ·w to it (L2), when the row is updated and
 only then; the rate is ``learning_rate`` times the slot's and the call's scale. At a rate of 0 nothing moves.
+Sums and means of squares end at 2^126, so that one huge gradient does not divide all later steps of its row to nothing.
+Settings must be finite and in range in float32 too.
 """
 
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, TypeAlias
 
 from dolmen.errors import ConfigError
-from dolmen.settings import read_settings, suggestion
+from dolmen.settings import read_settings, require_float32, suggestion
 
 __all__ = [
     "FTRL",
@@ -51,8 +52,8 @@ class _Clipping:
 
     def __post_init__(self) -> None:
         for setting in ("gradient_value_max", "gradient_norm_max"):
-            value = getattr(self, setting)
-            _require(self, setting, value is None or value > 0.0, "above 0")
+            if getattr(self, setting) is not None:
+                _require(self, setting, is_above_zero=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +99,8 @@ class AdaGrad(_Clipping):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_learning_settings(self)
-        _require(self, "initial_accumulator", self.initial_accumulator >= 0.0, "0 or more")
-        _require_epsilon(self, self.epsilon)
+        _require(self, "initial_accumulator")
+        _require(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +126,9 @@ class _AdamFamily(_Clipping):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_learning_settings(self)
-        _require(self, "beta1", 0.0 <= self.beta1 < 1.0, "in [0, 1)")
-        _require(self, "beta2", 0.0 <= self.beta2 < 1.0, "in [0, 1)")
-        _require_epsilon(self, self.epsilon)
+        _require(self, "beta1", below=1.0)
+        _require(self, "beta2", below=1.0)
+        _require(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +192,8 @@ class RowwiseAdaGrad(_Clipping):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_learning_settings(self)
-        _require(self, "initial_accumulator", self.initial_accumulator >= 0.0, "0 or more")
-        _require_epsilon(self, self.epsilon)
+        _require(self, "initial_accumulator")
+        _require(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +215,7 @@ class Momentum(_Clipping):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_learning_settings(self)
-        _require(self, "momentum", 0.0 <= self.momentum < 1.0, "in [0, 1)")
+        _require(self, "momentum", below=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,8 +239,8 @@ class RMSProp(_Clipping):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_learning_settings(self)
-        _require(self, "decay", 0.0 <= self.decay < 1.0, "in [0, 1)")
-        _require_epsilon(self, self.epsilon)
+        _require(self, "decay", below=1.0)
+        _require(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,8 +264,8 @@ class AdaDelta(_Clipping):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_learning_settings(self)
-        _require(self, "decay", 0.0 <= self.decay < 1.0, "in [0, 1)")
-        _require(self, "epsilon", self.epsilon > 0.0, "above 0")
+        _require(self, "decay", below=1.0)
+        _require(self, "epsilon", is_above_zero=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,9 +290,9 @@ class FTRL(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self, "learning_rate", self.learning_rate > 0.0, "above 0")
+        _require(self, "learning_rate", is_above_zero=True)
         for setting in ("beta", "l1", "l2"):
-            _require(self, setting, getattr(self, setting) >= 0.0, "0 or more")
+            _require(self, setting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,7 +312,7 @@ class GroupFTRL(FTRL):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self, "l21", self.l21 >= 0.0, "0 or more")
+        _require(self, "l21")
 
 
 Optimizer: TypeAlias = (
@@ -359,16 +360,11 @@ def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
     return read_settings(kind, values, "optimizer")
 
 
-def _require(optimizer: Any, setting: str, holds: bool, expected: str) -> None:
-    value = getattr(optimizer, setting)
-    if not (holds and (value is None or math.isfinite(value))):
-        raise ValueError(f"{type(optimizer).__name__}.{setting} must be {expected}, got {value}")
+def _require(optimizer: Any, setting: str, *, is_above_zero: bool = False, below: float | None = None) -> None:
+    name = f"{type(optimizer).__name__}.{setting}"
+    require_float32(name, getattr(optimizer, setting), is_above_zero=is_above_zero, below=below)
 
 
 def _require_learning_settings(optimizer: Any) -> None:
-    _require(optimizer, "learning_rate", optimizer.learning_rate > 0.0, "above 0")
-    _require(optimizer, "weight_decay", optimizer.weight_decay >= 0.0, "0 or more")
-
-
-def _require_epsilon(optimizer: Any, epsilon: float) -> None:
-    _require(optimizer, "epsilon", epsilon >= 0.0, "0 or more")
+    _require(optimizer, "learning_rate", is_above_zero=True)
+    _require(optimizer, "weight_decay")

@@ -10,6 +10,7 @@ from dolmen.embedding.optimizers import Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.features import Absent, Admission, Eviction
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX
+from dolmen.settings import require_float32
 
 __all__ = ["Capacity", "Clocks", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "TableHeader", "Upkeep"]
 
@@ -58,10 +59,7 @@ class RowRules:
             )
         if self.eviction is Eviction.SCORE and self.half_life_us == 0:
             raise ValueError("RowRules.half_life_us must be above 0 with the eviction score, got 0")
-        if not 0.0 <= self.learning_rate_scale < float("inf"):
-            raise ValueError(
-                f"RowRules.learning_rate_scale must be 0 or more and finite, got {self.learning_rate_scale}"
-            )
+        require_float32("RowRules.learning_rate_scale", self.learning_rate_scale)
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,8 @@ class Capacity:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eviction", Eviction(self.eviction))
+        if isinstance(self.row_count, bool) or not isinstance(self.row_count, int):
+            raise TypeError(f"Capacity.row_count must be a whole number, got {self.row_count!r}")
         if not 1 <= self.row_count < 1 << 63:
             raise ValueError(f"Capacity.row_count must be at least 1, got {self.row_count}")
         if (self.eviction is Eviction.SCORE) != (self.half_life_us > 0):

@@ -11,12 +11,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from dolmen._core import NativeTable
+from dolmen.clock import TIME_US_MAX
 from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
@@ -33,6 +34,7 @@ from dolmen.embedding.rows import (
     Upkeep,
 )
 from dolmen.features import Absent
+from dolmen.settings import chosen, require_float32
 
 __all__ = ["Capacity", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "Table", "Upkeep"]
 
@@ -49,7 +51,8 @@ _EVICT_STEP_ROWS: Final = 2048
 class Table:
     """A map from FID to row: a float32 vector, its optimiser state, a count of sights and the time of the last one.
 
-    FIDs are int64 and not negative; times are microseconds since 1970 and not negative. Arrays may be NumPy's or CPU
+    FIDs are int64 and not negative; times are microseconds since 1970, up to the year 2100: a later one, once believed,
+    would age every row. Arrays may be NumPy's or CPU
     tensors, and are not copied when they are contiguous and of the right type. ``len(table)`` is its count of rows.
 
     Args:
@@ -64,7 +67,9 @@ class Table:
         threads: see the property.
 
     Raises:
-        ValueError: an argument is out of range, or the optimiser needs state that such a precision does not keep.
+        ValueError: an argument is out of range, in float32 too, or the optimiser needs state that such a precision does
+            not keep.
+        TypeError: an argument is of another type.
 
     >>> from dolmen.embedding.optimizers import SGD
     >>> table = Table(2, optimizer=SGD(learning_rate=1.0))
@@ -87,15 +92,22 @@ class Table:
         capacity: Capacity | None = None,
         threads: int = 1,
     ) -> None:
+        for name, number in (("dim", dim), ("seed", seed), ("threads", threads)):
+            _require_whole(name, number)
         if not 1 <= dim <= _DIM_MAX:
             raise ValueError(f"dim must be between 1 and {_DIM_MAX}, got {dim}")
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed must be between 0 and 2**64 - 1, got {seed}")
-        if not 0.0 <= initial_range < float("inf"):
-            raise ValueError(f"initial_range must be 0 or more and finite, got {initial_range}")
+        require_float32("initial_range", initial_range)
+        if optimizer is not None and not isinstance(optimizer, get_args(Optimizer)):
+            raise TypeError(
+                f"optimizer must be one of dolmen.embedding's optimizers, such as AdaGrad(), got {optimizer!r}; "
+                "optimizer_from_dict makes one of settings by name"
+            )
+        _require_capacity(capacity)
         for slot in rules or {}:
             _require_slot(slot)
-        self._precision = Precision(precision)
+        self._precision = chosen(Precision, precision, "precision")
         default = AdaGrad() if self._precision is Precision.FLOAT32 else SGD()
         self._optimizer, self._seed, self._initial_range = optimizer or default, seed, initial_range
         self._rules = dict(rules or {})
@@ -168,6 +180,7 @@ class Table:
 
     @capacity.setter
     def capacity(self, capacity: Capacity | None) -> None:
+        _require_capacity(capacity)
         with self._writing:
             if capacity is None:
                 self._native.set_capacity(0, "lru", 0)
@@ -269,6 +282,9 @@ class Table:
         """As `lookup`, but each FID counts as seen at ``now_us``, and gets a row when its slot's rule says so.
 
         An older time than the last changes no row's age. A FID that is not admitted yet reads as `lookup` says.
+
+        Raises:
+            ValueError: ``now_us`` is negative or past the year 2100, or the arrays do not fit; nothing is counted then.
         """
         fids = _as_fids(fids)
         _require_time(now_us)
@@ -277,22 +293,32 @@ class Table:
             self._native.lookup_or_insert(fids, now_us, out)
         return out
 
-    def apply_gradients(self, fids: ArrayLike, grads: ArrayLike, learning_rate_scale: float = 1.0) -> int:
+    def apply_gradients(
+        self, fids: ArrayLike, grads: ArrayLike, learning_rate_scale: float = 1.0, *, is_checked: bool = False
+    ) -> int:
         """One optimiser step for each distinct FID that has a row; the others are passed over. Returns how many.
 
         ``grads`` is (count, dim). Gradients of equal FIDs are summed first, in the order given. A schedule or a
-        warm-up goes into ``learning_rate_scale``, which multiplies the optimiser's own rate.
+        warm-up goes into ``learning_rate_scale``, which multiplies the optimiser's own rate. ``is_checked`` says that
+        `require_gradients` took them just before.
+
+        Raises:
+            ValueError: a gradient is NaN, infinite, or so large that a sum of the batch's could leave float32 (the
+                message names the first, its FID and position); the scale is out of range; shapes do not fit. Nothing
+                is learned then.
         """
-        if not 0.0 <= learning_rate_scale < float("inf"):
-            raise ValueError(f"learning_rate_scale must be 0 or more and finite, got {learning_rate_scale}")
+        require_float32("learning_rate_scale", learning_rate_scale)
         fids, grads = _as_fids(fids), _as_array(grads, np.float32, "grads")
         with self._writing:
-            return self._native.apply_gradients(fids, grads, learning_rate_scale)
+            return self._native.apply_gradients(fids, grads, learning_rate_scale, is_checked)
 
     def assign(self, fids: ArrayLike, vectors: ArrayLike) -> None:
         """Set vectors (count, dim), in new rows where needed, past admission. Optimiser state and counts stay.
 
         Of equal FIDs the last one holds.
+
+        Raises:
+            ValueError: a value is NaN or infinite, or shapes do not fit; nothing is assigned then.
         """
         fids, vectors = _as_fids(fids), _as_array(vectors, np.float32, "vectors")
         with self._writing:
@@ -430,7 +456,7 @@ class Table:
         """Add rows that this table does not have, with their state, counts and ages.
 
         Raises:
-            ValueError: shapes do not fit, or a row exists already; rows before it in the chunk were added.
+            ValueError: shapes do not fit, a time or count is negative, or a row exists already; nothing is added then.
         """
         with self._writing:
             self._native.restore_rows(
@@ -547,16 +573,28 @@ class Table:
 
 def _as_array(values: ArrayLike, dtype: DTypeLike, name: str) -> NDArray[Any]:
     array = np.asarray(values)
+    if array.size == 0 and isinstance(values, (list, tuple)):  # NumPy takes nothing for floats.
+        array = array.astype(dtype)
     if array.dtype != dtype:
         raise ValueError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}; convert with .astype")
     return np.ascontiguousarray(array)
 
 
 def _as_fids(fids: ArrayLike, name: str = "fids") -> NDArray[np.int64]:
+    array = np.asarray(fids)
+    if array.dtype.kind in "USO":
+        raise ValueError(
+            f"{name} must be int64, got {array.dtype}; dolmen.features.encode_values(slot, values) makes FIDs of values"
+        )
     array = _as_array(fids, np.int64, name)
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension, got shape {array.shape}; flatten them first")
     return array
+
+
+def _require_capacity(capacity: Capacity | None) -> None:
+    if capacity is not None and not isinstance(capacity, Capacity):
+        raise TypeError(f"capacity must be None or Capacity(rows), got {capacity!r}; write Capacity({capacity!r})")
 
 
 def _require_slot(slot: int) -> None:
@@ -565,5 +603,15 @@ def _require_slot(slot: int) -> None:
 
 
 def _require_time(now_us: int) -> None:
-    if not 0 <= now_us < 1 << 63:
-        raise ValueError(f"now_us must be microseconds since 1970 and not negative, got {now_us}")
+    if not isinstance(now_us, int | np.integer) or isinstance(now_us, bool):
+        raise TypeError(f"now_us must be a whole number of microseconds since 1970, got {now_us!r}")
+    if not 0 <= now_us <= TIME_US_MAX:
+        raise ValueError(
+            f"now_us must be microseconds since 1970, not negative and at most {TIME_US_MAX} (the year 2100), got "
+            f"{now_us}; give the data's time, in microseconds"
+        )
+
+
+def _require_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")

@@ -19,7 +19,7 @@ from dolmen.clock import Duration, parse_duration_us
 from dolmen.errors import ConfigError, SchemaError
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX, Absent, Admission, Eviction
-from dolmen.settings import read_settings, suggestion
+from dolmen.settings import read_settings, require_float32, suggestion
 
 __all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
@@ -137,10 +137,10 @@ class Slot:
                 raise SchemaError(f"Slot {self.name!r}: {option}: {problem}") from None
             if duration_us < 1:
                 raise SchemaError(f"Slot {self.name!r}: {option} must be above 0, got {value!r}")
-        if not 0.0 <= self.learning_rate_scale < float("inf"):
-            raise SchemaError(
-                f"Slot {self.name!r}: learning_rate_scale must be 0 or more and finite, got {self.learning_rate_scale}"
-            )
+        try:
+            require_float32("learning_rate_scale", self.learning_rate_scale)
+        except (TypeError, ValueError) as problem:
+            raise SchemaError(f"Slot {self.name!r}: {problem}") from None
 
     def _check_policy(self) -> None:
         object.__setattr__(self, "policy", _choice(self.name, "policy", Policy, self.policy))

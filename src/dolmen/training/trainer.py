@@ -24,7 +24,7 @@ from torch import Tensor
 from dolmen.clock import parse_duration_us
 from dolmen.compute import Compute, torch_threads
 from dolmen.devices import Device
-from dolmen.embedding import Embed, Embeddings
+from dolmen.embedding import Embed, Embeddings, Tape
 from dolmen.errors import BadEventError, ConfigError, OffsetGoneError, SchemaError, SnapshotError
 from dolmen.events import Examples, Log, Record, Topic, decode_examples
 from dolmen.features import Batch, Jagged, Schema
@@ -182,7 +182,7 @@ class Trainer:
             if is_learned:
                 self._optimizer.begin()
                 torch.autograd.backward(loss * batch.size)
-                is_learned = self._step_dense(batch.size)
+                is_learned = _are_sound(tape) and self._step_dense(batch.size)
             if is_learned:
                 tape.apply(self.config.embedding_rate_scale * self.config.rate_factor(self.version))
         self.counters["examples"] += batch.size
@@ -462,6 +462,16 @@ class Trainer:
         self.counters["records_gone"] += first - self.offset
         self.offset = first
         self.begin_lineage()  # a replay from an older snapshot could meet another hole
+
+
+def _are_sound(tape: Tape) -> bool:
+    """Whether the rows' gradients can be learned: looked at before the dense layers move."""
+    try:
+        tape.check()
+    except ValueError as problem:
+        _log.warning("step refused", problem=str(problem))
+        return False
+    return True
 
 
 def _sound_examples(schema: Schema, value: bytes) -> Examples:

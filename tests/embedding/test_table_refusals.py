@@ -1,0 +1,142 @@
+"""What cannot be learned is refused by name, before anything has changed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dolmen.clock import TIME_US_MAX
+from dolmen.embedding.lookup import Embed
+from dolmen.embedding.optimizers import SGD
+from dolmen.embedding.rows import Capacity, RowChunk
+from dolmen.embedding.store import Embeddings
+from dolmen.embedding.table import Table
+from dolmen.features import Schema, Slot, extract_rows
+
+f32 = np.float32
+FIDS = np.array([(3 << 53) + 5, 7, 7])
+
+
+def whole(table: Table) -> bytes:
+    chunks = list(table.export_chunks())
+    return b"".join(each.vectors.tobytes() + each.states.tobytes() + each.fids.tobytes() for each in chunks)
+
+
+def ones(dim: int = 2) -> NDArray[np.float32]:
+    return np.ones((3, dim), f32)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [(0, 0), (1, 16), (2, 32)])
+def test_a_gradient_that_is_not_finite_is_refused_by_fid_and_place(bad: float, place: tuple[int, int]) -> None:
+    table, grads = Table(33), ones(33)
+    table.lookup_or_insert(FIDS, 1)
+    before = whole(table)
+    grads[place] = bad
+    fid = FIDS[place[0]]
+    told = rf"grads must be finite, got {bad} at position \({place[0]}, {place[1]}\), of FID {fid} \(slot {fid >> 53}, "
+    with pytest.raises(ValueError, match=told):
+        table.apply_gradients(FIDS, grads)
+    assert whole(table) == before
+    assert table.clocks.step_count == 0
+    with pytest.raises(ValueError, match="vectors must be finite, got"):
+        table.assign(FIDS, grads)
+    assert whole(table) == before
+
+
+def test_gradients_that_could_sum_to_infinity_are_refused() -> None:
+    table = Table(2, optimizer=SGD())
+    table.lookup_or_insert(FIDS, 1)
+    before = whole(table)
+    with pytest.raises(ValueError, match=r"grads must be at most .* got 3e\+38 at position \(1, 0\), of FID 7 "):
+        table.apply_gradients(FIDS, ones() * np.array([[1], [3e38], [3e38]], f32))
+    assert whole(table) == before
+
+
+def test_a_tape_with_one_bad_gradient_changes_no_table() -> None:
+    schema = Schema(Slot("user", dim=2), Slot("item", dim=3))
+    embed = Embed(Embeddings(schema))
+    batch = extract_rows(schema, [{"user": 1, "item": 2}])
+    with embed.recording(1) as tape:
+        rows = [embed(batch, [slot]).sum() for slot in ("user", "item")]
+        (rows[0] + rows[1] * float("nan")).backward()
+        before = [whole(table) for table in embed.embeddings.tables.values()]
+        with pytest.raises(ValueError, match=r"grads must be finite, got nan at position \(0, 0\), of FID .*value 2\)"):
+            tape.apply()
+    assert [whole(table) for table in embed.embeddings.tables.values()] == before
+
+
+@pytest.mark.parametrize("now_us", [-1, TIME_US_MAX + 1, (1 << 63) - 1])
+def test_a_time_that_no_data_has_is_refused_before_it_counts(now_us: int) -> None:
+    table = Table(2)
+    for call in (lambda: table.lookup_or_insert(FIDS, now_us), lambda: table.expire(now_us)):
+        with pytest.raises(ValueError, match=f"now_us must be microseconds since 1970.* got {now_us}"):
+            call()
+    assert (len(table), table.time_seen_max_us) == (0, 0)
+    table.lookup_or_insert(FIDS, TIME_US_MAX)
+
+
+def chunk(**other: Any) -> RowChunk:
+    columns = {
+        "fids": np.array([1, 2, 3]),
+        "vectors": ones(),
+        "states": ones(),
+        "last_seen_us": np.array([1, 1, 1]),
+        "counts": np.array([1, 1, 1]),
+    }
+    return RowChunk(**(columns | other))
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"fids": np.array([1, 2, 1])}, "rows to restore must be new"),
+        ({"fids": np.array([1, 2, 9])}, "rows to restore must be new"),
+        ({"row_numbers": np.array([4, 5, 4], np.uint32)}, "rows to restore must be new"),
+        ({"last_seen_us": np.array([1, -1, 1])}, "last_seen_us must not be negative, got -1 at position 1"),
+        ({"counts": np.array([1, 1, -2])}, "counts must not be negative, got -2 at position 2"),
+    ],
+)
+def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], told: str) -> None:
+    table = Table(2)
+    table.lookup_or_insert(np.array([9]), 1)
+    before = whole(table)
+    with pytest.raises(ValueError, match=told):
+        table.restore_chunk(chunk(**other))
+    assert (whole(table), table.slots(), table.total_count(0)) == (before, {0: 1}, 1)
+    assert table.delta_since(0).fids.tolist() == [9]
+    table.restore_chunk(chunk())
+    assert table.slots() == {0: 4}
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "told"),
+    [
+        (lambda: Table(2.5), TypeError, "dim must be a whole number, got 2.5"),
+        (lambda: Table(2, seed="a"), TypeError, "seed must be a whole number, got 'a'"),
+        (lambda: Table(2, optimizer="adam"), TypeError, "optimizer must be one of .* got 'adam'; optimizer_from_dict"),
+        (
+            lambda: Table(2, capacity=3),
+            TypeError,
+            r"capacity must be None or Capacity\(rows\), got 3; write Capacity\(3",
+        ),
+        (lambda: Table(2, precision="int4"), ValueError, "precision must be one of float32, .*int8, got 'int4'"),
+        (lambda: Table(2, initial_range=1e39), ValueError, "initial_range must be 0 or more .*make it inf, got 1e"),
+        (lambda: Table(2, initial_range="1"), TypeError, "initial_range must be a number, got '1'"),
+        (lambda: Table(2).lookup_or_insert(FIDS, 1.5), TypeError, "now_us must be a whole number .* got 1.5"),
+        (lambda: Table(2).lookup(["a"]), ValueError, r"fids must be int64, got <U1; dolmen.features.encode_values"),
+        (lambda: Table(2).apply_gradients(FIDS, ones(), 1e39), ValueError, "learning_rate_scale .*make it inf, got 1e"),
+        (lambda: Capacity(1.5), TypeError, "Capacity.row_count must be a whole number, got 1.5"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_named(call: Callable[[], Any], kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=told):
+        call()
+
+
+def test_nothing_is_looked_up_as_nothing() -> None:
+    assert Table(2).lookup([]).shape == (0, 2)
+    assert Table(2).lookup(torch.tensor([], dtype=torch.int64)).shape == (0, 2)
