@@ -1,13 +1,10 @@
 // Which row leaves when a slot is full.
 //
 // Exact order would cost a list that every sight relinks. Instead, rows are drawn and the worst of them leave, as in
-// Redis: one of 16, or up to 32 of six times as many. The slot's rows, by number, are cut into as many stretches of
-// equal count as are drawn, and one is drawn of each: so none is drawn twice, and wherever the slot's rows lie among
-// those of others, and the bad ones among the good, the one is among the worst fifth with a chance of 97 % or more, and
-// all of the 32 are among the worst quarter with one of 99.7 % or more (W. Hoeffding, "On the distribution of the
-// number of successes in independent trials", 1956: unequal chances make no more of such misses than their mean). A
-// slot that has no more rows than are drawn loses its worst rows exactly. Draws are a hash of how many rows were
-// evicted before, so a run that is repeated loses the same rows.
+// Redis: one of 16, or up to 32 of six times as many. Each row of the slot is as likely as any other, wherever it lies
+// among those of others. So the one is among the worst fifth with a chance of 97 %; all of the 32 are among the worst
+// quarter with one of 99.8 %. A slot that has no more rows than are drawn loses its worst rows exactly. Draws are a
+// hash of how many rows were evicted before, so a run that is repeated loses the same rows.
 //
 // One writer calls all.
 #pragma once
@@ -60,19 +57,19 @@ class SlotRows {
                          std::array<std::uint32_t, kWorstMax>& worst) const noexcept {
     std::array<Candidate, kWorstMax * kDrawsEach> drawn;
     const std::size_t draw_count = std::min(rows_.size(), std::max(kDrawsMin, count_max * kDrawsEach));
-    // A stretch's rows, in 1 / 2^32, rounded up: the last ends at the last row.
-    const std::uint64_t stretch = ((std::uint64_t{rows_.size()} << 32) + draw_count - 1) / draw_count;
     for (std::size_t i = 0; i < draw_count; ++i) {
-      const std::uint64_t begin = i * stretch >> 32, end = (i + 1) * stretch >> 32;
-      const std::uint64_t hash = mix64((draw * kDrawsMin + i) * kGolden);
-      drawn[i].row = rows_.nth(static_cast<std::uint32_t>(begin + ((hash >> 32) * (end - begin) >> 32)));
+      drawn[i].row = rows_.size() > draw_count ? draw_row(store.row_end(), mix64((draw * kDrawsMin + i) * kGolden))
+                                               : rows_.nth(static_cast<std::uint32_t>(i));
       __builtin_prefetch(&store.facts(drawn[i].row));
     }
     for (std::size_t i = 0; i < draw_count; ++i) drawn[i].rank = rank(store.facts(drawn[i].row));
     const auto end = drawn.begin() + static_cast<std::ptrdiff_t>(draw_count);
-    const std::size_t count = std::min(count_max, draw_count);
-    std::partial_sort(drawn.begin(), drawn.begin() + static_cast<std::ptrdiff_t>(count), end);
-    for (std::size_t i = 0; i < count; ++i) worst[i] = drawn[i].row;
+    const auto worst_end = drawn.begin() + static_cast<std::ptrdiff_t>(std::min(count_max, draw_count));
+    std::partial_sort(drawn.begin(), worst_end, end);
+    std::size_t count = 0;
+    for (auto each = drawn.begin(); each != worst_end; ++each) {
+      if (count == 0 || worst[count - 1] != each->row) worst[count++] = each->row;  // It may have been drawn twice.
+    }
     return count;
   }
 
@@ -87,6 +84,13 @@ class SlotRows {
       return std::tie(rank, row) < std::tie(other.rank, other.row);
     }
   };
+
+  // Any row of the slot, each as likely. Of the numbers of all rows most are the slot's where it is the only one, and
+  // asking is faster than counting; where the number is another's, a row of the slot's own is drawn.
+  std::uint32_t draw_row(std::uint32_t row_end, std::uint64_t hash) const noexcept {
+    const auto row = static_cast<std::uint32_t>((hash >> 32) * row_end >> 32);
+    return rows_.contains(row) ? row : rows_.nth(static_cast<std::uint32_t>((hash & 0xFFFFFFFF) * rows_.size() >> 32));
+  }
 
   Rank rank(const RowFacts& facts) const noexcept {
     const std::int64_t count = facts.count.load(std::memory_order_relaxed);

@@ -26,6 +26,8 @@ class RowSet {
     return size;
   }
 
+  bool contains(std::uint32_t row) const noexcept { return row < row_max_ && bits_.test(row); }
+
   // Rows up to `row` may be members from now on. May throw std::bad_alloc, and no row has come or gone then.
   void make_room(std::uint32_t row) {
     if (row < row_max_) [[likely]]
@@ -34,9 +36,7 @@ class RowSet {
     std::size_t node_count = bits_.word_count();
     for (std::size_t i = 0; i == 0 || node_count > 1; ++i) {
       node_count = (node_count + kBranches - 1) / kBranches;
-      if (i == levels_.size()) {
-        levels_.emplace_back();
-      }
+      if (i == levels_.size()) levels_.emplace_back();
       std::vector<Node>& level = levels_[i];
       const bool is_new = level.empty();
       level.resize(node_count);
