@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <numeric>
 #include <random>
 #include <set>
 #include <thread>
@@ -91,8 +92,10 @@ void test_row_set(std::uint64_t seed) {
       }
     }
     REQUIRE(set.size() == expected.size());
-    std::uint32_t n = 0;
-    for (const std::uint32_t row : expected) REQUIRE(set.nth(n++) == row);
+    std::vector<std::uint32_t> numbers(expected.size());
+    std::iota(numbers.begin(), numbers.end(), 0U);
+    set.find_nth(numbers);
+    REQUIRE(std::equal(numbers.begin(), numbers.end(), expected.begin()));
   }
 }
 

@@ -13,6 +13,8 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
+#include <span>
 #include <tuple>
 #include <vector>
 
@@ -55,14 +57,12 @@ class SlotRows {
   // table.
   std::size_t find_worst(const RowStore& store, std::uint64_t draw, std::size_t count_max,
                          std::array<std::uint32_t, kWorstMax>& worst) const noexcept {
-    std::array<Candidate, kWorstMax * kDrawsEach> drawn;
+    std::array<std::uint32_t, kWorstMax * kDrawsEach> numbers;
     const std::size_t draw_count = std::min(rows_.size(), std::max(kDrawsMin, count_max * kDrawsEach));
-    for (std::size_t i = 0; i < draw_count; ++i) {
-      drawn[i].row = rows_.size() > draw_count ? draw_row(store.row_end(), mix64((draw * kDrawsMin + i) * kGolden))
-                                               : rows_.nth(static_cast<std::uint32_t>(i));
-      __builtin_prefetch(&store.facts(drawn[i].row));
-    }
-    for (std::size_t i = 0; i < draw_count; ++i) drawn[i].rank = rank(store.facts(drawn[i].row));
+    draw_rows(store.row_end(), draw, std::span(numbers).first(draw_count));
+    for (std::size_t i = 0; i < draw_count; ++i) __builtin_prefetch(&store.facts(numbers[i]));
+    std::array<Candidate, kWorstMax * kDrawsEach> drawn;
+    for (std::size_t i = 0; i < draw_count; ++i) drawn[i] = {rank(store.facts(numbers[i])), numbers[i]};
     const auto end = drawn.begin() + static_cast<std::ptrdiff_t>(draw_count);
     const auto worst_end = drawn.begin() + static_cast<std::ptrdiff_t>(std::min(count_max, draw_count));
     std::partial_sort(drawn.begin(), worst_end, end);
@@ -85,11 +85,25 @@ class SlotRows {
     }
   };
 
-  // Any row of the slot, each as likely. Of the numbers of all rows most are the slot's where it is the only one, and
-  // asking is faster than counting; where the number is another's, a row of the slot's own is drawn.
-  std::uint32_t draw_row(std::uint32_t row_end, std::uint64_t hash) const noexcept {
-    const auto row = static_cast<std::uint32_t>((hash >> 32) * row_end >> 32);
-    return rows_.contains(row) ? row : rows_.nth(static_cast<std::uint32_t>((hash & 0xFFFFFFFF) * rows_.size() >> 32));
+  // Rows of the slot, each as likely as any other; if there are no more, all. Where the slot is the only one, most
+  // numbers are a row of its own, and asking is faster than counting up to it; in place of another's, it draws again
+  // among its own.
+  void draw_rows(std::uint32_t row_end, std::uint64_t draw, std::span<std::uint32_t> rows) const noexcept {
+    if (rows.size() == rows_.size()) {
+      std::iota(rows.begin(), rows.end(), 0U);
+      return rows_.find_nth(rows);
+    }
+    std::size_t count = 0, again = rows.size();  // Drawn, from the front; and to be drawn again, from the back.
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const std::uint64_t hash = mix64((draw * kDrawsMin + i) * kGolden);
+      const auto row = static_cast<std::uint32_t>((hash >> 32) * row_end >> 32);
+      if (rows_.contains(row)) {
+        rows[count++] = row;
+      } else {
+        rows[--again] = static_cast<std::uint32_t>((hash & 0xFFFFFFFF) * rows_.size() >> 32);
+      }
+    }
+    rows_.find_nth(rows.subspan(again));
   }
 
   Rank rank(const RowFacts& facts) const noexcept {

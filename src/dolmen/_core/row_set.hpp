@@ -7,10 +7,12 @@
 // Threads: as for a vector.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "row_bits.hpp"
@@ -58,21 +60,28 @@ class RowSet {
     count_at(row, static_cast<std::uint32_t>(-1));
   }
 
-  // The member that `n` members lie below of; n < size().
-  std::uint32_t nth(std::uint32_t n) const noexcept {
-    std::size_t at = 0;
-    for (std::size_t i = levels_.size(); i-- > 0;) {
-      const Node& node = levels_[i][at];
-      const std::size_t branch = node.branch_of(n);
-      n -= node.before[branch];
-      at = at * kBranches + branch;
+  // Puts in place of each n the member that n members lie below of; n < size(). All go down the tree side by side, so
+  // that they wait for memory together.
+  void find_nth(std::span<std::uint32_t> numbers) const noexcept {
+    std::array<std::uint32_t, kTogether> at;
+    for (; !numbers.empty(); numbers = numbers.subspan(std::min(kTogether, numbers.size()))) {
+      const std::size_t count = std::min(kTogether, numbers.size());
+      at.fill(0);
+      for (auto level = levels_.rbegin(); level != levels_.rend(); ++level) {
+        for (std::size_t i = 0; i < count; ++i) {
+          const Node& node = (*level)[at[i]];
+          const std::uint32_t branch = node.branch_of(numbers[i]);
+          numbers[i] -= node.before[branch];
+          at[i] = at[i] * kBranches + branch;
+        }
+      }
+      for (std::size_t i = 0; i < count; ++i) numbers[i] = at[i] * 64 + nth_bit(bits_.word(at[i]), numbers[i]);
     }
-    return static_cast<std::uint32_t>(at * 64 + nth_bit(bits_.word(at), n));
   }
 
  private:
   static constexpr unsigned kBranches = 16;
-  static constexpr unsigned kBranchBits = 4;
+  static constexpr std::size_t kTogether = 64;
   static constexpr unsigned kWordBits = 6;
 
   struct alignas(64) Node {
@@ -82,7 +91,7 @@ class RowSet {
       for (std::size_t i = 0; i < kBranches; ++i) before[i] += i > branch ? count : 0;
     }
     // The last branch that no more than n members lie before; so an empty one is never it.
-    std::size_t branch_of(std::uint32_t n) const noexcept {
+    std::uint32_t branch_of(std::uint32_t n) const noexcept {
       std::uint32_t count = 0;
       for (std::size_t i = 0; i < kBranches; ++i) count += before[i] <= n ? 1 : 0;
       return count - 1;
