@@ -1,6 +1,7 @@
 """The programs in the documents run as they stand there."""
 
 import re
+import tempfile
 import threading
 from pathlib import Path
 
@@ -91,6 +92,15 @@ def test_the_configuration_of_the_how_to_is_valid(tmp_path: Path) -> None:
 def test_the_table_of_the_concepts_runs() -> None:
     names = run_program(programs_of("docs/concepts/table.md")[0], "table.md")
     assert len(names["table"]) == 2  # type: ignore[arg-type]
+
+
+def test_the_loop_of_ones_own_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # asked anew, so that what the page saves leaves with the test
+    page = "docs/how-to/your-own-loop.md"
+    names = run_program("".join(programs_of(page)), page)
+    assert names["folder"].is_relative_to(tmp_path)  # type: ignore[attr-defined]
+    assert len(names["serving"]) == len(names["embeddings"])  # type: ignore[arg-type]
 
 
 @pytest.mark.data

@@ -1,7 +1,8 @@
-"""Writes what follows from something else: the reference of the settings, and what studies measured of each model.
+"""Writes what follows from something else: the reference pages, and what studies measured of each model.
 
-``docs/reference/configuration.md`` comes from the settings' names, defaults and docstrings;
-``src/dolmen/models/measured.json``, which ``dolmen models`` shows, from the reports in ``docs/results/studies``.
+``docs/reference/configuration.md`` comes from the settings' names, defaults and docstrings; ``docs/reference/table.md``
+from the signatures and docstrings of the table's Python interface; ``src/dolmen/models/measured.json``, which
+``dolmen models`` shows, from the reports in ``docs/results/studies``.
 
 python tools/write_reference.py           write them
 python tools/write_reference.py --check   only say whether they are as they should be
@@ -9,26 +10,32 @@ python tools/write_reference.py --check   only say whether they are as they shou
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import json
 import re
 import sys
+import textwrap
+import typing
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from dolmen import embedding
 from dolmen.cluster import ModelConfig
-from dolmen.embedding import optimizers
+from dolmen.embedding import instant, optimizers, rows
 from dolmen.events import JoinConfig, Retention
-from dolmen.features import Dense, Label, Slot
+from dolmen.features import Absent, Admission, Dense, Eviction, Label, Policy, Slot
 from dolmen.models import entry, names
 from dolmen.serving import ServeSettings
 from dolmen.studies import measured
 from dolmen.training import TrainConfig, TrainerSettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PAGE: Final = ROOT / "docs" / "reference" / "configuration.md"
+CONFIGURATION: Final = ROOT / "docs" / "reference" / "configuration.md"
+TABLE: Final = ROOT / "docs" / "reference" / "table.md"
 MEASURED: Final = ROOT / "src" / "dolmen" / "models" / "measured.json"
 
 _INTRODUCTION: Final = """# Configuration
@@ -52,15 +59,6 @@ _SECTIONS: Final[list[tuple[str, str, type[Any], frozenset[str]]]] = [
     ("[[schema.dense]]", "One number per example.", Dense, frozenset()),
     ("[[schema.label]]", "What is learned.", Label, frozenset()),
     ("[model]", "Which model learns and serves.", ModelConfig, frozenset()),
-    ('[optimizer] name = "adagrad"', "Of the tables' rows; the default.", optimizers.AdaGrad, frozenset()),
-    ('[optimizer] name = "rowwise_adagrad"', "", optimizers.RowwiseAdaGrad, frozenset()),
-    ('[optimizer] name = "sgd"', "", optimizers.SGD, frozenset()),
-    ('[optimizer] name = "momentum"', "", optimizers.Momentum, frozenset()),
-    ('[optimizer] name = "rmsprop"', "", optimizers.RMSProp, frozenset()),
-    ('[optimizer] name = "adadelta"', "", optimizers.AdaDelta, frozenset()),
-    ('[optimizer] name = "adam"', "Also `lazy_adam`, `rowwise_adam` and `amsgrad`.", optimizers.Adam, frozenset()),
-    ('[optimizer] name = "ftrl"', "", optimizers.FTRL, frozenset()),
-    ('[optimizer] name = "group_ftrl"', "", optimizers.GroupFTRL, frozenset()),
     ("[log.retention.TOPIC]", "How much of a topic is kept.", Retention, frozenset()),
     ("[join]", "How impressions and actions meet.", JoinConfig, frozenset()),
     ("[train]", "How the model learns. A change begins a new course of learning.", TrainConfig, frozenset()),
@@ -78,28 +76,227 @@ _SECTIONS: Final[list[tuple[str, str, type[Any], frozenset[str]]]] = [
     ),
 ]
 
+_OPTIMIZER: Final = """## [optimizer]
 
-def page() -> str:
-    """The whole page."""
+What a gradient does to a row of a table.
+
+| key | default | meaning |
+| --- | --- | --- |
+| `name` | `"adagrad"` | one of [these](table.md#optimisers), by its name in TOML. |
+| the others | | that optimiser's own, which [the same place](table.md#optimisers) lists. |
+"""
+
+_TABLE_INTRODUCTION: Final = """# The table in Python
+
+<!-- Written by tools/write_reference.py from signatures and docstrings; change those instead. -->
+
+What a learner's own loop calls. [Your own PyTorch loop](../how-to/your-own-loop.md) shows it at work, and
+[The table](../concepts/table.md) says what it promises. Slots, and with them admission, expiry and capacity of their
+ids, are declared in a [`Schema`](configuration.md#schemaslot); [Features](../concepts/features.md) tells how ids become
+FIDs and examples batches.
+
+Times are microseconds since 1970, of the data. In shapes, *count* is the number of FIDs of a call and *dim* the width
+of a row. A wrong argument is a `ValueError` that says what was expected, before anything is changed.
+"""
+
+_OPTIMISERS: Final = """## Optimisers
+
+What a gradient does to a row: `Embeddings(schema, optimizer=AdaGrad(learning_rate=0.1))` in Python, and in TOML
+
+```toml
+[optimizer]
+name = "adagrad"
+learning_rate = 0.1
+```
+
+*State* is how many float32 a row of d columns keeps beside its vector. `from dolmen.embedding.optimizers import ...`
+has all the classes. Gradients of equal ids are summed, the sum is clipped (`gradient_value_max`, then
+`gradient_norm_max`), then comes the step, all of it in float32. The rate is the product of `learning_rate`, the slot's
+`learning_rate_scale`, and the call's `scale` (in dolmen's own trainer: the schedule of `train.warmup_steps` and
+`train.decay_steps`).
+"""
+
+_HEADS: Final = {"Args:": "**Arguments**", "Attributes:": "**Attributes**", "Raises:": "**Raises**"}
+_SIGNATURE_MAX: Final = 100
+
+# Of the table's interface: what is called, then what goes in and out.
+_CALLED: Final[list[type[Any]]] = [
+    embedding.Embeddings,
+    embedding.Embed,
+    embedding.Tape,
+    embedding.Table,
+    instant.TableInstant,
+]
+_MADE_BY_OTHERS: Final = frozenset({embedding.Tape, instant.TableInstant})
+_HANDED: Final[list[type[Any]]] = [
+    embedding.RowRules,
+    embedding.Capacity,
+    embedding.Precision,
+    Admission,
+    Absent,
+    Eviction,
+    Policy,
+    embedding.Upkeep,
+    embedding.Delta,
+    rows.RowChunk,
+    rows.PendingCounts,
+    embedding.MemoryUse,
+    rows.Clocks,
+]
+
+
+def configuration_page() -> str:
+    """The whole reference of the settings."""
     parts = [_INTRODUCTION]
-    parts += [_section(title, about, kind, left_out) for title, about, kind, left_out in _SECTIONS]
+    for title, about, kind, left_out in _SECTIONS:
+        parts.append(_section(title, about, kind, left_out))
+        if kind is ModelConfig:
+            parts.append(_OPTIMIZER)
     parts.append("## [model.options]\n\nEach model has its own. `dolmen models` lists the models.\n")
-    for name in names():
-        parts.append(
-            _section(f'model.name = "{name}"', entry(name).title + ".", entry(name).config, frozenset(), level=3)
-        )
+    parts += [
+        _section(f'model.name = "{one.name}"', one.title + ".", one.config, frozenset(), level=3)
+        for one in map(entry, names())
+    ]
     return "\n".join(parts)
 
 
-def _section(title: str, about: str, kind: type[Any], left_out: frozenset[str], *, level: int = 2) -> str:
+def table_page() -> str:
+    """The whole reference of the table's Python interface."""
+    listed = ", ".join(f"[`{kind.__name__}`](#{kind.__name__.lower()})" for kind in (*_CALLED, *_HANDED))
+    parts = [_TABLE_INTRODUCTION, f"{listed}, and the [optimisers](#optimisers).\n"]
+    parts += [_class(kind) for kind in (*_CALLED, *_HANDED)]
+    parts += [_OPTIMISERS, *_optimisers()]
+    return "\n".join(parts)
+
+
+def _class(kind: type[Any]) -> str:
+    """A class: how it is made, what it has, what it does."""
+    name = kind.__name__
+    lines = [f"## {name}", "", f"`from {_home(kind)} import {name}`", ""]
+    if issubclass(kind, Enum):
+        lines += [_prose(kind.__doc__), "", "| value | meaning |", "| --- | --- |"]
+        found = re.findall(r'^    [A-Z0-9_]+ = "(\w+)"(?:  # (.*))?$', inspect.getsource(kind), re.MULTILINE)
+        return "\n".join([*lines, *(f'| `"{value}"` | {told} |' for value, told in found)]) + "\n"
+    if dataclasses.is_dataclass(kind):
+        lines += [_prose(inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")[0]), "", *_options(kind), ""]
+    else:
+        if kind not in _MADE_BY_OTHERS:
+            lines += ["```python", f"{name}{_signature(kind.__init__)}", "```", ""]
+        lines += [_prose(kind.__doc__), ""]
+    members = list(_members(kind))
+    properties = [(one, member.fget) for one, member in members if isinstance(member, property)]
+    if properties:
+        lines += ["| property | type | meaning |", "| --- | --- | --- |"]
+        for one, read in properties:
+            kept = _cell(_signature(read).partition(" -> ")[2])
+            lines.append(f"| `{one}` | `{kept}` | {_cell(_prose(read.__doc__))} |")
+        lines.append("")
+    for one, member in members:
+        if not isinstance(member, property):
+            call = member.__func__ if isinstance(member, classmethod) else member
+            mark = " (of the class)" if isinstance(member, classmethod) else ""
+            lines += [f"### `{name}.{one}`{mark}", "", "```python", f"{one}{_signature(call)}", "```", ""]
+            lines += [_prose(call.__doc__), ""]
+    return "\n".join(lines)
+
+
+def _optimisers() -> Iterator[str]:
+    """Each by both its names, with what it keeps; then each one's options."""
+    kinds: tuple[type[Any], ...] = typing.get_args(optimizers.Optimizer)
+    yield "| in TOML | in Python | state |\n| --- | --- | --- |"
+    for kind in kinds:
+        default = " (default)" if kind is optimizers.AdaGrad else ""
+        yield f"| `{kind.name}`{default} | [`{kind.__name__}`](#{kind.__name__.lower()}) | {_state(kind)} |"
+    yield ""
+    for kind in kinds:
+        told = _prose(inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")[0])
+        yield "\n".join(
+            [f"### {kind.__name__}", "", f'`optimizer.name = "{kind.name}"`', "", told, "", *_options(kind)]
+        )
+        yield ""
+
+
+def _state(kind: type[Any]) -> str:
+    """How many numbers the state of a row of d columns has, asked of the table itself."""
+    sizes = [embedding.Table(dim, optimizer=kind())._native.state_dim for dim in (1, 2)]
+    each, more = sizes[1] - sizes[0], 2 * sizes[0] - sizes[1]
+    parts = ["d" if each == 1 else f"{each}d"] if each else []
+    return " + ".join([*parts, str(more)] if more or not parts else parts)
+
+
+def _home(kind: type[Any]) -> str:
+    """The module to import ``kind`` from: the folder where it names it, else the file."""
+    folder = kind.__module__.rpartition(".")[0]
+    return folder if kind.__name__ in sys.modules[folder].__all__ else kind.__module__
+
+
+def _members(kind: type[Any]) -> Iterator[tuple[str, Any]]:
+    for name, member in vars(kind).items():
+        is_shown = name == "__call__" or not name.startswith("_")
+        if is_shown and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
+            yield name, member
+
+
+def _signature(call: Any) -> str:
+    """As the source has it, so that types read as they were written; a long one with a line for each argument."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(call))).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    told = tree.args
+    defaults = {one.name: one.default for one in inspect.signature(call).parameters.values()}
+    written = [*[None] * (len(told.args) - len(told.defaults)), *told.defaults, *told.kw_defaults]
+    given = []
+    for one, default in zip([*told.args, *told.kwonlyargs], written, strict=True):
+        # A constant of ours has a name in the source that tells a reader nothing.
+        value = repr(defaults[one.arg]) if isinstance(default, ast.Name) else default and ast.unparse(default)
+        given.append(ast.unparse(one) + (f" = {value}" if value else ""))
+    if told.kwonlyargs:
+        given.insert(len(told.args), "*")
+    if given and given[0] in ("self", "cls"):
+        del given[0]
+    returned = f" -> {ast.unparse(tree.returns)}" if tree.returns is not None and tree.name != "__init__" else ""
+    line = f"({', '.join(given)}){returned}"
+    return line if len(line) <= _SIGNATURE_MAX else "(\n" + "".join(f"    {one},\n" for one in given) + f"){returned}"
+
+
+def _prose(docstring: str | None) -> str:
+    """A docstring as Markdown: names as code, sections as lists, examples as programs."""
+    lines: list[str] = []
+    is_program = is_section = False
+    for line in [*inspect.cleandoc(docstring or "").splitlines(), ""]:
+        if is_program and not line:
+            lines.append("```")
+            is_program = False
+        elif not is_program and (line.startswith(">>>") or (line.startswith("    ") and not is_section)):
+            lines.append("```python")
+            is_program = True
+        if is_program:
+            lines.append(line.removeprefix("    "))
+        elif line in _HEADS:
+            is_section = True
+            lines += [_HEADS[line], ""]
+        elif found := re.match(r"    ([\w, ]+): (.*)", line):
+            lines.append(f"- `{found[1].replace(', ', '`, `')}`: {found[2]}")
+        elif line.startswith("        "):
+            lines[-1] += " " + line.strip()
+        else:
+            lines.append(line)
+    return re.sub(r"``(.*?)``", r"`\1`", "\n".join(lines).replace("::\n", ":\n")).strip()
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _options(kind: type[Any], left_out: frozenset[str] = frozenset()) -> list[str]:
+    """A table of a dataclass's fields."""
     told = _arguments(kind)
-    lines = [f"{'#' * level} {title}", ""]
-    if about:
-        lines += [about, ""]
-    lines += ["| key | default | meaning |", "| --- | --- | --- |"]
-    for one in dataclasses.fields(kind):
-        if one.name not in left_out:
-            lines.append(f"| `{one.name}` | {_default(one)} | {told.get(one.name, '')} |")
+    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+    shown = [one for one in dataclasses.fields(kind) if one.name not in left_out]
+    return [*lines, *(f"| `{one.name}` | {_default(one)} | {told.get(one.name, '')} |" for one in shown)]
+
+
+def _section(title: str, about: str, kind: type[Any], left_out: frozenset[str], *, level: int = 2) -> str:
+    lines = [f"{'#' * level} {title}", "", *([about, ""] if about else []), *_options(kind, left_out)]
     return "\n".join(lines) + "\n"
 
 
@@ -145,9 +342,9 @@ def _own_arguments(kind: type[Any]) -> dict[str, str]:
 
 
 def main() -> int:
-    """Write both, or check them; 1 if one is not as it should be."""
+    """Write all, or check them; 1 if one is not as it should be."""
     told = json.dumps(measured(ROOT / "docs" / "results" / "studies"), indent=1, ensure_ascii=False) + "\n"
-    wanted = {PAGE: page(), MEASURED: told}
+    wanted = {CONFIGURATION: configuration_page(), TABLE: table_page(), MEASURED: told}
     if "--check" not in sys.argv:
         for path, text in wanted.items():
             path.write_text(text)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dolmen._core import pool_rows
-from dolmen.embedding import SGD, Adam, Embed, Embeddings
+from dolmen.embedding import SGD, AdaGrad, Adam, Embed, Embeddings
 from dolmen.embedding.lookup import Pooling, pool
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, Spread, pack_fids
@@ -398,6 +398,23 @@ def test_what_is_peeked_at_counts_no_sight_makes_no_row_and_learns() -> None:
     assert np.allclose(row_of(embed, "item", 1), before - 2, atol=1e-6)
     assert not row_of(embed, "item", 77).any()
     assert torch.equal(embed.peek("item", fids)[2], torch.zeros(DIM))
+
+
+def test_adagrad_under_a_mean_with_a_smaller_accumulator_learns_as_under_a_sum() -> None:
+    # Dividing by four changes no digit of a float, so the rows are the same bits.
+    def learn(reduce: str, accumulator: float) -> torch.Tensor:
+        optimizer = AdaGrad(learning_rate=0.1, initial_accumulator=accumulator, epsilon=0.0)
+        embed = Embed(Embeddings(SCHEMA, optimizer=optimizer, seed=3))
+        batch = batch_of(item=[[1], [2], [1], [3]])
+        for step in range(3):
+            with embed.recording(now_us=step) as tape:
+                losses = (embed(batch, ["item"]) - 1.0).square().sum(dim=(1, 2))
+                torch.autograd.backward(getattr(losses, reduce)())
+                assert tape.apply() == 3
+        return embed(batch, ["item"])
+
+    assert torch.equal(learn("sum", 0.1), learn("mean", 0.1 / 4**2))
+    assert not torch.equal(learn("sum", 0.1), learn("mean", 0.1))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler looks at it

@@ -45,7 +45,10 @@ class _Read:
 
 @final
 class Tape:
-    """What a training step read. Made by ``Embed.recording``; ``apply`` is called once, after ``loss.backward()``."""
+    """What a training step read. Made by ``Embed.recording``; ``apply`` is called once, after ``loss.backward()``.
+
+    Without that call the gradients are dropped: ids that were new keep the rows that they got, and nothing is learned.
+    """
 
     def __init__(self, embeddings: Embeddings, policies: Mapping[str, RowPolicy], now_us: int, device: str) -> None:
         self._embeddings, self._policies, self._now_us, self._device = embeddings, policies, now_us, device
@@ -295,7 +298,10 @@ class Embed:
         return _merge(self._policies, slot, rows)
 
     def sights(self, slot: str, fids: Tensor) -> Tensor:
-        """How often each id was seen, by its row's count, float32 (count,); 0 without a row, the rarest of several."""
+        """How often each id was seen, by its row's count, float32 (count,); 0 without a row.
+
+        Of a slot with a policy: the least count of the id's rows.
+        """
         width = _width(self._policies, slot)
         counts = self.embeddings.table_of(slot).counts(_keys(self._policies, slot, fids))
         return torch.from_numpy(counts.reshape(-1, width).min(axis=1)).to(self.device, torch.float32)

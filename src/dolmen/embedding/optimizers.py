@@ -197,7 +197,7 @@ class RowwiseAdaGrad(_Clipping):
 
 @dataclass(frozen=True, kw_only=True)
 class Momentum(_Clipping):
-    """Heavy ball: b = momentum·b + g; w -= rate·b. State: b. A row that is not touched does not roll on.
+    """Heavy ball (Polyak, 1964): b = momentum·b + g; w -= rate·b. A row that is not touched does not roll on. State: b.
 
     Args:
         learning_rate: of a step.

@@ -16,14 +16,18 @@ __all__ = ["Capacity", "Clocks", "Delta", "MemoryUse", "PendingCounts", "RowChun
 
 @dataclass(frozen=True, kw_only=True)
 class RowRules:
-    """When the ids of one slot get a row and lose it, and how fast they learn.
+    """When the ids of one slot get a row and lose it, and how fast they learn. `Embeddings` makes them from a `Schema`.
 
-    ``admit_after``: a FID gets its row at its n-th sight (0 and 1: at once). ``admission``: how sights before it are
-    counted. ``admission_capacity``: of how many FIDs; beyond it the oldest are forgotten. ``absent``: what a FID
-    without a row reads as. ``expire_after_us``: `Table.expire` removes a row that was not seen for so long, by the time
-    of the data (0: never). ``capacity``: `Table.evict` leaves at most so many rows (0: all), and removes those that
-    ``eviction`` says; ``half_life_us`` is of its score. ``learning_rate_scale``: factor on the optimiser's rate (0:
-    rows stay as they begin).
+    Args:
+        admit_after: a FID gets its row at its n-th sight; 0 and 1: at once.
+        admission: how sights before that are counted.
+        admission_capacity: of how many FIDs; beyond it the oldest are forgotten.
+        absent: what a FID without a row reads as.
+        expire_after_us: `Table.expire` removes a row that was not seen for so long, by the time of the data; 0: never.
+        capacity: `Table.evict` leaves at most so many rows; 0: all.
+        eviction: which ones it removes.
+        half_life_us: of the eviction ``score``: by when a sight counts half.
+        learning_rate_scale: factor on the optimiser's rate; 0: rows stay as they begin.
     """
 
     admit_after: int = 0
@@ -62,9 +66,12 @@ class RowRules:
 
 @dataclass(frozen=True)
 class Capacity:
-    """At most ``row_count`` rows of all slots together stay in a table; `Table.evict` removes those ``eviction`` says.
+    """A bound on the rows of all slots of a table together.
 
-    ``half_life_us``: of the eviction score.
+    Args:
+        row_count: at most so many stay, at least 1.
+        eviction: which ones `Table.evict` and `Table.maintain` remove.
+        half_life_us: of the eviction ``score``: by when a sight counts half; 0 with the others.
     """
 
     row_count: int
@@ -86,9 +93,13 @@ class Capacity:
 class Clocks:
     """How far a table's upkeep and draws have come; with rows and rules it makes a restored table go on alike.
 
-    ``step_count``, ``batch_count``: calls of `Table.apply_gradients` and `Table.lookup_or_insert`. ``eviction_count``:
-    rows that were evicted. ``inserted_count``: rows that were made since the last turn of `Table.maintain`.
-    ``sweep_us``, ``sweep_row``: time and place of the sweep for expired rows (-1: none is on).
+    Args:
+        step_count: calls of `Table.apply_gradients`.
+        batch_count: calls of `Table.lookup_or_insert`.
+        eviction_count: rows that were evicted.
+        inserted_count: rows that were made since the last turn of `Table.maintain`.
+        sweep_us: time of the sweep for expired rows; -1: none is on.
+        sweep_row: where it goes on.
     """
 
     step_count: int = 0
@@ -101,7 +112,12 @@ class Clocks:
 
 @dataclass(frozen=True)
 class Upkeep:
-    """How many rows left in a turn of `Table.maintain`: those past their time, those beyond their slot's capacity."""
+    """How many rows left in a turn of `Table.maintain`.
+
+    Args:
+        expired: they were past their time.
+        evicted: they were beyond the capacity of their slot or of the table.
+    """
 
     expired: int = 0
     evicted: int = 0
@@ -109,7 +125,13 @@ class Upkeep:
 
 @dataclass(frozen=True, eq=False)
 class Delta:
-    """What changed: ``fids`` with their ``vectors`` (count, dim) as they are now, and the FIDs ``removed`` since."""
+    """What changed in a table.
+
+    Args:
+        fids: int64, shape (count,): whose rows were made, updated or assigned; each once.
+        vectors: float32, shape (count, dim): those rows as they are now.
+        removed: int64: the FIDs whose rows left.
+    """
 
     fids: NDArray[np.int64]
     vectors: NDArray[np.float32]
@@ -122,6 +144,15 @@ class RowChunk:
 
     ``epochs`` (when each was last touched) and ``row_numbers`` are what makes a restored table go on as this one
     would have. Leave them out to put rows into a table that has a life of its own: they count as touched now.
+
+    Args:
+        fids: int64, shape (count,).
+        vectors: float32, shape (count, dim).
+        states: float32, shape (count, state): the optimiser's, in the order in which its docstring names them.
+        last_seen_us: int64, shape (count,): microseconds since 1970.
+        counts: int64, shape (count,): sights.
+        epochs: uint32, shape (count,).
+        row_numbers: uint32, shape (count,).
     """
 
     fids: NDArray[np.int64]
@@ -138,6 +169,11 @@ class PendingCounts:
     """FIDs that were seen but have no row yet, with how often and when last: by slot, then by the order of sights.
 
     Only exact counts are known by FID; the sketches' cells are in `TableHeader.filters`.
+
+    Args:
+        fids: int64, shape (count,).
+        counts: int64, shape (count,): how often each was seen.
+        last_seen_us: int64, shape (count,): microseconds since 1970.
     """
 
     fids: NDArray[np.int64]
@@ -147,7 +183,14 @@ class PendingCounts:
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes held: by the index, by rows (also free ones among them), by ids not yet admitted, by lists of changes."""
+    """What a table holds, in bytes.
+
+    Args:
+        index_bytes: FID to row.
+        row_bytes: vectors, states, ages and counts, with the free rows among them.
+        pending_bytes: what is counted of ids not yet admitted.
+        change_bytes: lists of what changed, until their epochs are forgotten.
+    """
 
     index_bytes: int
     row_bytes: int

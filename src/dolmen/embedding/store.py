@@ -41,6 +41,10 @@ class Embeddings:
         seed: of the rows' start values.
         capacity: how many rows each table keeps at most; all if ``None``.
         threads: see ``Table.threads``.
+
+    Attributes:
+        schema: the one that was given.
+        tables: by width; what ``Table`` has and this has not is asked of ``table_of(slot)``.
     """
 
     def __init__(
@@ -65,8 +69,10 @@ class Embeddings:
     def for_serving(cls, schema: Schema, *, seed: int = 0, precision: Precision = Precision.FLOAT32) -> Embeddings:
         """Empty embeddings without optimiser state, which rows enter by ``apply_delta`` only.
 
-        ``seed``: of the embeddings that are learned, for slots whose absent ids read as their start values.
-        ``precision``: what vectors are stored as.
+        Args:
+            schema: as of the embeddings that are learned.
+            seed: theirs, for slots whose absent ids read as their start values.
+            precision: what vectors are stored as.
         """
         seeds = {dim: _table_seed(seed, dim) for dim in _rules(schema)}
         return cls._of(schema, _serving_tables(schema, seeds, precision), is_for_serving=True)
@@ -109,7 +115,7 @@ class Embeddings:
         return self.tables[self.schema.slot(slot).dim]
 
     def lookup(self, slot: str, fids: Tensor) -> Tensor:
-        """The vectors of FIDs of one slot, shape (count, dim); zeros where there is no row."""
+        """The vectors of FIDs of one slot, float32 (count, dim); without a row, what the slot's ``absent`` says."""
         return torch.from_numpy(self.table_of(slot).lookup(fids))
 
     def lookup_or_insert(self, slot: str, fids: Tensor, now_us: int) -> Tensor:
@@ -126,7 +132,7 @@ class Embeddings:
         }
 
     def memory(self) -> int:
-        """Bytes that the tables hold."""
+        """Bytes that the tables hold; ``Table.memory`` has them by purpose."""
         return sum(table.memory().total_bytes for table in self.tables.values())
 
     def expire(self, now_us: int) -> int:
@@ -178,12 +184,15 @@ class Embeddings:
             table.forget_epochs(before)
 
     def clone(self) -> Embeddings:
-        """Embeddings of their own that from here on behave as these do."""
+        """Embeddings of their own that from here on behave as these do: rows, states, counts, ages and epochs."""
         tables = {dim: table.clone() for dim, table in self.tables.items()}
         return self._of(self.schema, tables, is_for_serving=self.is_for_serving)
 
     def serving_copy(self, precision: Precision = Precision.FLOAT32) -> Embeddings:
-        """The vectors alone, without optimiser state, counts and ages, stored in this precision."""
+        """Embeddings for serving: the vectors alone, without optimiser state, counts and ages, in this precision.
+
+        They follow by ``apply_delta``, and never learn.
+        """
         seeds = {dim: table.seed for dim, table in self.tables.items()}
         tables = _serving_tables(self.schema, seeds, precision)
         for dim, table in self.tables.items():
@@ -195,7 +204,14 @@ class Embeddings:
         return {dim: table.instant() for dim, table in self.tables.items()}
 
     def save(self, folder: Path | str) -> list[Path]:
-        """Write a folder ``table-<dim>`` for each table into ``folder``, which must exist. Returns the folders."""
+        """Write a folder ``table-<dim>`` for each table into ``folder``, which must exist. Returns the folders.
+
+        Each appears whole or not at all, and is of one instant, taken as the call begins. Tables of several widths are
+        of the same step if no step falls into that beginning.
+
+        Raises:
+            OSError: one of them exists already, or cannot be written.
+        """
         for dim, instant in self.instants().items():
             with instant:
                 table_file.write(Path(folder) / table_folder_name(dim), instant)

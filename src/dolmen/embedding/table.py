@@ -49,14 +49,22 @@ _EVICT_STEP_ROWS: Final = 2048
 class Table:
     """A map from FID to row: a float32 vector, its optimiser state, a count of sights and the time of the last one.
 
-    A new row starts uniform in ±``initial_range``, from a hash of (``seed``, FID, column). ``rules`` are by slot
-    number; a slot without any admits at once and never expires. FIDs are int64 and not negative; times are
-    microseconds since 1970 and not negative. Arrays may be NumPy's or CPU tensors, and are not copied when they are
-    contiguous and of the right type.
+    FIDs are int64 and not negative; times are microseconds since 1970 and not negative. Arrays may be NumPy's or CPU
+    tensors, and are not copied when they are contiguous and of the right type. ``len(table)`` is its count of rows.
 
-    A ``precision`` below float32 makes a table for serving: its rows come by `assign`, `apply_delta` and
-    `restore_chunk` alone, have no optimiser state, and read as float32. ``optimizer``: `AdaGrad` if ``None``, or there
-    none that needs state. ``capacity`` and ``threads``: see the properties.
+    Args:
+        dim: floats in a row's vector, 1 to 65,536.
+        optimizer: what `apply_gradients` does to a row; ``AdaGrad()`` if ``None``.
+        seed: of the start values, below 2^64.
+        initial_range: a new row starts uniform in ± this, from a hash of (``seed``, FID, column).
+        rules: by slot number; a slot without any admits at once and never expires.
+        precision: below float32 it makes a table for serving: its rows come by `assign`, `apply_delta` and
+            `restore_chunk` alone, have no optimiser state, and read as float32.
+        capacity: a bound on all rows; see the property.
+        threads: see the property.
+
+    Raises:
+        ValueError: an argument is out of range, or the optimiser needs state that such a precision does not keep.
 
     >>> from dolmen.embedding.optimizers import SGD
     >>> table = Table(2, optimizer=SGD(learning_rate=1.0))

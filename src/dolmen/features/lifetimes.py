@@ -22,7 +22,7 @@ class Admission(StrEnum):
 class Absent(StrEnum):
     """What an id without a row reads as."""
 
-    ZEROS = "zeros"
+    ZEROS = "zeros"  # a vector of zeros
     START = "start"  # the values that its row would begin with
 
 
