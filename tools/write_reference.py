@@ -1,8 +1,9 @@
-"""Writes what follows from something else: the reference pages, and what studies measured of each model.
+"""Writes what follows from something else: the reference pages, and what studies found.
 
 ``docs/reference/configuration.md`` comes from the settings' names, defaults and docstrings; ``docs/reference/table.md``
 from the signatures and docstrings of the table's Python interface; ``src/dolmen/models/measured.json``, which
-``dolmen models`` shows, from the reports in ``docs/results/studies``.
+``dolmen models`` shows, and ``src/dolmen/studies/verdicts.json``, which ``dolmen reproduce --list`` shows, from the
+reports in ``docs/results/studies``.
 
 python tools/write_reference.py           write them
 python tools/write_reference.py --check   only say whether they are as they should be
@@ -30,13 +31,15 @@ from dolmen.events import JoinConfig, Retention
 from dolmen.features import Absent, Admission, Dense, Eviction, Label, Policy, Slot
 from dolmen.models import entry, names
 from dolmen.serving import ServeSettings
-from dolmen.studies import measured
+from dolmen.studies import measured, verdicts
 from dolmen.training import TrainConfig, TrainerSettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CONFIGURATION: Final = ROOT / "docs" / "reference" / "configuration.md"
 TABLE: Final = ROOT / "docs" / "reference" / "table.md"
+REPORTS: Final = ROOT / "docs" / "results" / "studies"
 MEASURED: Final = ROOT / "src" / "dolmen" / "models" / "measured.json"
+VERDICTS: Final = ROOT / "src" / "dolmen" / "studies" / "verdicts.json"
 
 _INTRODUCTION: Final = """# Configuration
 
@@ -343,8 +346,9 @@ def _own_arguments(kind: type[Any]) -> dict[str, str]:
 
 def main() -> int:
     """Write all, or check them; 1 if one is not as it should be."""
-    told = json.dumps(measured(ROOT / "docs" / "results" / "studies"), indent=1, ensure_ascii=False) + "\n"
-    wanted = {CONFIGURATION: configuration_page(), TABLE: table_page(), MEASURED: told}
+    found = {MEASURED: measured(REPORTS), VERDICTS: verdicts(REPORTS)}
+    wanted = {path: json.dumps(told, indent=1, ensure_ascii=False) + "\n" for path, told in found.items()}
+    wanted |= {CONFIGURATION: configuration_page(), TABLE: table_page()}
     if "--check" not in sys.argv:
         for path, text in wanted.items():
             path.write_text(text)

@@ -18,6 +18,7 @@ from report import add_out, begin_report, write_report
 
 from dolmen.embedding import AdaGrad, Capacity, RowRules, Table
 from dolmen.features import Eviction
+from dolmen.features.fids import pack_fids
 
 DIM, BATCH, SEED = 16, 8192, 1
 
@@ -35,6 +36,17 @@ def main() -> None:
             half_life_us = options.batches // 4 if eviction is Eviction.SCORE else 0
             rules = RowRules(capacity=options.rows, eviction=eviction, half_life_us=half_life_us)
             report["runs"].append(measure(f"evict {eviction}", rules, options.rows, options.batches, new))
+        rules = RowRules(capacity=options.rows)
+        report["runs"].append(
+            measure(
+                "evict lru, 7 of 8 rows another slot's",
+                rules,
+                options.rows,
+                options.batches,
+                new,
+                between=7 * options.rows,
+            )
+        )
         bound = Capacity(options.rows)
         report["runs"].append(measure("evict of table", RowRules(), options.rows, options.batches, new, bound))
     rules = RowRules(expire_after_us=options.batches // 2)
@@ -45,12 +57,20 @@ def main() -> None:
 
 
 def measure(
-    name: str, rules: RowRules, rows: int, batches: int, new: int, capacity: Capacity | None = None
+    name: str,
+    rules: RowRules,
+    rows: int,
+    batches: int,
+    new: int,
+    capacity: Capacity | None = None,
+    between: int = 0,
 ) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
     table = Table(DIM, optimizer=AdaGrad(), seed=SEED, rules={0: rules})
-    for begin in range(0, rows, BATCH):
-        table.lookup_or_insert(np.arange(begin, min(rows, begin + BATCH)), 0)
+    middle = pack_fids(1, np.arange(between))  # One cluster of another slot's rows in the midst of this one's.
+    filled = np.concatenate([np.arange(rows // 2), middle, np.arange(rows // 2, rows)])
+    for begin in range(0, len(filled), BATCH):
+        table.lookup_or_insert(filled[begin : begin + BATCH], 0)
         table.maintain()
     table.capacity = capacity
     gradients = rng.normal(size=(BATCH, DIM)).astype(np.float32)
@@ -82,7 +102,7 @@ def measure(
         "lookup_checksum": float(table.lookup(np.arange(1000)).sum()),
     }
     print(
-        f"  {name:20}{new:>6} new{gone:>10,} left; step {run['step_ms_median']:6.2f} ms, turn median "
+        f"  {name:38}{new:>6} new{gone:>10,} left; step {run['step_ms_median']:6.2f} ms, turn median "
         f"{run['turn_ms_median']:5.2f}, p99 {run['turn_ms_p99']:5.2f}, longest {run['turn_ms_max']:5.2f} ms; "
         f"on the wall {run['turn_wall_ms_median']:5.2f}, longest {run['turn_wall_ms_max']:5.2f} ms"
     )

@@ -1,7 +1,8 @@
 """What commands print for people: tables that lose no word, however narrow the terminal is.
 
 A sheet is a table where that can be read, and otherwise one record below the other, each value beside its name.
-Where nobody's terminal sets the width (a pipe, a file), a row stays one line, so that a search finds it whole.
+Where nobody's terminal sets the width (a pipe, a file), nothing is folded, so that a search finds each value whole: a
+table then needs a row a line and no more than a page's width.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rich.text import Text
 __all__ = ["Sheet", "record", "wide_console"]
 
 _UNBOUNDED: Final = 1 << 16
+_PAGE: Final = 120  # characters: of a table where no terminal sets the width
 _PROSE: Final = 24  # characters: a column of longer values is wrapped, but never narrower than this
 _FRAME: Final = 3  # of each column: its rule and two spaces; one more rule closes the row
 
@@ -53,7 +55,10 @@ class Sheet:
         self._rows.append([_text(cell) for cell in cells])
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
-        widths = self._widths(options.max_width - 1 - _FRAME * len(self._heads))
+        is_bounded = options.max_width < _UNBOUNDED
+        widths = self._widths((options.max_width if is_bounded else _PAGE) - 1 - _FRAME * len(self._heads))
+        if widths is not None and not is_bounded and self._is_wrapped(widths):
+            widths = None
         if widths is not None:
             yield self._table(widths)
             return
@@ -63,15 +68,15 @@ class Sheet:
             yield record("", {head: cell for head, cell in zip(self._heads, row, strict=True) if cell.plain})
 
     def _table(self, widths: Sequence[int]) -> Table:
-        is_wrapped = any(
-            cell_len(cell.plain) > width for row in self._rows for cell, width in zip(row, widths, strict=True)
-        )
-        table = Table(title=Text(self._title), show_lines=is_wrapped)
+        table = Table(title=Text(self._title), show_lines=self._is_wrapped(widths))
         for head, width in zip(self._heads, widths, strict=True):
             table.add_column(Text(head), width=width, overflow="fold")
         for row in self._rows:
             table.add_row(*row)
         return table
+
+    def _is_wrapped(self, widths: Sequence[int]) -> bool:
+        return any(cell_len(cell.plain) > width for row in self._rows for cell, width in zip(row, widths, strict=True))
 
     def _widths(self, room: int) -> list[int] | None:
         """Of the columns; ``None`` where a value would have to be broken in a word, or become a thin tower."""

@@ -7,11 +7,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <numeric>
 #include <random>
+#include <set>
 #include <thread>
 #include <vector>
 
 #include "in_parallel.hpp"
+#include "row_set.hpp"
 #include "table.hpp"
 
 namespace {
@@ -69,6 +72,33 @@ void test_against_map(std::uint64_t seed) {
 }
 
 // One segment: until it splits, it is left for a larger one only once it is nine tenths full.
+// Clusters far apart, from few rows to many, so that nodes and levels come while there are members.
+void test_row_set(std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  dolmen::RowSet set;
+  std::set<std::uint32_t> expected;
+  for (unsigned reach = 4; reach <= 26; ++reach) {
+    for (int cluster = 0; cluster < 6; ++cluster) {
+      const auto begin = static_cast<std::uint32_t>(random() & ((1U << reach) - 1));
+      const std::uint32_t row_count = 1 + static_cast<std::uint32_t>(random() % 300);
+      for (std::uint32_t row = begin; row < begin + row_count; row += 1 + static_cast<std::uint32_t>(random() % 2)) {
+        set.make_room(row);
+        if (expected.insert(row).second) {
+          set.insert(row);
+        } else if (random() % 2 == 0) {
+          expected.erase(row);
+          set.erase(row);
+        }
+      }
+    }
+    REQUIRE(set.size() == expected.size());
+    std::vector<std::uint32_t> numbers(expected.size());
+    std::iota(numbers.begin(), numbers.end(), 0U);
+    set.find_nth(numbers);
+    REQUIRE(std::equal(numbers.begin(), numbers.end(), expected.begin()));
+  }
+}
+
 void test_load_before_growth() {
   dolmen::CuckooIndex index(11);
   for (std::int64_t fid = 0; fid < 1792 * 4; ++fid) {
@@ -401,6 +431,7 @@ void test_histories_are_linearizable(std::uint64_t seed, double seconds) {
 int main(int argument_count, char** arguments) {
   const double seconds = argument_count > 1 ? std::atof(arguments[1]) : 5.0;
   for (std::uint64_t seed = 0; seed < 6; ++seed) test_against_map(seed);
+  for (std::uint64_t seed = 0; seed < 3; ++seed) test_row_set(seed);
   test_load_before_growth();
   test_reserve();
   test_expire_and_restore();

@@ -2,7 +2,7 @@
 
 from dolmen.studies.cells import CellStore
 from dolmen.studies.command import Options, list_studies, reproduce
-from dolmen.studies.measured import measured
+from dolmen.studies.measured import measured, verdicts
 from dolmen.studies.registry import names, study
 from dolmen.studies.report import Judged, Report, judge, make_report, write_report
 from dolmen.studies.results import Cell, Finished, Mean, Results
@@ -42,5 +42,6 @@ __all__ = [
     "run_study",
     "study",
     "verdict_of",
+    "verdicts",
     "write_report",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dolmen.errors import ConfigError
 from dolmen.provenance import machine, program
 from dolmen.sheets import Sheet
 from dolmen.studies.cells import CellStore
+from dolmen.studies.measured import released_verdicts, verdicts
 from dolmen.studies.registry import names, study
 from dolmen.studies.report import Report, make_report, write_report
 from dolmen.studies.rules import Verdict
@@ -72,11 +72,14 @@ def reproduce(options: Options, console: Console) -> int:
 
 
 def list_studies(out: Path) -> Sheet:
-    """Every study, what it costs, and what became of it in the report in ``out``."""
+    """Every study, what it costs, and what became of it: by the report in ``out``, or else by that of the release."""
+    judged = released_verdicts() | verdicts(out)
     table = Sheet("name", "paper", "data", "cells", "minutes", "claims", title="studies")
     for one in map(study, names()):
         cells = sum(1 for _ in one.full.cells())
-        table.add_row(one.name, one.paper, ", ".join(one.data), str(cells), f"{one.full.minutes:g}", _known(one, out))
+        claims = "\n".join(f"{claim}: {verdict}" for claim, verdict in judged.get(one.name, {}).items())
+        minutes = f"{one.full.minutes:g}"
+        table.add_row(one.name, one.paper, ", ".join(one.data), str(cells), minutes, claims or "not run yet")
     return table
 
 
@@ -128,11 +131,3 @@ def _summary(report: Report) -> Sheet:
     for case, why in report.outcome.missing.items():
         table.add_row(case, "", f"not run: {why.splitlines()[0]}")
     return table
-
-
-def _known(one: Study, out: Path) -> str:
-    try:
-        claims = json.loads((out / f"{one.name}.json").read_text(encoding="utf-8"))["claims"]
-        return ", ".join(f"{claim['name']}: {claim['verdict']}" for claim in claims)
-    except (OSError, ValueError, KeyError, TypeError):
-        return "not run yet"
