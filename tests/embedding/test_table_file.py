@@ -5,6 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from dolmen.embedding import table_file
 from dolmen.embedding.optimizers import SGD, Adam, Optimizer
 from dolmen.embedding.table import RowRules, Table
 from dolmen.errors import SnapshotError
+from dolmen.unfinished import unfinished
 
 RULES = {0: RowRules(admit_after=2, expire_after_us=30), 1: RowRules(expire_after_us=20)}
 
@@ -230,3 +235,49 @@ def test_a_header_that_promises_more_rows_than_there_are_gets_no_room(tmp_path: 
 def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Table.load(tmp_path / "none")
+
+
+@pytest.mark.fault
+def test_what_a_killed_save_left_goes_with_the_next_and_a_live_one_stays(tmp_path: Path) -> None:
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        from dolmen.unfinished import unfinished
+        with unfinished(Path(sys.argv[1])) as path:
+            (path / "rows-00000.arrow").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "table")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    with unfinished(tmp_path / "other") as other, unfinished(tmp_path / "table") as rival:
+        assert not left.exists()
+        lived_table().save(tmp_path / "table")
+        assert {path.name for path in tmp_path.iterdir()} == {"table", other.name, rival.name}
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+@pytest.mark.fault
+def test_of_threads_that_save_under_one_name_one_wins_and_nothing_is_left(tmp_path: Path) -> None:
+    table, problems, start = lived_table(), list[Exception](), threading.Barrier(4)
+
+    def save() -> None:
+        start.wait()
+        try:
+            table.save(tmp_path / "deep" / "table")
+        except OSError as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=save) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(problems) == 3
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["table"]
+    assert len(Table.load(tmp_path / "deep" / "table")) == len(table)
+
+
+def test_a_folder_that_is_no_table_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match=r"table\.json is missing, so this is no saved table"):
+        Table.load(tmp_path)

@@ -129,6 +129,12 @@ def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], t
         (lambda: Table(2).lookup_or_insert(FIDS, 1.5), TypeError, "now_us must be a whole number .* got 1.5"),
         (lambda: Table(2).lookup(["a"]), ValueError, r"fids must be int64, got <U1; dolmen.features.encode_values"),
         (lambda: Table(2).apply_gradients(FIDS, ones(), 1e39), ValueError, "learning_rate_scale .*make it inf, got 1e"),
+        (lambda: Table(2).delta_since(4), ValueError, "epoch must be between 0 and 0, got 4; it has not begun"),
+        (
+            lambda: Table(2).apply_delta(Table(3).delta_since(0)),
+            ValueError,
+            r"delta.vectors must have the shape \(count, 2\), got \(0, 3\); the delta is of another table",
+        ),
         (lambda: Capacity(1.5), TypeError, "Capacity.row_count must be a whole number, got 1.5"),
     ],
 )

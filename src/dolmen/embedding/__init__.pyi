@@ -1,22 +1,47 @@
 from .lookup import Embed, Pooling, Tape
-from .optimizers import SGD, AdaGrad, Adam, Optimizer, optimizer_from_dict, optimizer_to_dict
+from .optimizers import (
+    FTRL,
+    SGD,
+    AdaDelta,
+    AdaGrad,
+    Adam,
+    AMSGrad,
+    GroupFTRL,
+    LazyAdam,
+    Momentum,
+    Optimizer,
+    RMSProp,
+    RowwiseAdaGrad,
+    RowwiseAdam,
+    optimizer_from_dict,
+    optimizer_to_dict,
+)
 from .precision import Precision
 from .store import Embeddings, table_folder_name
 from .table import Capacity, Delta, MemoryUse, RowRules, Table, Upkeep
 
 __all__ = [
+    "FTRL",
     "SGD",
+    "AMSGrad",
+    "AdaDelta",
     "AdaGrad",
     "Adam",
     "Capacity",
     "Delta",
     "Embed",
     "Embeddings",
+    "GroupFTRL",
+    "LazyAdam",
     "MemoryUse",
+    "Momentum",
     "Optimizer",
     "Pooling",
     "Precision",
+    "RMSProp",
     "RowRules",
+    "RowwiseAdaGrad",
+    "RowwiseAdam",
     "Table",
     "Tape",
     "Upkeep",

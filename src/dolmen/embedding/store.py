@@ -19,7 +19,7 @@ from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
-from dolmen.embedding.table import Capacity, Delta, RowChunk, RowRules, Table, Upkeep
+from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep
 from dolmen.errors import SnapshotError
 from dolmen.features import Schema
 from dolmen.seeds import derive_seed
@@ -131,9 +131,15 @@ class Embeddings:
             if self.schema.owner(name) is slot
         }
 
-    def memory(self) -> int:
-        """Bytes that the tables hold; ``Table.memory`` has them by purpose."""
-        return sum(table.memory().total_bytes for table in self.tables.values())
+    def memory(self) -> MemoryUse:
+        """What the tables hold together, in bytes, by purpose."""
+        uses = [table.memory() for table in self.tables.values()]
+        return MemoryUse(
+            index_bytes=sum(use.index_bytes for use in uses),
+            row_bytes=sum(use.row_bytes for use in uses),
+            pending_bytes=sum(use.pending_bytes for use in uses),
+            change_bytes=sum(use.change_bytes for use in uses),
+        )
 
     def expire(self, now_us: int) -> int:
         """Remove rows not seen for their slot's time, as of ``now_us`` (the data's time). Returns how many."""
@@ -204,7 +210,7 @@ class Embeddings:
         return {dim: table.instant() for dim, table in self.tables.items()}
 
     def save(self, folder: Path | str) -> list[Path]:
-        """Write a folder ``table-<dim>`` for each table into ``folder``, which must exist. Returns the folders.
+        """Write a folder ``table-<dim>`` for each table into ``folder``, which is made. Returns the folders.
 
         Each appears whole or not at all, and is of one instant, taken as the call begins. Tables of several widths are
         of the same step if no step falls into that beginning.

@@ -417,6 +417,11 @@ class Table:
         if epoch < 0:
             raise ValueError(f"epoch must be 0 or more, got {epoch}")
         with self._writing:
+            if epoch > self.epoch:
+                raise ValueError(
+                    f"epoch must be between {self._native.oldest_epoch} and {self.epoch}, got {epoch}; "
+                    "it has not begun, ask for the current one"
+                )
             changes = self._native.changes_since(epoch)
         return Delta(*changes.read())  # As they were at that instant; writers go on.
 
@@ -431,9 +436,17 @@ class Table:
         """Take over another table's changes, row by row; a reader sees each row old or new. Twice changes no more.
 
         What came by a delta is not recorded as a change of this table, and its rows keep their optimiser state.
+
+        Raises:
+            ValueError: the delta is of another dim or type; nothing is taken over then.
         """
         fids, vectors = _as_fids(delta.fids, "delta.fids"), _as_array(delta.vectors, np.float32, "delta.vectors")
         removed = _as_fids(delta.removed, "delta.removed")
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise ValueError(
+                f"delta.vectors must have the shape (count, {self.dim}), got {vectors.shape}; the delta is of another "
+                "table"
+            )
         with self._writing:
             self._native.apply_delta(fids, vectors, removed)
 
@@ -498,6 +511,9 @@ class Table:
 
         Its ``rows-*.arrow`` have the columns fid, vector, state, last_seen_us, count, epoch, row; pyarrow, DuckDB and
         Polars read them.
+
+        Folders above it are made. A save whose process is killed leaves a hidden folder beside it, which the next save
+        to the same place deletes.
 
         Raises:
             OSError: the folder exists, or could not be written; nothing is left behind.

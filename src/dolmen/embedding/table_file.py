@@ -16,7 +16,6 @@ same table gives the same bytes on any machine.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -35,6 +34,7 @@ from dolmen.embedding.optimizers import optimizer_from_dict, optimizer_to_dict
 from dolmen.embedding.precision import Precision
 from dolmen.embedding.rows import Capacity, Clocks, PendingCounts, RowChunk, RowRules, TableHeader
 from dolmen.errors import SnapshotError
+from dolmen.unfinished import unfinished
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "read", "write"]
 
@@ -66,21 +66,16 @@ def write(folder: Path, instant: TableInstant) -> dict[str, FileEntry]:
     """Put a table at ``folder``, which must not exist, by one rename. Returns its files, ``table.json`` among them.
 
     Raises:
-        OSError: the folder exists, or the disk failed; nothing is left behind then.
+        OSError: the folder exists, or the disk failed; nothing is left behind then. What a writer that was killed left
+            goes with the next write to the same place.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; save each version of a table under a name of its own")
-    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        files = _write_files(unfinished, instant)
-        flush(unfinished)
-        unfinished.rename(folder)
+    with unfinished(folder) as path:
+        files = _write_files(path, instant)
+        flush(path)
+        path.rename(folder)
         flush(folder.parent)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return files
 
 
@@ -175,7 +170,14 @@ def _write_batch(batch: Any, path: Path) -> None:
 
 
 def _read_manifest(folder: Path) -> _Manifest:
-    text = (folder / MANIFEST).read_bytes()
+    try:
+        text = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        if not folder.is_dir():
+            raise
+        raise SnapshotError(
+            f"{folder}: {MANIFEST} is missing, so this is no saved table; Table.save makes one"
+        ) from None
     name = f"{folder}: {MANIFEST}"
     try:
         head = msgspec.json.decode(text, type=_Head)

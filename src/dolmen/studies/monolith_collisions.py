@@ -90,7 +90,7 @@ def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     found = validate(trainer, _batches(examples, np.arange(examples.train + examples.validation, len(examples.users))))
     ids = _id_counts(examples)
     row_count = sum(rows.values()) if rows else sum(ids.values())
-    held = _ROW_BYTES * row_count if rows else trainer.embeddings.memory()
+    held = _ROW_BYTES * row_count if rows else trainer.embeddings.memory().total_bytes
     figures = {
         "auc": found.auc,
         "log_loss": found.log_loss,
@@ -114,7 +114,7 @@ def _prepare(case: str, setting: Setting) -> Mapping[str, float]:
         trainer = _trained(examples, chosen, {}, rate, count, setting.device)
         aucs[rate] = validate(trainer, _batches(examples, judged)).auc
     whole = trainer if count == examples.train else _trained(examples, chosen, {}, rate, examples.train, setting.device)
-    told = {"rate": max(aucs, key=lambda rate: aucs[rate]), "bytes": float(whole.embeddings.memory())}
+    told = {"rate": max(aucs, key=lambda rate: aucs[rate]), "bytes": float(whole.embeddings.memory().total_bytes)}
     return told if math.isnan(examples.oracle) else {**told, "oracle_auc": examples.oracle}
 
 

@@ -68,7 +68,7 @@ class StageFigures:
             "positions": trainer.positions,
             "table_rows": len(trainer.embeddings),
             "rows_by_slot": trainer.embeddings.rows_by_slot(),
-            "table_bytes": trainer.embeddings.memory(),
+            "table_bytes": trainer.embeddings.memory().total_bytes,
             "memory_bytes": self._process.memory_info().rss,
             "delta_bytes": self._last.bytes if self._last is not None else None,
             "delta_rows": self._last.row_count if self._last is not None else None,

@@ -55,7 +55,7 @@ def describe_snapshot(path: Path | str, *, top_count: int = 10) -> dict[str, Any
         "file_bytes": {name: entry.bytes for name, entry in manifest.files.items()},
         "dense_parameters": sum(one.numel() for one in snapshot.parameters.model.parameters()),
         "rows": len(embeddings),
-        "table_bytes": embeddings.memory(),
+        "table_bytes": embeddings.memory().total_bytes,
         "evicted": sum(table.clocks.eviction_count for table in embeddings.tables.values()),
         "slots": _slots(schema, embeddings, manifest.newest_event_time_us, top_count),
     }

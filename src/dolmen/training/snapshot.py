@@ -13,7 +13,6 @@ nothing: what is torn, damaged or of another schema is refused by name, and the 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from dolmen.errors import DolmenError, SnapshotError
 from dolmen.features import Batch, Schema
 from dolmen.models import Model, build
 from dolmen.telemetry import logger
+from dolmen.unfinished import clear_unfinished, unfinished
 
 __all__ = [
     "Contents",
@@ -58,7 +58,6 @@ _DENSE: Final = "dense.safetensors"
 _OPTIMIZER: Final = "optimizer.safetensors"
 _EVALUATION: Final = "evaluation.json"
 _VERSION_DIGITS: Final = 12
-_UNFINISHED: Final = ".unfinished-"
 _REPLACED: Final = ".replaced-"
 
 ModelBuilder = Callable[[str, Mapping[str, Any], Embed], Model]
@@ -171,7 +170,6 @@ class Contents:
 class Copied:
     """Parameters as they were at one instant, not yet written. The rows are copied as they are written or changed."""
 
-    folder: Path
     manifest: Manifest
     row_count: int
     tables: Mapping[int, TableInstant]
@@ -220,7 +218,6 @@ class SnapshotFolder:
             files={},
         )
         return Copied(
-            folder=self.folder / f"{_UNFINISHED}{contents.version}-{os.getpid()}",
             manifest=manifest,
             row_count=len(contents.embeddings),
             tables=contents.embeddings.instants(),
@@ -237,36 +234,38 @@ class SnapshotFolder:
         Raises:
             OSError: it could not be written; the older snapshots are as they were. The copy is of no more use.
         """
-        shutil.rmtree(copied.folder, ignore_errors=True)
-        copied.folder.mkdir(parents=True)
-        files: dict[str, FileEntry] = {}
-        for dim, instant in copied.tables.items():
-            with instant:
-                name = table_folder_name(dim)
-                written = table_file.write(copied.folder / name, instant)
-                files |= {f"{name}/{file}": entry for file, entry in written.items()}
-        for name, octets in copied.files.items():
-            (copied.folder / name).write_bytes(octets)
-            flush(copied.folder / name)
-            files[name] = entry_of(copied.folder / name)
-        (copied.folder / _MANIFEST).write_bytes(_encode_manifest(msgspec.structs.replace(copied.manifest, files=files)))
-        flush(copied.folder / _MANIFEST)
-        flush(copied.folder)
         target = self.folder / f"{copied.manifest.version:0{_VERSION_DIGITS}d}"
         replaced = self.folder / f"{_REPLACED}{target.name}"
-        if target.exists():  # an earlier run wrote this version, perhaps badly: what we hold is certainly good
-            shutil.rmtree(replaced, ignore_errors=True)
-            target.rename(replaced)  # aside, and not away: it may be the only one, until ours is in its place
-        try:
-            copied.folder.rename(target)
-        except OSError:
-            self._put_back(replaced)
-            raise
+        with unfinished(target) as path:
+            self._write(copied, path)
+            if target.exists():  # an earlier run wrote this version, perhaps badly: what we hold is certainly good
+                shutil.rmtree(replaced, ignore_errors=True)
+                target.rename(replaced)  # aside, and not away: it may be the only one, until ours is in its place
+            try:
+                path.rename(target)
+            except OSError:
+                self._put_back(replaced)
+                raise
         flush(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
         for old in self.paths()[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)  # a reader that has it open keeps its files
         return target
+
+    def _write(self, copied: Copied, folder: Path) -> None:
+        files: dict[str, FileEntry] = {}
+        for dim, instant in copied.tables.items():
+            with instant:
+                name = table_folder_name(dim)
+                written = table_file.write(folder / name, instant)
+                files |= {f"{name}/{file}": entry for file, entry in written.items()}
+        for name, octets in copied.files.items():
+            (folder / name).write_bytes(octets)
+            flush(folder / name)
+            files[name] = entry_of(folder / name)
+        (folder / _MANIFEST).write_bytes(_encode_manifest(msgspec.structs.replace(copied.manifest, files=files)))
+        flush(folder / _MANIFEST)
+        flush(folder)
 
     def sweep(self) -> None:
         """Delete what writers that were killed left behind, and put back what they were about to replace. Only where no
@@ -274,8 +273,10 @@ class SnapshotFolder:
         """
         for path in self.folder.glob(f"{_REPLACED}*"):
             self._put_back(path)
-        for path in (*self.folder.glob(f"{_REPLACED}*"), *self.folder.glob(f"{_UNFINISHED}*")):
+        for path in self.folder.glob(f"{_REPLACED}*"):
             shutil.rmtree(path, ignore_errors=True)
+        if self.folder.is_dir():
+            clear_unfinished(self.folder)
 
     def _put_back(self, replaced: Path) -> None:
         target = self.folder / replaced.name.removeprefix(_REPLACED)
