@@ -6,12 +6,17 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dolmen import datasets
 from dolmen.client import Client
 from dolmen.cluster import Config
+from dolmen.embedding import AdaGrad, Embed, Embeddings
 from dolmen.errors import DataError
-from dolmen.features import Label, Schema, Side, Slot
+from dolmen.evaluation import auc
+from dolmen.features import Batch, Label, Schema, Side, Slot
 from dolmen.serving import ServeSettings, create_app, run_server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,6 +106,44 @@ def test_the_loop_of_ones_own_runs_from_top_to_bottom(tmp_path: Path, monkeypatc
     names = run_program("".join(programs_of(page)), page)
     assert names["folder"].is_relative_to(tmp_path)  # type: ignore[attr-defined]
     assert len(names["serving"]) == len(names["embeddings"])  # type: ignore[arg-type]
+
+
+@pytest.mark.data
+def test_what_the_loop_of_ones_own_says_of_means_and_sums_is_so() -> None:
+    try:
+        films = datasets.load("movielens-100k", download=False)
+    except DataError as problem:
+        pytest.skip(f"movielens-100k is missing: {problem}")
+    label, width = films.schema.first_label, 2 * films.schema.slot("user").dim
+
+    def auc_after(reduction: str, optimizer: AdaGrad) -> float:
+        torch.manual_seed(1)
+        embed = Embed(Embeddings(films.schema, optimizer=optimizer, seed=1))
+        layers = nn.Sequential(nn.Linear(width, 32), nn.ReLU(), nn.Linear(32, 1))
+        adam = torch.optim.Adam(layers.parameters())
+
+        def logits(batch: Batch) -> torch.Tensor:
+            return layers(embed(batch, ["user", "item"]).flatten(1)).squeeze(1)
+
+        for step, batch in enumerate(films.batches(1024, "train")):
+            with embed.recording(now_us=step) as tape:
+                loss = binary_cross_entropy_with_logits(logits(batch), batch.labels[label], reduction=reduction)
+                adam.zero_grad()
+                torch.autograd.backward(loss)
+                adam.step()
+                tape.apply()
+        with torch.no_grad():
+            judged = [(logits(batch), batch.labels[label]) for batch in films.batches(4096, "validation")]
+        scores, labels = (torch.cat(some).numpy() for some in zip(*judged, strict=True))
+        return auc(scores, labels)
+
+    page = (ROOT / "docs/how-to/your-own-loop.md").read_text()
+    told = re.findall(r"([\d.]+) under the (mean|sum)", page)
+    small = AdaGrad(learning_rate=0.1, initial_accumulator=0.1 / 1024**2)
+    kinds = [AdaGrad(learning_rate=0.1), AdaGrad(learning_rate=0.1), small]
+    found = [auc_after(reduction, kind) for (_, reduction), kind in zip(told, kinds, strict=True)]
+    # Sums of floats are taken in another order elsewhere, which moves an AUC by far less than what is told here.
+    assert found == pytest.approx([float(figure) for figure, _ in told], abs=0.01)
 
 
 @pytest.mark.data
