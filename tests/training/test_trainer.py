@@ -207,6 +207,23 @@ def test_record_that_no_table_can_take_is_refused_by_slot(world, tmp_path, slot,
     assert repr(slot) in why.read_text()
 
 
+def test_rows_whose_gradients_are_no_numbers_hold_back_the_dense_layers_too(world, dense, monkeypatch) -> None:
+    trainer = world.trainer()
+    batch = world.batch(0)
+    trainer.step(batch)
+    before, vectors = dense(trainer.model), trainer.embeddings.tables[8].lookup(batch.slot("user").values)
+    honest = trainer.model.loss
+    # The root's slope at 0 is infinite, and times 0 it is NaN: in the rows alone, and not in the loss.
+    monkeypatch.setattr(
+        trainer.model, "loss", lambda one: honest(one) + (trainer.embed(one, ["user"]) * 0).sum().sqrt()
+    )
+    assert not trainer.step(batch).is_learned
+    assert trainer.counters["steps_refused"] == 1
+    moved = {name for name, value in dense(trainer.model).items() if value != before[name]}
+    assert not [name for name in moved if name in dict(trainer.model.named_parameters())]
+    np.testing.assert_array_equal(trainer.embeddings.tables[8].lookup(batch.slot("user").values), vectors)
+
+
 @pytest.mark.parametrize("poison", ["labels", "dense", "weights"])
 def test_loss_that_is_no_number_changes_no_parameter(world, dense, poison) -> None:
     trainer = world.trainer()
