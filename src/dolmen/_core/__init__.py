@@ -2,6 +2,6 @@
 
 from dolmen._core._native import AllRows as NativeAllRows
 from dolmen._core._native import Table as NativeTable
-from dolmen._core._native import checksum, hash_bytes, pool_rows, require_gradients
+from dolmen._core._native import checksum, find_moving, hash_bytes, pool_rows
 
-__all__ = ["NativeAllRows", "NativeTable", "checksum", "hash_bytes", "pool_rows", "require_gradients"]
+__all__ = ["NativeAllRows", "NativeTable", "checksum", "find_moving", "hash_bytes", "pool_rows"]

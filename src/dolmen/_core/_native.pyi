@@ -12,8 +12,8 @@ def hash_bytes(data: NDArray[np.uint8], offsets: NDArray[np.int64], seed: int = 
         ValueError: ``offsets`` is empty, falls, or leaves ``data``.
     """
 
-def require_gradients(fids: NDArray[np.int64], grads: NDArray[np.float32]) -> None:
-    """Refuse gradients (count, dim) that cannot be learned.
+def find_moving(fids: NDArray[np.int64], grads: NDArray[np.float32], out: NDArray[np.bool_]) -> None:
+    """Into ``out`` (count,): which of the gradients (count, dim) are other than zeros.
 
     Raises:
         ValueError: a value is not finite, or so large that a sum of the batch's could leave float32.

@@ -111,13 +111,8 @@ bool is_not_finite(float value) {
   return !std::isfinite(value);
 }
 
-// Finite, and so small that no sum of the batch's can leave float32.
-void require_gradients(const Fids& fids, const Rows<const float>& grads) {
-  float largest = 0.0F;
-  {
-    nb::gil_scoped_release unlocked;
-    largest = dolmen::largest_size(span_of(grads));
-  }
+// Refuses gradients whose `largest` size is not finite, or such that a sum of the batch's could leave float32.
+void require_learnable(const Fids& fids, const Rows<const float>& grads, float largest) {
   constexpr const char* kMend = "nothing was learned; leave the batch out, or mend the loss that it comes from";
   if (!std::isfinite(largest)) refuse_rows(fids, grads, "grads", "finite", is_not_finite, kMend);
   const double most = static_cast<double>(std::numeric_limits<float>::max()) / static_cast<double>(fids.size() + 1);
@@ -125,6 +120,26 @@ void require_gradients(const Fids& fids, const Rows<const float>& grads) {
   refuse_rows(
       fids, grads, "grads", "at most " + number_text(static_cast<float>(most)) + " in size (float32 shared by the sum)",
       [&](float value) { return std::fabs(double{value}) > most; }, kMend);
+}
+
+void require_learnable(const Fids& fids, const Rows<const float>& grads) {
+  float largest = 0.0F;
+  {
+    nb::gil_scoped_release unlocked;
+    largest = dolmen::largest_size(span_of(grads));
+  }
+  require_learnable(fids, grads, largest);
+}
+
+void find_moving(const Fids& fids, const Rows<const float>& grads, const Column<bool>& out) {
+  require_shape(grads, fids.size(), grads.shape(1), "grads");
+  require_length(out, fids.size(), "out");
+  float largest = 0.0F;
+  {
+    nb::gil_scoped_release unlocked;
+    largest = dolmen::largest_size(span_of(grads), grads.shape(1), {out.data(), out.size()});
+  }
+  require_learnable(fids, grads, largest);
 }
 
 void require_finite(const Fids& fids, const Rows<const float>& rows, const char* name) {
@@ -311,7 +326,7 @@ void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vecto
 
 NB_MODULE(_native, m) {
   m.def("hash_bytes", &hash_bytes, "data"_a.noconvert(), "offsets"_a.noconvert(), "seed"_a = 0);
-  m.def("require_gradients", &require_gradients, "fids"_a.noconvert(), "grads"_a.noconvert());
+  m.def("find_moving", &find_moving, "fids"_a.noconvert(), "grads"_a.noconvert(), "out"_a.noconvert());
   m.def(
       "checksum",
       [](const Column<const std::uint8_t>& data, std::uint64_t seed) {
@@ -429,7 +444,7 @@ NB_MODULE(_native, m) {
             require_learning(table);
             require_fids(fids);
             require_shape(grads, fids.size(), table.dim(), "grads");
-            if (!is_checked) require_gradients(fids, grads);
+            if (!is_checked) require_learnable(fids, grads);
             nb::gil_scoped_release unlocked;
             return table.apply_gradients(span_of(fids), span_of(grads), learning_rate_scale);
           },

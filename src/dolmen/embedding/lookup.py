@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dolmen._core import pool_rows, require_gradients
+from dolmen._core import find_moving, pool_rows
 from dolmen.embedding.policies import RowPolicy, policies_of
 from dolmen.embedding.store import Embeddings
 from dolmen.errors import SchemaError
@@ -70,9 +70,8 @@ class Tape:
         """
         if self._is_applied:
             raise RuntimeError("this tape was applied already; record each step on its own tape")
-        self.check()
-        self._is_applied = True
-        ready, self._ready = self._collected(), None
+        ready = self._checked()
+        self._is_applied, self._ready = True, None
         self._reads.clear()
         return sum(
             self._embeddings.tables[dim].apply_gradients(fids, grads, scale, is_checked=True)
@@ -88,13 +87,9 @@ class Tape:
             ValueError: one is NaN, infinite, or too large for float32 sums; the message names its FID and place among
                 the gradients of its width.
         """
-        if self._ready is None:
-            collected = self._collected()
-            for fids, grads in collected.values():
-                require_gradients(fids.numpy(), grads.numpy())
-            self._ready = collected
+        self._checked()
 
-    def _collected(self) -> dict[int, tuple[Tensor, Tensor]]:
+    def _checked(self) -> dict[int, tuple[Tensor, Tensor]]:
         """By width: FIDs and their gradients, of rows that got one."""
         if self._ready is not None:
             return self._ready
@@ -102,16 +97,16 @@ class Tape:
         for read in self._reads.values():
             if read.rows.grad is not None and len(read.rows) > 0:
                 by_dim.setdefault(read.rows.shape[1], []).append((read.fids, read.rows.grad.cpu()))
-        collected = {}
+        ready = {}
         for dim, parts in by_dim.items():
             fids, grads = torch.cat([fids for fids, _ in parts]), torch.cat([grads for _, grads in parts])
             # Rows that were read but had no say in the loss are not touched: an optimiser with momentum would move
-            # them, and each would travel in the next delta. (NumPy finds them in half of torch's time.)
-            moved = torch.from_numpy(grads.numpy().any(axis=1))
-            if not moved.all():
-                fids, grads = fids[moved], grads[moved]
-            collected[dim] = fids, grads
-        return collected
+            # them, and each would travel in the next delta.
+            is_moving = torch.empty(len(fids), dtype=torch.bool)
+            find_moving(fids.numpy(), grads.numpy(), is_moving.numpy())
+            ready[dim] = (fids, grads) if is_moving.all() else (fids[is_moving], grads[is_moving])
+        self._ready = ready
+        return ready
 
     def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
         """For each slot that got gradients: its FIDs (total,) and their gradients (total, dim), duplicates unsummed.

@@ -300,7 +300,7 @@ class Table:
 
         ``grads`` is (count, dim). Gradients of equal FIDs are summed first, in the order given. A schedule or a
         warm-up goes into ``learning_rate_scale``, which multiplies the optimiser's own rate. ``is_checked`` says that
-        `require_gradients` took them just before.
+        the caller has looked for what is refused here, as ``Tape.apply`` has: looking reads all gradients once more.
 
         Raises:
             ValueError: a gradient is NaN, infinite, or so large that a sum of the batch's could leave float32 (the
