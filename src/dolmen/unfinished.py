@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from typing import Final
 __all__ = ["clear_unfinished", "unfinished"]
 
 _MARK: Final = ".unfinished-"
+_DRAWN_BYTES: Final = 8
+_LEFTOVER: Final = re.compile(rf"\.(?P<name>.+){re.escape(_MARK)}[0-9a-f]{{{2 * _DRAWN_BYTES}}}")
 
 
 @contextmanager
@@ -50,7 +53,8 @@ def clear_unfinished(parent: Path, name: str = "") -> None:
     What is still being written stays.
     """
     for path in list(parent.iterdir()):
-        if not path.name.startswith(f".{name}{_MARK}" if name else ".") or _MARK not in path.name:
+        found = _LEFTOVER.fullmatch(path.name)
+        if found is None or (name and found["name"] != name):
             continue
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -68,7 +72,7 @@ def clear_unfinished(parent: Path, name: str = "") -> None:
 def _locked_new(folder: Path) -> tuple[Path, int]:
     """A folder that nobody else has, and what holds its lock."""
     while True:
-        path = folder.with_name(f".{folder.name}{_MARK}{secrets.token_hex(8)}")
+        path = folder.with_name(f".{folder.name}{_MARK}{secrets.token_hex(_DRAWN_BYTES)}")
         path.mkdir()
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

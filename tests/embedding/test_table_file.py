@@ -23,8 +23,10 @@ from pyarrow import dataset
 from dolmen.checksums import NO_CHECKSUM, sealed
 from dolmen.embedding import table_file
 from dolmen.embedding.optimizers import SGD, Adam, Optimizer
+from dolmen.embedding.store import Embeddings
 from dolmen.embedding.table import RowRules, Table
 from dolmen.errors import SnapshotError
+from dolmen.features import Schema, Slot
 from dolmen.unfinished import unfinished
 
 RULES = {0: RowRules(admit_after=2, expire_after_us=30), 1: RowRules(expire_after_us=20)}
@@ -281,3 +283,19 @@ def test_of_threads_that_save_under_one_name_one_wins_and_nothing_is_left(tmp_pa
 def test_a_folder_that_is_no_table_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match=r"table\.json is missing, so this is no saved table"):
         Table.load(tmp_path)
+
+
+def test_what_only_looks_like_a_leftover_stays(tmp_path: Path) -> None:
+    notes = tmp_path / ".table.unfinished-notes" / "mine.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    Table(2).save(tmp_path / "table")
+    assert notes.read_text() == "mine"
+
+
+def test_no_table_is_saved_where_one_of_them_cannot_be(tmp_path: Path) -> None:
+    embeddings = Embeddings(Schema(Slot("user", dim=2), Slot("item", dim=3)))
+    (tmp_path / "table-3").mkdir()
+    with pytest.raises(FileExistsError, match="table-3 exists already; save each version into a folder of its own"):
+        embeddings.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["table-3"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dolmen.clock import TIME_US_MAX
 from dolmen.embedding.lookup import Embed
 from dolmen.embedding.optimizers import SGD
-from dolmen.embedding.rows import Capacity, RowChunk
+from dolmen.embedding.rows import Capacity, RowChunk, RowRules
 from dolmen.embedding.store import Embeddings
 from dolmen.embedding.table import Table
 from dolmen.features import Schema, Slot, extract_rows
@@ -136,6 +136,10 @@ def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], t
             r"delta.vectors must have the shape \(count, 2\), got \(0, 3\); the delta is of another table",
         ),
         (lambda: Capacity(1.5), TypeError, "Capacity.row_count must be a whole number, got 1.5"),
+        (lambda: Capacity(5, "lri"), ValueError, "Capacity.eviction must be one of lru, lfu, score, got 'lri'"),
+        (lambda: RowRules(capacity="9"), TypeError, "RowRules.capacity must be a whole number, got '9'"),
+        (lambda: RowRules(admit_after=1.5), TypeError, "RowRules.admit_after must be a whole number, got 1.5"),
+        (lambda: RowRules(admission="exct"), ValueError, "RowRules.admission must be one of exact, sketch"),
     ],
 )
 def test_what_is_of_the_wrong_kind_is_named(call: Callable[[], Any], kind: type[Exception], told: str) -> None:

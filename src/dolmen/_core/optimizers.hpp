@@ -7,8 +7,9 @@
 // "L2" below: where an optimiser has `weight_decay`, g is the gradient plus weight_decay * w.
 //
 // A gradient is finite, but its square may be beyond float32 from 1.8e19 on. A sum or a mean of squares therefore ends
-// at `kSquareMax`: an infinite one would divide every later step of its row to nothing, for good. SGD and Momentum
-// square nothing; the group lasso asks its squares only whether they are beyond a bound, and infinity is.
+// at `kSquareMax`: a mean forgets that with time, where an infinite one would stay so for good (a sum forgets nothing;
+// who expects such gradients clips them). SGD and Momentum square nothing; the group lasso asks its squares only
+// whether they are beyond a bound, and infinity is.
 #pragma once
 
 #include <algorithm>

@@ -10,9 +10,18 @@ from dolmen.embedding.optimizers import Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.features import Absent, Admission, Eviction
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX
-from dolmen.settings import require_float32
+from dolmen.settings import chosen, require_float32
 
 __all__ = ["Capacity", "Clocks", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "TableHeader", "Upkeep"]
+
+
+def _require_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or more, got {value}")
+    if value >= 1 << 63:
+        raise ValueError(f"{name} must be below {1 << 63}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +52,9 @@ class RowRules:
 
     def __post_init__(self) -> None:
         for name, kind in (("admission", Admission), ("absent", Absent), ("eviction", Eviction)):
-            object.__setattr__(self, name, kind(getattr(self, name)))
-        for name in ("admit_after", "expire_after_us", "capacity", "half_life_us"):
-            value = getattr(self, name)
-            if not 0 <= value < 1 << 63:
-                raise ValueError(f"RowRules.{name} must be 0 or more, got {value}")
+            object.__setattr__(self, name, chosen(kind, getattr(self, name), f"RowRules.{name}"))
+        for name in ("admit_after", "admission_capacity", "expire_after_us", "capacity", "half_life_us"):
+            _require_whole(f"RowRules.{name}", getattr(self, name))
         if self.admission in (Admission.SKETCH, Admission.BLOOM) and self.admit_after > SKETCHED_SIGHTS_MAX:
             raise ValueError(
                 f"RowRules.admit_after must be at most {SKETCHED_SIGHTS_MAX} with {self.admission}, "
@@ -77,10 +84,10 @@ class Capacity:
     half_life_us: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eviction", Eviction(self.eviction))
-        if isinstance(self.row_count, bool) or not isinstance(self.row_count, int):
-            raise TypeError(f"Capacity.row_count must be a whole number, got {self.row_count!r}")
-        if not 1 <= self.row_count < 1 << 63:
+        object.__setattr__(self, "eviction", chosen(Eviction, self.eviction, "Capacity.eviction"))
+        for name in ("row_count", "half_life_us"):
+            _require_whole(f"Capacity.{name}", getattr(self, name))
+        if self.row_count < 1:
             raise ValueError(f"Capacity.row_count must be at least 1, got {self.row_count}")
         if (self.eviction is Eviction.SCORE) != (self.half_life_us > 0):
             raise ValueError(

@@ -216,12 +216,17 @@ class Embeddings:
         of the same step if no step falls into that beginning.
 
         Raises:
-            OSError: one of them exists already, or cannot be written.
+            FileExistsError: one of them exists already; none is written then.
+            OSError: one cannot be written.
         """
+        folders = [Path(folder) / table_folder_name(dim) for dim in self.tables]
+        for each in folders:
+            if each.exists():
+                raise FileExistsError(f"{each} exists already; save each version into a folder of its own")
         for dim, instant in self.instants().items():
             with instant:
                 table_file.write(Path(folder) / table_folder_name(dim), instant)
-        return [Path(folder) / table_folder_name(dim) for dim in self.tables]
+        return folders
 
     @classmethod
     def load(cls, folder: Path | str, schema: Schema, *, is_checked: bool = False) -> Embeddings:

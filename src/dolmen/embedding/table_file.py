@@ -70,13 +70,22 @@ def write(folder: Path, instant: TableInstant) -> dict[str, FileEntry]:
             goes with the next write to the same place.
     """
     if folder.exists():
-        raise FileExistsError(f"{folder} exists already; save each version of a table under a name of its own")
+        raise _there_already(folder)
     with unfinished(folder) as path:
         files = _write_files(path, instant)
         flush(path)
-        path.rename(folder)
+        try:
+            path.rename(folder)
+        except OSError:
+            if folder.exists():
+                raise _there_already(folder) from None
+            raise
         flush(folder.parent)
     return files
+
+
+def _there_already(folder: Path) -> FileExistsError:
+    return FileExistsError(f"{folder} exists already; save each version of a table under a name of its own")
 
 
 def read(folder: Path, *, is_checked: bool = False) -> tuple[TableHeader, PendingCounts, Iterator[RowChunk]]:
