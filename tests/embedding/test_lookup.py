@@ -224,6 +224,8 @@ def test_slots_of_different_width_are_read_apart() -> None:
         embed(batch, ["user", "wide"])
     with pytest.raises(SchemaError, match="got none"):
         embed(batch, [])
+    with pytest.raises(ValueError, match="pooling must be one of mean, sum, got 'avg'"):
+        embed(batch, ["user"], "avg")  # type: ignore[arg-type]
     with embed.recording(now_us=2) as tape:
         torch.autograd.backward(embed(batch, ["user"]).sum() + embed(batch, ["wide"]).sum())
         assert tape.apply() == 2

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 import numpy as np
 import torch
@@ -218,7 +218,10 @@ class Embed:
         Raises:
             SchemaError: an unknown slot, no slot, slots of different ``dim`` (ask for those one by one), or weights
                 that are not one for each value of a slot that is asked for.
+            ValueError: an unknown ``pooling``.
         """
+        if pooling not in get_args(Pooling):
+            raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {pooling!r}")
         dim = self.dim(slots)
         columns = [batch.slot(name) for name in slots]
         if not weights and self._tape is None:
