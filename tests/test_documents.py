@@ -104,8 +104,12 @@ def test_the_loop_of_ones_own_runs_from_top_to_bottom(tmp_path: Path, monkeypatc
     monkeypatch.setattr(tempfile, "tempdir", None)  # asked anew, so that what the page saves leaves with the test
     page = "docs/how-to/your-own-loop.md"
     names = run_program("".join(programs_of(page)), page)
-    assert names["folder"].is_relative_to(tmp_path)  # type: ignore[attr-defined]
-    assert len(names["serving"]) == len(names["embeddings"])  # type: ignore[arg-type]
+    folder, serving, learned = names["folder"], names["serving"], names["embeddings"]
+    assert isinstance(folder, Path)
+    assert folder.is_relative_to(tmp_path)
+    assert isinstance(serving, Embeddings)
+    assert isinstance(learned, Embeddings)
+    assert len(serving) == len(learned) > 0
 
 
 @pytest.mark.data
