@@ -191,6 +191,16 @@ class Trainer:
             self.counters["examples_refused"] += batch.size
         return StepReport(value, batch.size, is_learned)
 
+    def meet(self, items: Batch) -> StepReport:
+        """Learn of ``items``, which nobody was shown: a step on examples that count nothing.
+
+        Their ids get rows as those of any example do, and a model that keeps items to learn from keeps these too.
+
+        Args:
+            items: slots and dense features of items; those that are missing are empty, or the schema's default.
+        """
+        return self.step(_silent(self.schema, items))
+
     def learn(self, record: Record) -> StepReport | None:
         """One record of the topic ``examples``: decode, step, and note its place. ``None``: it cannot be used.
 
@@ -489,6 +499,19 @@ def _sound_examples(schema: Schema, value: bytes) -> Examples:
         if len(values) and values.min() < 0:
             raise SchemaError(f"slot {name!r}: {values.min()} is no FID")
     return examples
+
+
+def _silent(schema: Schema, items: Batch) -> Batch:
+    """``items`` as examples that count nothing."""
+    size = items.size
+    return Batch(
+        size=size,
+        slots={name: items.slots.get(name, Jagged.empty(size)) for name in schema.slots},
+        dense={name: items.dense.get(name, torch.full((size,), one.default)) for name, one in schema.dense.items()},
+        labels={name: torch.zeros(size) for name in schema.labels},
+        weights=torch.zeros(size),
+        event_times_us=items.event_times_us,
+    )
 
 
 def _empty_example(schema: Schema) -> Batch:
