@@ -1,6 +1,7 @@
 """All tables of a schema as one: rules by slot, deltas, copies, files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ SCHEMA = Schema(
     Slot("seen", dim=8, table="item", many=True),
     Slot("tag", dim=4, admit_after=2),
 )
+
+
+NONE = np.empty(0, dtype=np.int64)
 
 
 def people(first: int, count: int) -> Batch:
@@ -75,20 +79,57 @@ def test_start_values_follow_the_seed_alone() -> None:
 def test_a_serving_store_that_follows_deltas_holds_the_same_vectors() -> None:
     store, replica = Embeddings(SCHEMA, seed=5), Embeddings.for_serving(SCHEMA)
     everybody = people(0, 30)
-    epoch = store.epoch
     for step in range(5):
         train(store, people(step * 4, 8), now_us=1 + step * 4_000_000)
         store.expire(1 + step * 4_000_000)
-        deltas = store.delta_since(epoch)
-        epoch = store.advance_epoch()
+        deltas = store.delta_since(replica.epoch)
         replica.apply_delta(deltas)
         assert_same(replica, store, everybody)
         replica.apply_delta(deltas)
         assert_same(replica, store, everybody)
     assert len(replica) == len(store)
-    store.forget_epochs(epoch)
+    store.forget_epochs(replica.epoch)
     with pytest.raises(ValueError, match="forgotten"):
-        store.delta_since(epoch - 1)
+        store.delta_since(replica.epoch - 1)
+
+
+@pytest.mark.parametrize("way", ["copied", "loaded"])
+def test_late_deltas_are_passed_over_and_a_gap_is_refused(way: str, tmp_path: Path) -> None:
+    store = Embeddings(SCHEMA)
+    train(store, people(0, 4))
+    store.advance_epoch()
+    train(store, people(0, 4))
+    store.save(tmp_path)
+    replica = store.serving_copy() if way == "copied" else Embeddings.load_for_serving(tmp_path, SCHEMA)
+    assert replica.epoch == store.epoch == 1
+    deltas = []
+    for step in range(3):
+        train(store, people(step, 4))  # after the copy, and in the epoch in which it was taken
+        deltas.append(store.delta_since(1 + step))
+    for delta in deltas[:2]:
+        replica.apply_delta(delta)
+    replica.apply_delta(deltas[0])
+    behind = replica.clone()
+    replica.apply_delta(deltas[2])
+    replica.apply_delta(deltas[1])
+    assert_same(replica, store, people(0, 6))
+    assert replica.epoch == 4
+    train(store, people(0, 1))
+    last = store.delta_since(4)
+    with pytest.raises(SnapshotError, match=r"begins with epoch 4, .* before epoch 3: .* ask for delta_since\(3\)"):
+        behind.apply_delta(last)
+    behind.apply_delta(store.delta_since(behind.epoch))
+    assert_same(behind, store, people(0, 6))
+
+
+def test_asking_for_changes_of_an_epoch_to_come_closes_none() -> None:
+    store = Embeddings(SCHEMA)
+    not_a_number: Any = "a"
+    with pytest.raises(ValueError, match="epoch must be between 0 and 0, got 1; it has not begun"):
+        store.delta_since(1)
+    with pytest.raises(TypeError, match="epoch must be a whole number, got 'a'"):
+        store.delta_since(not_a_number)
+    assert store.epoch == 0
 
 
 def test_a_delta_of_another_width_is_refused_whole() -> None:
@@ -98,6 +139,10 @@ def test_a_delta_of_another_width_is_refused_whole() -> None:
     foreign = Delta(batch.slot("user").values.numpy(), np.ones((2, 5), dtype=np.float32), np.empty(0, dtype=np.int64))
     with pytest.raises(SnapshotError, match="rows of dim 5; this schema's are 4, 8"):
         replica.apply_delta({4: good, 5: foreign})
+    with pytest.raises(SnapshotError, match=r"dim 8 does not fit its table: .* \(count, 8\), got \(2, 5\)"):
+        replica.apply_delta({4: good, 8: foreign})
+    with pytest.raises(SnapshotError, match=r"dim 8 does not fit its table: removed must not be negative, .*-1"):
+        replica.apply_delta({4: good, 8: Delta(NONE, np.empty((0, 8), np.float32), np.array([-1]))})
     assert len(replica) == 0
 
 
@@ -115,6 +160,49 @@ def test_a_copy_goes_on_exactly_as_the_first_one(way: str, tmp_path: Path) -> No
     assert_same(copy, store, people(0, 20))
     assert copy.rows_by_slot() == store.rows_by_slot()
     assert copy.expire(20_000_000) == store.expire(20_000_000)
+
+
+SLOTS = list(SCHEMA.slots.values())
+
+
+@pytest.mark.parametrize(
+    ("slots", "told"),
+    [
+        ([SLOTS[3], *SLOTS[1:3], SLOTS[0]], r"table-4 of .* has 'user' as slot 1, which in this schema is 'tag'; keep"),
+        (SLOTS[:3], r"table-4 of .* has slot 4, 'tag', and this schema has none there; keep every slot"),
+        (
+            [SLOTS[0], Slot("item", dim=4), Slot("seen", dim=4), SLOTS[3]],
+            "table-8 of .* no slot of this schema has its",
+        ),
+        ([SLOTS[0], Slot("item", dim=4), Slot("seen", dim=8), SLOTS[3]], "table-8 of .* has slot 2, 'item', and this "),
+    ],
+    ids=["swapped", "left out", "a width left out", "moved to another width"],
+)
+def test_rows_are_never_read_as_those_of_another_slot(slots: list[Slot], told: str, tmp_path: Path) -> None:
+    store = Embeddings(SCHEMA)
+    train(store, people(0, 3))
+    store.save(tmp_path)
+    for load in (Embeddings.load, Embeddings.load_for_serving):
+        with pytest.raises(SnapshotError, match=told):
+            load(tmp_path, Schema(*slots))
+
+
+def test_slots_may_be_added_and_rules_changed_between_save_and_load(tmp_path: Path) -> None:
+    store = Embeddings(SCHEMA)
+    train(store, people(0, 3), now_us=1)
+    train(store, people(8, 1), now_us=2)  # the tag t0 comes again, t1 and t2 wait for their second sight
+    store.save(tmp_path)
+    changed = [Slot("user", dim=4, expire_after="20s", capacity=3), *SLOTS[1:], Slot("shop", dim=4)]
+    loaded = Embeddings.load(tmp_path, Schema(*changed))
+    assert loaded.rows_by_slot() == {**store.rows_by_slot(), "shop": 0}
+    assert loaded.tables[4].pending().fids.tolist() == store.tables[4].pending().fids.tolist() != []
+    assert loaded.expire(10_000_002) == 0
+    assert loaded.maintain().evicted == 1
+    assert loaded.expire(20_000_002) == 3
+
+    counted = Schema(SLOTS[0], *SLOTS[1:3], Slot("tag", dim=4, admit_after=2, admission="sketch"))
+    assert len(Embeddings.load(tmp_path, counted).tables[4].pending().fids) == 0
+    assert len(Embeddings.load_for_serving(tmp_path, counted)) == len(store)
 
 
 def test_a_serving_copy_has_the_vectors_and_no_more() -> None:

@@ -147,6 +147,12 @@ void require_finite(const Fids& fids, const Rows<const float>& rows, const char*
   refuse_rows(fids, rows, name, "finite", is_not_finite, "nothing was assigned");
 }
 
+void check_delta(const Table& table, const Fids& fids, const Rows<const float>& vectors, const Fids& removed) {
+  require_fids(fids);
+  require_shape(vectors, fids.size(), table.dim(), "vectors");
+  require_fids(removed, "removed");
+}
+
 // An array that owns what the vector held.
 template <typename T>
 nb::ndarray<nb::numpy, T> handed_over(std::vector<T>&& values, std::vector<std::size_t> shape) {
@@ -518,6 +524,8 @@ NB_MODULE(_native, m) {
       .def("advance_epoch", &Table::advance_epoch)
       .def("forget_epochs", &Table::forget_epochs, "before"_a)
       .def(
+          "follow_epoch", [](Table& table, std::uint32_t epoch) { table.restore_epochs(epoch, epoch, {}); }, "epoch"_a)
+      .def(
           "changes_since",
           [](Table& table, std::uint32_t epoch) {
             if (epoch < table.oldest_epoch() || epoch > table.epoch()) {
@@ -530,12 +538,11 @@ NB_MODULE(_native, m) {
             return HeldChanges{table.changes_since(epoch), table.dim(), table.state_dim()};
           },
           "epoch"_a, nb::keep_alive<0, 1>())
+      .def("check_delta", &check_delta, "fids"_a.noconvert(), "vectors"_a.noconvert(), "removed"_a.noconvert())
       .def(
           "apply_delta",
           [](Table& table, const Fids& fids, const Rows<const float>& vectors, const Fids& removed) {
-            require_fids(fids);
-            require_shape(vectors, fids.size(), table.dim(), "vectors");
-            require_fids(removed, "removed");
+            check_delta(table, fids, vectors, removed);
             nb::gil_scoped_release unlocked;
             table.apply_delta(span_of(fids), span_of(vectors), span_of(removed));
           },

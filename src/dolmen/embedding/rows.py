@@ -29,6 +29,7 @@ class RowRules:
         eviction: which ones it removes.
         half_life_us: of the eviction ``score``: by when a sight counts half.
         learning_rate_scale: factor on the optimiser's rate; 0: rows stay as they begin.
+        name: the slot's. Files carry it, so that nobody reads one slot's rows as another's.
     """
 
     admit_after: int = 0
@@ -40,6 +41,7 @@ class RowRules:
     eviction: Eviction = Eviction.LRU
     half_life_us: int = 0
     learning_rate_scale: float = 1.0
+    name: str = ""
 
     def __post_init__(self) -> None:
         for name, kind in (("admission", Admission), ("absent", Absent), ("eviction", Eviction)):
@@ -124,11 +126,16 @@ class Delta:
         fids: int64, shape (count,): whose rows were made, updated or assigned; each once.
         vectors: float32, shape (count, dim): those rows as they are now.
         removed: int64: the FIDs whose rows left.
+        since: the epoch of the table that it came from with which it begins; ``None`` where who ships it sees to the
+            order.
+        until: the epoch with which the next one has to begin.
     """
 
     fids: NDArray[np.int64]
     vectors: NDArray[np.float32]
     removed: NDArray[np.int64]
+    since: int | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, final
 
@@ -19,15 +20,17 @@ from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
+from dolmen.embedding.rows import PendingCounts, TableHeader
 from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep
 from dolmen.errors import SnapshotError
-from dolmen.features import Schema
+from dolmen.features import Admission, Schema, slot_numbers
 from dolmen.seeds import SEED_MAX, derive_seed
 from dolmen.settings import require_whole
 
 __all__ = ["Embeddings", "table_folder_name"]
 
 _NO_FIDS: Final = np.empty(0, dtype=np.int64)
+_KEEP: Final = "keep every slot that was saved, in its order and with its dim, and add new ones at the end"
 
 
 @final
@@ -162,8 +165,12 @@ class Embeddings:
 
     @property
     def epoch(self) -> int:
-        """The current epoch: changes made now belong to it."""
-        return next(iter(self.tables.values())).epoch
+        """The current epoch: changes made now belong to it.
+
+        Of embeddings for serving it is that of those that they follow: every change before it is in them, and
+        ``delta_since(serving.epoch)`` of the others is what they need next.
+        """
+        return min(table.epoch for table in self.tables.values())
 
     def advance_epoch(self) -> int:
         """Close the current epoch in every table. Returns the number of the new one."""
@@ -172,22 +179,57 @@ class Embeddings:
         return epochs.pop()
 
     def delta_since(self, epoch: int) -> dict[int, Delta]:
-        """What changed in ``epoch`` and later, by width: touched rows as they are now, and FIDs that left."""
+        """What changed in ``epoch`` and later, by width: touched rows as they are now, and FIDs that left.
+
+        The current epoch is closed by it, so that of two deltas it can be told which is the older.
+
+        Raises:
+            ValueError: ``epoch`` has not begun, or was forgotten; nothing is closed then.
+        """
+        for table in self.tables.values():
+            table.require_epoch(epoch)
+        self.advance_epoch()
         return {dim: table.delta_since(epoch) for dim, table in self.tables.items()}
 
     def apply_delta(self, deltas: Mapping[int, Delta]) -> None:
-        """Take over another store's changes. Applying them twice changes nothing more.
+        """Take over other embeddings' changes. Applying them twice changes nothing more.
+
+        Embeddings for serving follow those of one learner by what ``delta_since`` gave: what they have already they
+        pass over, also where it comes late, and with a gap before it they refuse it. Others take what comes, in the
+        order in which it comes, and so does everyone with deltas whose ``since`` is ``None``.
 
         Raises:
-            SnapshotError: a width that this schema has no table for; nothing is applied then.
+            SnapshotError: a delta of a width that this schema has no table for or that does not fit its table, or one
+                with a gap before it; nothing is applied then.
+            TypeError: no deltas by width.
         """
-        unknown = [dim for dim in deltas if dim not in self.tables]
-        if unknown:
-            raise SnapshotError(
-                f"the delta has rows of dim {unknown[0]}; this schema's are {', '.join(map(str, self.tables))}"
-            )
-        for dim, delta in deltas.items():
+        if not isinstance(deltas, Mapping):
+            raise TypeError(f"deltas must be what delta_since gave, by width, got {type(deltas).__name__}")
+        new = {dim: delta for dim, delta in deltas.items() if self._is_new(dim, delta)}
+        for dim, delta in new.items():
             self.tables[dim].apply_delta(delta)
+            if self.is_for_serving and delta.until is not None:
+                self.tables[dim].follow_epoch(delta.until)
+
+    def _is_new(self, dim: int, delta: Delta) -> bool:
+        """Whether these changes, which fit, are to be taken over."""
+        table = self.tables.get(dim)
+        if table is None:
+            raise SnapshotError(
+                f"the delta has rows of dim {dim}; this schema's are {', '.join(map(str, self.tables))}"
+            )
+        try:
+            table.check_delta(delta)
+        except ValueError as problem:
+            raise SnapshotError(f"the delta of dim {dim} does not fit its table: {problem}") from None
+        if not self.is_for_serving or delta.since is None or delta.until is None:
+            return True
+        if delta.since > table.epoch:
+            raise SnapshotError(
+                f"the delta of dim {dim} begins with epoch {delta.since}, and these embeddings have what came before "
+                f"epoch {table.epoch}: one between is missing; ask for delta_since({table.epoch})"
+            )
+        return delta.until > table.epoch
 
     def forget_epochs(self, before: int) -> None:
         """Drop what is remembered of changes older than the epoch ``before``; it grows until this is called."""
@@ -202,12 +244,13 @@ class Embeddings:
     def serving_copy(self, precision: Precision = Precision.FLOAT32) -> Embeddings:
         """Embeddings for serving: the vectors alone, without optimiser state, counts and ages, in this precision.
 
-        They follow by ``apply_delta``, and never learn.
+        They follow by ``apply_delta``, beginning with ``delta_since(copy.epoch)`` of these, and never learn.
         """
         seeds = {dim: table.seed for dim, table in self.tables.items()}
         tables = _serving_tables(self.schema, seeds, precision)
         for dim, table in self.tables.items():
-            _take_over(tables[dim], table.export_chunks())
+            with table.instant() as instant:
+                _take_over(tables[dim], instant.header, instant.chunks())
         return Embeddings._of(self.schema, tables, is_for_serving=True)
 
     def instants(self) -> dict[int, TableInstant]:
@@ -237,19 +280,25 @@ class Embeddings:
     def load(cls, folder: Path | str, schema: Schema, *, is_checked: bool = False) -> Embeddings:
         """What ``save`` wrote, optimiser state and all: it goes on as the saved ones would have, bit for bit.
 
+        The files know which slot each row is of. Slots may have been added at the schema's end, and rules of admission
+        and expiry changed: those of ``schema`` hold from here on. Where a slot counts the sights of ids without a row
+        in another way than before, it begins to count anew. ``capacity`` and ``optimizer`` are those of the files.
+
         Args:
             folder: the one that was saved into.
             schema: what the rows are of.
             is_checked: the files were compared with their checksums just before.
 
         Raises:
-            SnapshotError: a file is missing, torn, or not of this schema.
+            SnapshotError: a file is missing or torn, or a slot has another name, number or width than in this schema.
         """
-        tables = {}
-        for dim in sorted(_rules(schema)):
+        rules, tables = _rules(schema), {}
+        _require_widths(Path(folder), rules)
+        for dim in sorted(rules):
             with _naming(Path(folder), dim) as path:
-                tables[dim] = Table.load(path, is_checked=is_checked)
-                _require_dim(path, dim, tables[dim].dim)
+                header, pending, chunks = table_file.read(path, is_checked=is_checked)
+                _require_slots(path, header, dim, rules[dim])
+                tables[dim] = Table.restored(*_under(rules[dim], header, pending), chunks)
         return cls._of(schema, tables, is_for_serving=False)
 
     @classmethod
@@ -262,16 +311,16 @@ class Embeddings:
         is_checked: bool = False,
     ) -> Embeddings:
         """What ``load(...).serving_copy(precision)`` gives, without ever holding the rest in memory."""
-        seeds, chunks = {}, {}
-        for dim in sorted(_rules(schema)):
+        rules, headers, chunks = _rules(schema), {}, {}
+        _require_widths(Path(folder), rules)
+        for dim in sorted(rules):
             with _naming(Path(folder), dim) as path:
-                header, _, chunks[dim] = table_file.read(path, is_checked=is_checked)
-                _require_dim(path, dim, header.dim)
-                seeds[dim] = header.seed
-        tables = _serving_tables(schema, seeds, precision)
+                headers[dim], _, chunks[dim] = table_file.read(path, is_checked=is_checked)
+                _require_slots(path, headers[dim], dim, rules[dim])
+        tables = _serving_tables(schema, {dim: header.seed for dim, header in headers.items()}, precision)
         for dim, table in tables.items():
             with _naming(Path(folder), dim):
-                _take_over(table, chunks[dim])
+                _take_over(table, headers[dim], chunks[dim])
         return cls._of(schema, tables, is_for_serving=True)
 
     @classmethod
@@ -307,16 +356,32 @@ def _serving_tables(schema: Schema, seeds: Mapping[int, int], precision: Precisi
             dim,
             optimizer=SGD(),
             seed=seeds[dim],
-            rules={number: RowRules(absent=rule.absent) for number, rule in rules.items()},
+            rules={number: RowRules(absent=rule.absent, name=rule.name) for number, rule in rules.items()},
             precision=precision,
         )
         for dim, rules in sorted(_rules(schema).items())
     }
 
 
-def _take_over(table: Table, chunks: Iterable[RowChunk]) -> None:
+def _take_over(table: Table, header: TableHeader, chunks: Iterable[RowChunk]) -> None:
     for chunk in chunks:
         table.apply_delta(Delta(chunk.fids, chunk.vectors, _NO_FIDS))
+    table.follow_epoch(header.epoch)
+
+
+def _under(
+    rules: Mapping[int, RowRules], header: TableHeader, pending: PendingCounts
+) -> tuple[TableHeader, PendingCounts]:
+    """A table as it was, but by these rules: counts of ids without a row stay where they are counted as before."""
+    kept = {number for number, rule in header.rules.items() if _admission(rule) == _admission(rules[number])}
+    filters = {number: state for number, state in header.filters.items() if number in kept}
+    waits = np.isin(slot_numbers(pending.fids), list(kept))
+    left = PendingCounts(pending.fids[waits], pending.counts[waits], pending.last_seen_us[waits])
+    return replace(header, rules=rules, filters=filters), left
+
+
+def _admission(rule: RowRules) -> tuple[Admission, int, int]:
+    return rule.admission, rule.admit_after, rule.admission_capacity
 
 
 @contextmanager
@@ -329,9 +394,25 @@ def _naming(folder: Path, dim: int) -> Iterator[Path]:
         raise SnapshotError(f"{name} of {folder} cannot be read: {problem}") from problem
 
 
-def _require_dim(path: Path, dim: int, found: int) -> None:
-    if found != dim:
-        raise SnapshotError(f"{path.name} of {path.parent} holds rows of dim {found}")
+def _require_widths(folder: Path, rules: Mapping[int, object]) -> None:
+    """See that no table of the folder is left out."""
+    expected = {table_folder_name(dim) for dim in rules}
+    for path in sorted(folder.glob("table-*")):
+        if path.name not in expected:
+            raise SnapshotError(f"{path.name} of {folder} has rows, and no slot of this schema has its dim; {_KEEP}")
+
+
+def _require_slots(path: Path, header: TableHeader, dim: int, rules: Mapping[int, RowRules]) -> None:
+    """See that each slot of a table is what it was when its rows were learned."""
+    name = f"{path.name} of {path.parent}"
+    if header.dim != dim:
+        raise SnapshotError(f"{name} holds rows of dim {header.dim}")
+    for number, rule in header.rules.items():
+        now = rules[number].name if number in rules else None
+        if now is None:
+            raise SnapshotError(f"{name} has slot {number}, {rule.name!r}, and this schema has none there; {_KEEP}")
+        if rule.name not in ("", now):
+            raise SnapshotError(f"{name} has {rule.name!r} as slot {number}, which in this schema is {now!r}; {_KEEP}")
 
 
 def _rules(schema: Schema) -> dict[int, dict[int, RowRules]]:
@@ -349,5 +430,6 @@ def _rules(schema: Schema) -> dict[int, dict[int, RowRules]]:
                 eviction=slot.eviction,
                 half_life_us=slot.half_life_us,
                 learning_rate_scale=slot.learning_rate_scale,
+                name=name,
             )
     return rules

@@ -48,6 +48,8 @@ _EXPIRE_STEP_ROWS: Final = 8192
 _TURN_EXPIRED_MAX: Final = 2048
 _TURN_EVICTED_BEYOND: Final = 1024
 _EVICT_STEP_ROWS: Final = 2048
+_NOT_BEGUN: Final = "it has not begun, ask for the current one"
+_FORGOTTEN: Final = "older changes were forgotten, take a snapshot instead"
 
 
 class Table:
@@ -407,19 +409,27 @@ class Table:
         Raises:
             ValueError: ``epoch`` is ahead of the current one, or was forgotten.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch must be 0 or more, got {epoch}")
         with self._writing:
-            if epoch > self.epoch:
-                raise ValueError(
-                    f"epoch must be between {self._native.oldest_epoch} and {self.epoch}, got {epoch}; "
-                    "it has not begun, ask for the current one"
-                )
-            changes = self._native.changes_since(epoch)
-        return Delta(*changes.read())  # As they were at that instant; writers go on.
+            self.require_epoch(epoch)
+            until, changes = self.epoch, self._native.changes_since(epoch)
+        return Delta(*changes.read(), since=epoch, until=until)  # As they were at that instant; writers go on.
+
+    def require_epoch(self, epoch: int) -> None:
+        """See that ``delta_since(epoch)`` is there to be had.
+
+        Raises:
+            ValueError: ``epoch`` is ahead of the current one, or was forgotten.
+        """
+        _require_whole("epoch", epoch)
+        oldest, current = self._native.oldest_epoch, self.epoch
+        if oldest <= epoch <= current:
+            return
+        why = _NOT_BEGUN if epoch > current else _FORGOTTEN
+        raise ValueError(f"epoch must be between {oldest} and {current}, got {epoch}; {why}")
 
     def forget_epochs(self, before: int) -> None:
         """Drop the lists of changes older than the epoch ``before``; they grow until this is called."""
+        _require_whole("before", before)
         with self._writing:
             if not 0 <= before <= self.epoch:
                 raise ValueError(f"before must be between 0 and the current epoch {self.epoch}, got {before}")
@@ -428,20 +438,40 @@ class Table:
     def apply_delta(self, delta: Delta) -> None:
         """Take over another table's changes, row by row; a reader sees each row old or new. Twice changes no more.
 
-        What came by a delta is not recorded as a change of this table, and its rows keep their optimiser state.
+        What came by a delta is not recorded as a change of this table, and its rows keep their optimiser state. The
+        order of deltas is the caller's: an older one brings older vectors back. `Embeddings.apply_delta` looks at it.
 
         Raises:
-            ValueError: the delta is of another dim or type; nothing is taken over then.
+            ValueError: what ``check_delta`` refuses; nothing is taken over then.
         """
+        columns = self._columns_of(delta)
+        with self._writing:
+            self._native.apply_delta(*columns)
+
+    def check_delta(self, delta: Delta) -> None:
+        """See that ``apply_delta`` would take it.
+
+        Raises:
+            ValueError: the delta is of another dim or type, or a FID is negative.
+            TypeError: it is none.
+        """
+        self._native.check_delta(*self._columns_of(delta))
+
+    def follow_epoch(self, epoch: int) -> None:
+        """Say that this copy holds all that another table had changed before its ``epoch``, which becomes its own."""
+        with self._writing:
+            self._native.follow_epoch(epoch)
+
+    def _columns_of(self, delta: Delta) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        if not isinstance(delta, Delta):
+            raise TypeError(f"delta must be a Delta, as delta_since gives it, got {type(delta).__name__}")
         fids, vectors = _as_fids(delta.fids, "delta.fids"), _as_array(delta.vectors, np.float32, "delta.vectors")
-        removed = _as_fids(delta.removed, "delta.removed")
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(
                 f"delta.vectors must have the shape (count, {self.dim}), got {vectors.shape}; the delta is of another "
                 "table"
             )
-        with self._writing:
-            self._native.apply_delta(fids, vectors, removed)
+        return fids, vectors, _as_fids(delta.removed, "delta.removed")
 
     # Whole contents: snapshots, copies, moving rows between shards.
 
@@ -494,7 +524,7 @@ class Table:
     def clone(self) -> Self:
         """A table of its own that from here on behaves as this one does now."""
         with self.instant() as instant:
-            copy = self._restored(instant.header, instant.pending, instant.chunks())
+            copy = self.restored(instant.header, instant.pending, instant.chunks())
         copy.threads = self.threads
         return copy
 
@@ -523,7 +553,31 @@ class Table:
             SnapshotError: a file is missing, torn or damaged; the message names it.
             OSError: there is no such folder, or it cannot be read.
         """
-        return cls._restored(*table_file.read(Path(folder), is_checked=is_checked))
+        return cls.restored(*table_file.read(Path(folder), is_checked=is_checked))
+
+    @classmethod
+    def restored(cls, header: TableHeader, pending: PendingCounts, chunks: Iterator[RowChunk]) -> Self:
+        """A table of these parts, which goes on as the one would have that they were taken of."""
+        table = cls(
+            header.dim,
+            optimizer=header.optimizer,
+            seed=header.seed,
+            initial_range=header.initial_range,
+            rules=header.rules,
+            precision=header.precision,
+            capacity=header.capacity,
+        )
+        native = table._native
+        native.restore_epochs(header.oldest_epoch, header.epoch, header.removed, header.removed_epochs)
+        native.time_seen_max_us = header.time_seen_max_us
+        native.restore_clocks(**asdict(header.clocks))
+        for slot, state in header.filters.items():
+            native.restore_filter(slot, state)
+        table.restore_pending(pending)
+        native.reserve(header.row_count)
+        for chunk in chunks:
+            table.restore_chunk(chunk)
+        return table
 
     def _header(self) -> TableHeader:
         native = self._native
@@ -546,29 +600,6 @@ class Table:
             precision=self._precision,
             capacity=self._capacity,
         )
-
-    @classmethod
-    def _restored(cls, header: TableHeader, pending: PendingCounts, chunks: Iterator[RowChunk]) -> Self:
-        table = cls(
-            header.dim,
-            optimizer=header.optimizer,
-            seed=header.seed,
-            initial_range=header.initial_range,
-            rules=header.rules,
-            precision=header.precision,
-            capacity=header.capacity,
-        )
-        native = table._native
-        native.restore_epochs(header.oldest_epoch, header.epoch, header.removed, header.removed_epochs)
-        native.time_seen_max_us = header.time_seen_max_us
-        native.restore_clocks(**asdict(header.clocks))
-        for slot, state in header.filters.items():
-            native.restore_filter(slot, state)
-        table.restore_pending(pending)
-        native.reserve(header.row_count)
-        for chunk in chunks:
-            table.restore_chunk(chunk)
-        return table
 
     def _out(self, count: int, out: NDArray[np.float32] | None) -> NDArray[np.float32]:
         if out is None:

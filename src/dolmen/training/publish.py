@@ -92,8 +92,6 @@ class Publisher:
         owes_dense = with_dense and self._dense_version < trainer.version
         if trainer.version == self.version and not owes_dense:
             return None
-        # The epoch is closed before the rows are read: what changes later belongs to the next delta.
-        trainer.embeddings.advance_epoch()
         dense = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()} if with_dense else None
         return ParameterDelta(
             lineage=trainer.lineage,
@@ -103,7 +101,7 @@ class Publisher:
             newest_event_time_us=trainer.newest_event_time_us,
             positions=dict(trainer.positions),
             published_time_us=self._clock.now_us(),
-            tables=trainer.embeddings.delta_since(self._epoch),
+            tables=trainer.embeddings.delta_since(self._epoch),  # which closes the epoch: later changes are the next's
             dense=dense,
         )
 
