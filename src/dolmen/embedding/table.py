@@ -420,7 +420,7 @@ class Table:
         Raises:
             ValueError: ``epoch`` is ahead of the current one, or was forgotten.
         """
-        _require_whole("epoch", epoch)
+        require_whole("epoch", epoch)
         oldest, current = self._native.oldest_epoch, self.epoch
         if oldest <= epoch <= current:
             return
@@ -429,7 +429,7 @@ class Table:
 
     def forget_epochs(self, before: int) -> None:
         """Drop the lists of changes older than the epoch ``before``; they grow until this is called."""
-        _require_whole("before", before)
+        require_whole("before", before)
         with self._writing:
             if not 0 <= before <= self.epoch:
                 raise ValueError(f"before must be between 0 and the current epoch {self.epoch}, got {before}")
