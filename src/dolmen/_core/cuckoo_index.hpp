@@ -7,7 +7,7 @@
 // (extendible hashing). A full segment is rebuilt a quarter larger, or split in two: growth never stops the world, and
 // the load never falls below three quarters of the best. The hash is seeded, so chosen FIDs don't meet in a bucket.
 //
-// One writer calls what is not const, `place_of` and `for_each`; any thread calls what is const in a visit of `readers()`.
+// One writer calls what is not const, `place_of` and `for_each`; any thread calls the rest, in a visit of `readers()`.
 #pragma once
 
 #include <algorithm>
