@@ -328,9 +328,9 @@ void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vecto
     const auto& numbers = columns.row_numbers;
     const auto found = std::find(numbers.begin(), numbers.end(), std::numeric_limits<std::uint32_t>::max());
     if (found != numbers.end()) {
-      throw nb::value_error(("row_numbers must be below 4294967295, got it at position " +
-                             std::to_string(found - numbers.begin()))
-                                .c_str());
+      throw nb::value_error(
+          ("row_numbers must be below 4294967295, got it at position " + std::to_string(found - numbers.begin()))
+              .c_str());
     }
   }
   bool is_done = false;
@@ -609,7 +609,8 @@ NB_MODULE(_native, m) {
       .def("filters",
            [](const Table& table) {
              nb::dict all;
-             for (auto& [slot, state] : waited_for([&] { return table.filters(); })) all[nb::int_(slot)] = handed_over(std::move(state));
+             for (auto& [slot, state] : waited_for([&] { return table.filters(); }))
+               all[nb::int_(slot)] = handed_over(std::move(state));
              return all;
            })
       .def(
