@@ -99,7 +99,10 @@ ids, are declared in a [`Schema`](configuration.md#schemaslot); [Features](../co
 FIDs and examples batches.
 
 Times are microseconds since 1970, of the data. In shapes, *count* is the number of FIDs of a call and *dim* the width
-of a row. A wrong argument is a `ValueError` that says what was expected, before anything is changed.
+of a row. Mistakes are told before anything is changed, with what was expected, what came and the mend. What is of the
+wrong kind, such as a text for a number, is a `TypeError`. What is out of range is a `ValueError`, and so is an array of
+another shape or type of number. A name that the schema does not have, a declaration that contradicts itself and a batch
+that does not fit are a `SchemaError`, and settings by name a `ConfigError`: both are `ValueError`s as well.
 """
 
 _OPTIMISERS: Final = """## Optimisers
@@ -198,9 +201,12 @@ def _class(kind: type[Any]) -> str:
         if not isinstance(member, property):
             call = member.__func__ if isinstance(member, classmethod) else member
             mark = " (of the class)" if isinstance(member, classmethod) else ""
-            lines += [f"### `{name}.{one}`{mark}", "", "```python", f"{one}{_signature(call)}", "```", ""]
-            lines += [_prose(call.__doc__), ""]
+            lines += [f"### `{name}.{one}`{mark}", "", *_called(call), ""]
     return "\n".join(lines)
+
+
+def _called(call: Any) -> list[str]:
+    return ["```python", f"{call.__name__}{_signature(call)}", "```", "", _prose(call.__doc__)]
 
 
 def _optimisers() -> Iterator[str]:
@@ -211,6 +217,8 @@ def _optimisers() -> Iterator[str]:
         default = " (default)" if kind is optimizers.AdaGrad else ""
         yield f"| `{kind.name}`{default} | [`{kind.__name__}`](#{kind.__name__.lower()}) | {_state(kind)} |"
     yield ""
+    for call in (optimizers.optimizer_from_dict, optimizers.optimizer_to_dict):
+        yield "\n".join([f"### `{call.__name__}`", "", *_called(call), ""])
     for kind in kinds:
         told = _prose(inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")[0])
         yield "\n".join(

@@ -6,10 +6,13 @@ A part's seed depends on the run's seed and the part's name only, never on the o
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 import numpy as np
 
-__all__ = ["derive_seed", "generator", "uniform_of"]
+__all__ = ["SEED_MAX", "derive_seed", "generator", "uniform_of"]
+
+SEED_MAX: Final = (1 << 64) - 1
 
 
 def derive_seed(seed: int, *names: str | int) -> int:

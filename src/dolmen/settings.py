@@ -23,10 +23,22 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from dolmen.clock import DURATION, Duration
 from dolmen.errors import ConfigError, DolmenError
 
-__all__ = ["chosen", "expectation", "read_settings", "require_float32", "shown", "suggestion", "write_settings"]
+__all__ = [
+    "INT64_MAX",
+    "chosen",
+    "expectation",
+    "read_settings",
+    "require_float32",
+    "require_whole",
+    "shown",
+    "suggestion",
+    "write_settings",
+]
 
 T = TypeVar("T")
 KindT = TypeVar("KindT", bound=StrEnum)
+
+INT64_MAX: Final = (1 << 63) - 1
 
 _EXPECTATIONS: Final = {
     **dict.fromkeys(("int_type", "int_from_float", "int_parsing", "int_parsing_size"), "be a whole number"),
@@ -103,7 +115,7 @@ def write_settings(settings: Any, *, leave_out: Iterable[str] = ()) -> dict[str,
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The tail of an error about an unknown name: the nearest known one, or all of them."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(str(name), names, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known are {', '.join(sorted(names)) or 'none'}"
@@ -119,6 +131,37 @@ def chosen(kinds: type[KindT], value: str, name: str) -> KindT:
         return kinds(value)
     except ValueError:
         raise ConfigError(f"{name} must be one of {', '.join(kinds)}, got {value!r}") from None
+
+
+def require_whole(name: str, value: object, *, least: int = 0, most: int = INT64_MAX) -> int:
+    """``value`` as Python's own integer, or a refusal.
+
+    Args:
+        name: what messages call it.
+        value: a whole number, Python's or NumPy's.
+        least: the smallest that is accepted.
+        most: the largest.
+
+    Raises:
+        TypeError: it is no whole number; the message tells how to write one that only looks otherwise.
+        ValueError: it is out of range.
+
+    >>> require_whole("Slot.dim", "8")
+    Traceback (most recent call last):
+    TypeError: Slot.dim must be a whole number, got '8' (write 8 without quotes)
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        mend = _unquoted(value)
+        if isinstance(value, float) and value.is_integer():
+            mend = f" (write {int(value)})"
+        raise TypeError(f"{name} must be a whole number, got {value!r:.80}{mend}")
+    number = int(value)
+    if not least <= number <= most:
+        expected = f"between {least} and {most}"
+        if most == INT64_MAX and number < least:
+            expected = f"at least {least}" if least > 0 else "0 or more"
+        raise ValueError(f"{name} must be {expected}, got {number}")
+    return number
 
 
 def require_float32(name: str, value: object, *, is_above_zero: bool = False, below: float | None = None) -> None:
@@ -139,16 +182,19 @@ def require_float32(name: str, value: object, *, is_above_zero: bool = False, be
     ValueError: SGD.learning_rate must be above 0 and finite also in float32, which would make it inf, got 1e+39
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {value!r:.80}{_unquoted(value)}")
 
     def holds(number: float) -> bool:
         is_enough = number > 0.0 if is_above_zero else number >= 0.0
         return is_enough and math.isfinite(number) and (below is None or number < below)
 
-    number = float(value)
     expected = (
         f"in [0, {below:g})" if below is not None else f"{'above 0' if is_above_zero else '0 or more'} and finite"
     )
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be {expected}, got a number with more than 300 digits") from None
     if not holds(number):
         raise ValueError(f"{name} must be {expected}, got {value}")
     rounded = ctypes.c_float(number).value
@@ -171,9 +217,13 @@ def expectation(error: Mapping[str, Any]) -> str:
     said = _EXPECTATIONS[kind].format(**error.get("ctx", {}))
     if said.endswith(" 1 entries"):
         said = said.replace("entries", "entry")
-    if kind in ("int_type", "float_type") and isinstance(given, str) and given.strip().lstrip("+-").isdigit():
-        said += f" (write {given.strip()} without quotes)"
-    return said
+    return said + _unquoted(given) if kind in ("int_type", "float_type") else said
+
+
+def _unquoted(given: object) -> str:
+    """The mend for digits in quotes; nothing for anything else."""
+    is_digits = isinstance(given, str) and given.strip().lstrip("+-").isdigit()
+    return f" (write {str(given).strip()} without quotes)" if is_digits else ""
 
 
 def shown(value: Any, length: int = 80) -> str:

@@ -374,7 +374,9 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_read() -> None:
     with embed.recording(now_us=2):
         with pytest.raises(SchemaError, match=r"weights of 'tags' have the shape \(1,\), its values \(2,\)"):
             embed(batch_of(tags=[[98, 99]]), ["tags"], weights={"tags": torch.ones(1)})
-        with pytest.raises(SchemaError, match="weights of 'user', which is not among the slots asked for: tags"):
+        with pytest.raises(
+            SchemaError, match="weights of 'user', which is not among the slots asked for; known are tags"
+        ):
             embed(batch_of(tags=[[98, 99]]), ["tags"], weights={"user": torch.ones(1)})
     assert len(embed.embeddings) == rows
 

@@ -199,7 +199,7 @@ def test_the_policy_travels_with_the_schema_into_a_file_and_back(tmp_path: Path)
         ({"policy": "quotient_remainder", "policy_rows": 1}, "at least 2, got 1"),
         ({"policy_rows": 10}, "policy_rows and policy_seed need a policy that shares rows"),
         ({"policy_seed": 1}, "policy_rows and policy_seed need a policy that shares rows"),
-        ({"policy": "hashed", "policy_rows": 2, "policy_seed": -1}, "policy_seed must be between 0 and"),
+        ({"policy": "hashed", "policy_rows": 2, "policy_seed": -1}, "policy_seed must be 0 or more, got -1"),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused(options: dict[str, object], message: str) -> None:

@@ -1,5 +1,7 @@
 """What cannot be learned is refused by name, before anything has changed."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,15 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from dolmen.clock import TIME_US_MAX
-from dolmen.embedding.lookup import Embed
+from dolmen.embedding.lookup import Embed, Tape
 from dolmen.embedding.optimizers import SGD
-from dolmen.embedding.rows import Capacity, RowChunk, RowRules
+from dolmen.embedding.rows import Capacity, PendingCounts, RowChunk, RowRules
 from dolmen.embedding.store import Embeddings
 from dolmen.embedding.table import Table
-from dolmen.features import Schema, Slot, extract_rows
+from dolmen.errors import SchemaError
+from dolmen.features import Batch, Schema, Slot, extract_rows
 
 f32 = np.float32
 FIDS = np.array([(3 << 53) + 5, 7, 7])
+
+
+SHOP = Schema(Slot("user", dim=2), Slot("tags", dim=2, many=True))
 
 
 def whole(table: Table) -> bytes:
@@ -98,6 +104,10 @@ def chunk(**other: Any) -> RowChunk:
         ({"row_numbers": np.array([4, 5, 4], np.uint32)}, "rows to restore must be new"),
         ({"last_seen_us": np.array([1, -1, 1])}, "last_seen_us must not be negative, got -1 at position 1"),
         ({"counts": np.array([1, 1, -2])}, "counts must not be negative, got -2 at position 2"),
+        (
+            {"row_numbers": np.array([4, 2**32 - 1, 5], np.uint32)},
+            "row_numbers must be below 4294967295, .* position 1",
+        ),
     ],
 )
 def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], told: str) -> None:
@@ -112,6 +122,38 @@ def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], t
     assert table.slots() == {0: 4}
 
 
+def test_without_memory_for_a_row_number_no_row_is_left_behind_and_the_process_goes_on() -> None:
+    program = """
+import resource
+import numpy as np
+from dolmen.embedding import Table
+from dolmen.embedding.rows import RowChunk
+
+table = Table(64)
+resource.setrlimit(resource.RLIMIT_AS, (32 << 30, 32 << 30))
+rows = np.ones((3, 64), np.float32)
+ones, numbers = np.ones(3, np.int64), np.array([0, 1, 4_000_000_000], np.uint32)
+try:
+    table.restore_chunk(RowChunk(np.arange(3), rows, rows, ones, ones, row_numbers=numbers))
+except MemoryError:
+    table.assign(np.arange(100_000), np.ones((100_000, 64), np.float32))
+    Table(64).assign(np.arange(100_000), np.ones((100_000, 64), np.float32))
+    print(len(table))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("100000\n", "")
+
+
+@pytest.mark.parametrize("column", ["counts", "last_seen_us"])
+def test_pending_counts_below_zero_are_refused(column: str) -> None:
+    table = Table(2, rules={0: RowRules(admit_after=9)})
+    columns = {"fids": np.array([1, 2]), "counts": np.array([1, 1]), "last_seen_us": np.array([1, 1])}
+    columns[column] = np.array([1, -7])
+    with pytest.raises(ValueError, match=rf"{column} must not be negative, got -7 at position 1"):
+        table.restore_pending(PendingCounts(**columns))
+    assert len(table.pending().fids) == 0
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "told"),
     [
@@ -122,6 +164,35 @@ def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], t
             lambda: Table(2, capacity=3),
             TypeError,
             r"capacity must be None or Capacity\(rows\), got 3; write Capacity\(3",
+        ),
+        (lambda: Table(2, rules=[RowRules()]), TypeError, r"rules must be RowRules by slot number, got \[RowRules"),
+        (lambda: Table(2, rules={0: {}}), TypeError, r"rules\[0\] must be RowRules, got {}; write {0: RowRules"),
+        (
+            lambda: Table(2, rules={"item": RowRules()}),
+            TypeError,
+            r"slot must be a slot's number, got 'item'; schema.slot_number\('item'\) tells it",
+        ),
+        (lambda: setattr(Table(2), "threads", "2"), TypeError, r"threads must be a whole number, got '2' \(write 2 wi"),
+        (lambda: Table(2, threads=65), ValueError, "threads must be between 1 and 64, got 65"),
+        (lambda: Table(2).fids("item"), TypeError, r"slot must be a slot's number, got 'item'; schema.slot_number"),
+        (lambda: Table(2).maintain(0), ValueError, "rows_max must be at least 1, got 0"),
+        (
+            lambda: SGD(learning_rate=10**400),
+            ValueError,
+            "SGD.learning_rate must be above 0 and finite, got a number wi",
+        ),
+        (
+            lambda: SGD(learning_rate="1"),
+            TypeError,
+            r"SGD.learning_rate must be a number, got '1' \(write 1 without qu",
+        ),
+        (lambda: Embeddings(SHOP, seed="1"), TypeError, r"seed must be a whole number, got '1' \(write 1 without quot"),
+        (lambda: Embeddings(SHOP, threads=0), ValueError, "threads must be between 1 and 64, got 0"),
+        (lambda: Embeddings([Slot("user")]), TypeError, r"schema must be a Schema, got \[Slot.*; write Schema"),
+        (
+            lambda: Embed(SHOP),
+            TypeError,
+            r"embeddings must be Embeddings, got Schema.*; write Embed\(Embeddings\(schema",
         ),
         (lambda: Table(2, precision="int4"), ValueError, "precision must be one of float32, .*int8, got 'int4'"),
         (lambda: Table(2, initial_range=1e39), ValueError, "initial_range must be 0 or more .*make it inf, got 1e"),
@@ -135,6 +206,7 @@ def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], t
             ValueError,
             r"delta.vectors must have the shape \(count, 2\), got \(0, 3\); the delta is of another table",
         ),
+        (lambda: Capacity(-1), ValueError, "Capacity.row_count must be at least 1, got -1"),
         (lambda: Capacity(1.5), TypeError, "Capacity.row_count must be a whole number, got 1.5"),
         (lambda: Capacity(5, "lri"), ValueError, "Capacity.eviction must be one of lru, lfu, score, got 'lri'"),
         (lambda: RowRules(capacity="9"), TypeError, "RowRules.capacity must be a whole number, got '9'"),
@@ -145,6 +217,70 @@ def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], t
 def test_what_is_of_the_wrong_kind_is_named(call: Callable[[], Any], kind: type[Exception], told: str) -> None:
     with pytest.raises(kind, match=told):
         call()
+
+
+@pytest.mark.parametrize(
+    ("ask", "kind", "told"),
+    [
+        (
+            lambda embed, batch: embed(batch, "user"),
+            TypeError,
+            r"slots must be a list of names, got 'user'; write \['u",
+        ),
+        (lambda embed, batch: embed(batch, []), SchemaError, "slots must name at least one, got none; .* has user, ta"),
+        (lambda embed, batch: embed(batch, ["usr"]), SchemaError, "no slot 'usr'; did you mean 'user'"),
+        (
+            lambda embed, batch: embed(batch, ["tags"], weights={"tags": [1.0, 1.0]}),
+            TypeError,
+            r"weights of 'tags' must be a float32 tensor, got list; torch.as_tensor\(",
+        ),
+        (
+            lambda embed, batch: embed(batch, ["tags"], weights={"tags": torch.ones(2, dtype=torch.int64)}),
+            TypeError,
+            "weights of 'tags' must be a float32 tensor, got a tensor of torch.int64",
+        ),
+        (
+            lambda embed, batch: embed(batch, ["tags"], weights=torch.ones(2)),
+            TypeError,
+            "weights must be tensors by slo",
+        ),
+        (
+            lambda embed, batch: embed(batch, ["tags"], weights={"tag": torch.ones(2)}),
+            SchemaError,
+            "weights of 'tag', which is not among the slots asked for; did you mean 'tags'",
+        ),
+    ],
+)
+def test_what_a_look_up_cannot_mean_is_named_with_its_mend(
+    ask: Callable[[Embed, Batch], Any], kind: type[Exception], told: str
+) -> None:
+    embed = Embed(Embeddings(SHOP))
+    batch = extract_rows(SHOP, [{"user": 1, "tags": [1, 2]}])
+    with embed.recording(1), pytest.raises(kind, match=told):
+        ask(embed, batch)
+    assert len(embed.embeddings) == 0
+
+
+@pytest.mark.parametrize("take", [lambda tape: tape.apply(), lambda tape: tape.check()], ids=["apply", "check"])
+def test_a_backward_whose_gradients_would_be_lost_is_refused(take: Callable[[Tape], Any]) -> None:
+    embed = Embed(Embeddings(SHOP))
+    batch = extract_rows(SHOP, [{"user": 1, "tags": [1, 2]}])
+    with embed.recording(1) as tape:
+        loss = embed(batch, ["user"]).sum()
+        loss.backward(retain_graph=True)
+        take(tape)
+        for late in (loss, embed(batch, ["user"]).sum(), embed.peek("tags", batch.slot("tags").values).sum()):
+            with pytest.raises(RuntimeError, match=r"backward\(\) came after .* call apply\(\)"):
+                late.backward()
+
+
+def test_a_scale_that_cannot_be_spends_no_tape() -> None:
+    embed = Embed(Embeddings(SHOP))
+    with embed.recording(1) as tape:
+        embed(extract_rows(SHOP, [{"user": 1}]), ["user"]).sum().backward()
+        with pytest.raises(TypeError, match="scale must be a number, got None"):
+            tape.apply(None)
+        assert tape.apply() == 1
 
 
 def test_nothing_is_looked_up_as_nothing() -> None:

@@ -150,6 +150,10 @@ def test_a_field_that_is_not_there_is_named() -> None:
     batch = batch_of([[1], [2]])
     with pytest.raises(SchemaError, match="the batch has no slot 'usr'; did you mean 'user'"):
         batch.slot("usr")
+    with pytest.raises(SchemaError, match="the batch has no label 'clik'; did you mean 'click'"):
+        batch.labels["clik"]
+    with pytest.raises(SchemaError, match="the batch has no dense feature 'price'; known are hour"):
+        batch.dense["price"]
     with pytest.raises(SchemaError, match="an example needs 'buy', and the batch does not have it"):
         batch.to_examples(Schema(Slot("user"), Label("buy")))
     with pytest.raises(SchemaError, match="the batch has no slot 'city'"):

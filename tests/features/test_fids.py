@@ -1,8 +1,11 @@
 """FIDs: integers exact, everything else by XXH64 as its authors' library computes it."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,3 +103,26 @@ def test_arrow_types_that_are_no_ids_are_named() -> None:
         encode_array(1, pa.array([1.5]))
     with pytest.raises(SchemaError, match="ids must not be null here"):
         encode_array(1, pa.array([1, None]))
+
+
+@pytest.mark.parametrize("values", [[5, 0, VALUE_MAX], [5, -1, VALUE_MAX + 1], []], ids=["exact", "hashed", "none"])
+def test_arrays_and_tensors_read_as_the_same_fids_as_lists(values: list[int]) -> None:
+    expected = encode_values(3, values).tolist()
+    assert encode_values(3, np.array(values, np.int64)).tolist() == expected
+    assert encode_values(3, torch.tensor(values, dtype=torch.int64)).tolist() == expected
+    assert encode_values(3, np.array(["a", "b"])).tolist() == encode_values(3, ["a", "b"]).tolist()
+    assert encode_values(3, np.array([VALUE_MAX + 1], np.uint64)).tolist() == encode_values(3, [VALUE_MAX + 1]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("slot", "values", "kind", "told"),
+    [
+        ("user", [1], TypeError, r"slot_number must be a whole number, got 'user'; schema.slot_number\('user'\) tells"),
+        (1, "abc", SchemaError, r"values must be a list of ids, got 'abc'; write \['abc'\]"),
+        (1, torch.tensor([1.5]), SchemaError, r"value 0 must be an integer or a string, got 1.5 \(float\)"),
+        (1, np.zeros((2, 2), np.int64), SchemaError, r"values must have one dimension, got the shape \(2, 2\)"),
+    ],
+)
+def test_what_is_no_column_of_ids_is_named(slot: int, values: Any, kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=told):
+        encode_values(slot, values)

@@ -22,6 +22,7 @@ from dolmen.embedding.policies import RowPolicy, policies_of
 from dolmen.embedding.store import Embeddings
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Jagged, Schema, Spread
+from dolmen.settings import require_float32, suggestion
 
 __all__ = ["Embed", "Pooling", "Tape", "pool"]
 
@@ -54,7 +55,7 @@ class Tape:
         self._embeddings, self._policies, self._now_us, self._device = embeddings, policies, now_us, device
         self._reads: dict[tuple[int, str], _Read] = {}
         self._is_applied = False
-        self._ready: dict[int, tuple[Tensor, Tensor]] | None = None  # Once they were checked.
+        self._ready: dict[int, tuple[Tensor, Tensor]] | None = None  # Once they were checked: from then on none counts.
 
     def apply(self, scale: float = 1.0) -> int:
         """Send every gradient to its table: one optimiser step for each row that got one. Returns how many rows.
@@ -65,13 +66,16 @@ class Tape:
             scale: factor on the optimiser's learning rate.
 
         Raises:
-            RuntimeError: the tape was applied before; its gradients were computed at rows that are gone.
+            RuntimeError: the tape was applied before; its gradients were computed at rows that are gone. A ``backward``
+                that comes later raises it too.
+            TypeError, ValueError: ``scale`` is no number, or out of range.
             ValueError: a gradient cannot be learned, see ``check``; no row of any table was changed then.
         """
         if self._is_applied:
             raise RuntimeError("this tape was applied already; record each step on its own tape")
+        require_float32("scale", scale)
         ready = self._checked()
-        self._is_applied, self._ready = True, None
+        self._is_applied, self._ready = True, {}
         self._reads.clear()
         return sum(
             self._embeddings.tables[dim].apply_gradients(fids, grads, scale, is_checked=True)
@@ -81,7 +85,7 @@ class Tape:
     def check(self) -> None:
         """Whether every gradient can be learned; ``apply`` asks too, so this is for who moves other things first.
 
-        Call it after the last ``backward``: what comes later would not be learned.
+        Call it after the last ``backward``: one that comes later is a ``RuntimeError``.
 
         Raises:
             ValueError: one is NaN, infinite, or too large for float32 sums; the message names its FID and place among
@@ -106,6 +110,8 @@ class Tape:
             find_moving(fids.numpy(), grads.numpy(), is_moving.numpy())
             ready[dim] = (fids, grads) if is_moving.all() else (fids[is_moving], grads[is_moving])
         self._ready = ready
+        for read in self._reads.values():
+            _close(read.rows)
         return ready
 
     def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -129,17 +135,35 @@ class Tape:
             fids = [_keys(self._policies, name, column.values) for name, column in new]
             rows = self._embeddings.lookup_or_insert(new[0][0], torch.cat(fids), self._now_us)
             for (name, column), keys, part in zip(new, fids, torch.split(rows, list(map(len, fids))), strict=True):
-                leaf = part.detach().to(self._device).requires_grad_()
+                leaf = self._leaf(part.detach())
                 self._reads[id(column), name] = _Read(name, column, keys, leaf, _merge(self._policies, name, leaf))
         return [self._reads[id(column), name].merged for name, column in zip(names, columns, strict=True)]
+
+    def _leaf(self, rows: Tensor) -> Tensor:
+        leaf = rows.to(self._device).requires_grad_()
+        if self._ready is not None:
+            _close(leaf)
+        return leaf
 
     def _peek(self, slot: str, fids: Tensor) -> Tensor:
         """A leaf over rows that are read and not seen."""
         keys = _keys(self._policies, slot, fids)
-        leaf = self._embeddings.lookup(slot, keys).to(self._device).requires_grad_()
+        leaf = self._leaf(self._embeddings.lookup(slot, keys))
         column, merged = Jagged.single(fids), _merge(self._policies, slot, leaf)
         self._reads[id(column), slot] = _Read(slot, column, keys, leaf, merged)
         return merged
+
+
+def _close(leaf: Tensor) -> None:
+    """Let no gradient come to it any more."""
+    leaf.register_hook(_refuse_late)  # type: ignore[no-untyped-call]  # torch has no types here
+
+
+def _refuse_late(_: Tensor) -> Tensor:
+    raise RuntimeError(
+        "backward() came after the tape's gradients were taken, and would be lost; call apply() (and check()) after "
+        "the last backward(), or record another step"
+    )
 
 
 @final
@@ -153,6 +177,8 @@ class Embed:
     """
 
     def __init__(self, embeddings: Embeddings) -> None:
+        if not isinstance(embeddings, Embeddings):
+            raise TypeError(f"embeddings must be Embeddings, got {embeddings!r:.80}; write Embed(Embeddings(schema))")
         self.embeddings = embeddings
         self.device = "cpu"
         self._policies = policies_of(embeddings.schema)
@@ -219,14 +245,15 @@ class Embed:
             SchemaError: an unknown slot, no slot, slots of different ``dim`` (ask for those one by one), or weights
                 that are not one for each value of a slot that is asked for.
             ValueError: an unknown ``pooling``.
+            TypeError: ``slots`` is one name instead of a list, or weights are not float32 tensors by slot.
         """
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {pooling!r}")
         dim = self.dim(slots)
         columns = [batch.slot(name) for name in slots]
-        if not weights and self._tape is None:
+        joined = None if weights is None else _joined_weights(slots, columns, weights)
+        if joined is None and self._tape is None:
             return self._pooled_to_read(slots, columns, pooling)
-        joined = None if not weights else _joined_weights(slots, columns, weights)
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
         if joined is None and all(column.is_single for column in columns):
@@ -337,10 +364,15 @@ class Embed:
 
         Raises:
             SchemaError: an unknown slot, no slot, or slots of different ``dim``.
+            TypeError: ``slots`` is one name instead of a list.
         """
+        if isinstance(slots, str):
+            raise TypeError(f"slots must be a list of names, got {slots!r}; write [{slots!r}]")
+        if not slots:
+            raise SchemaError(f"slots must name at least one, got none; the schema has {', '.join(self.schema.slots)}")
         dims = {name: self.schema.slot(name).dim for name in slots}
         if len(set(dims.values())) != 1:
-            told = ", ".join(f"{name} {dim}" for name, dim in dims.items()) or "none"
+            told = ", ".join(f"{name} {dim}" for name, dim in dims.items())
             raise SchemaError(f"slots that are read together need one dim, got {told}; give them one, or read apart")
         return next(iter(dims.values()))
 
@@ -454,15 +486,25 @@ def pool(rows: Tensor, lengths: Tensor, pooling: Pooling, weights: Tensor | None
     return torch.where(is_defined, pooled / torch.where(is_defined, totals.unsqueeze(1), 1.0), 0.0)
 
 
-def _joined_weights(slots: Sequence[str], columns: Sequence[Jagged], weights: Mapping[str, Tensor]) -> Tensor:
+def _joined_weights(slots: Sequence[str], columns: Sequence[Jagged], weights: Mapping[str, Tensor]) -> Tensor | None:
+    """Of all values, in their order; ``None`` where no slot has any."""
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"weights must be tensors by slot, got {type(weights).__name__}; write {{slot: tensor}}")
+    if not weights:
+        return None
     foreign = [name for name in weights if name not in slots]
     if foreign:
-        raise SchemaError(f"weights of {foreign[0]!r}, which is not among the slots asked for: {', '.join(slots)}")
+        mend = suggestion(foreign[0], slots)
+        raise SchemaError(f"weights of {foreign[0]!r}, which is not among the slots asked for{mend}")
     parts: list[Tensor] = []
     for name, column in zip(slots, columns, strict=True):
         part = weights.get(name)
         if part is None:
             part = torch.ones(len(column.values), device=column.values.device)
+        if not isinstance(part, Tensor) or part.dtype != torch.float32:
+            came = f"a tensor of {part.dtype}" if isinstance(part, Tensor) else type(part).__name__
+            mend = "torch.as_tensor(..., dtype=torch.float32) makes one"
+            raise TypeError(f"weights of {name!r} must be a float32 tensor, got {came}; {mend}")
         if part.shape != column.values.shape:
             raise SchemaError(
                 f"weights of {name!r} have the shape {tuple(part.shape)}, its values {tuple(column.values.shape)};"

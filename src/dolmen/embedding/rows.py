@@ -10,18 +10,9 @@ from dolmen.embedding.optimizers import Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.features import Absent, Admission, Eviction
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX
-from dolmen.settings import chosen, require_float32
+from dolmen.settings import INT64_MAX, chosen, require_float32, require_whole
 
 __all__ = ["Capacity", "Clocks", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "TableHeader", "Upkeep"]
-
-
-def _require_whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be 0 or more, got {value}")
-    if value >= 1 << 63:
-        raise ValueError(f"{name} must be below {1 << 63}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +46,13 @@ class RowRules:
     def __post_init__(self) -> None:
         for name, kind in (("admission", Admission), ("absent", Absent), ("eviction", Eviction)):
             object.__setattr__(self, name, chosen(kind, getattr(self, name), f"RowRules.{name}"))
-        for name in ("admit_after", "admission_capacity", "expire_after_us", "capacity", "half_life_us"):
-            _require_whole(f"RowRules.{name}", getattr(self, name))
+        for name in ("admit_after", "expire_after_us", "capacity", "half_life_us"):
+            _keep_whole(self, name)
+        _keep_whole(self, "admission_capacity", least=1, most=1 << 31)
         if self.admission in (Admission.SKETCH, Admission.BLOOM) and self.admit_after > SKETCHED_SIGHTS_MAX:
             raise ValueError(
                 f"RowRules.admit_after must be at most {SKETCHED_SIGHTS_MAX} with {self.admission}, "
                 f"got {self.admit_after}"
-            )
-        if not 1 <= self.admission_capacity <= 1 << 31:
-            raise ValueError(
-                f"RowRules.admission_capacity must be between 1 and {1 << 31}, got {self.admission_capacity}"
             )
         if self.eviction is Eviction.SCORE and self.half_life_us == 0:
             raise ValueError("RowRules.half_life_us must be above 0 with the eviction score, got 0")
@@ -87,10 +75,8 @@ class Capacity:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eviction", chosen(Eviction, self.eviction, "Capacity.eviction"))
-        for name in ("row_count", "half_life_us"):
-            _require_whole(f"Capacity.{name}", getattr(self, name))
-        if self.row_count < 1:
-            raise ValueError(f"Capacity.row_count must be at least 1, got {self.row_count}")
+        _keep_whole(self, "row_count", least=1)
+        _keep_whole(self, "half_life_us")
         if (self.eviction is Eviction.SCORE) != (self.half_life_us > 0):
             raise ValueError(
                 f"Capacity.half_life_us must be above 0 with the eviction score and 0 with others, got "
@@ -240,3 +226,9 @@ class TableHeader:
     filters: Mapping[int, NDArray[np.uint8]]
     precision: Precision = Precision.FLOAT32
     capacity: Capacity | None = None
+
+
+def _keep_whole(settings: RowRules | Capacity, name: str, *, least: int = 0, most: int = INT64_MAX) -> None:
+    # Python's own integer, also where NumPy's was given: JSON holds no other.
+    whole = require_whole(f"{type(settings).__name__}.{name}", getattr(settings, name), least=least, most=most)
+    object.__setattr__(settings, name, whole)

@@ -24,7 +24,8 @@ from dolmen.embedding.rows import PendingCounts, TableHeader
 from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep
 from dolmen.errors import SnapshotError
 from dolmen.features import Admission, Schema, slot_numbers
-from dolmen.seeds import derive_seed
+from dolmen.seeds import SEED_MAX, derive_seed
+from dolmen.settings import require_whole
 
 __all__ = ["Embeddings", "table_folder_name"]
 
@@ -59,6 +60,8 @@ class Embeddings:
         capacity: Capacity | None = None,
         threads: int = 1,
     ) -> None:
+        _require_schema(schema)
+        seed = require_whole("seed", seed, most=SEED_MAX)
         kept = optimizer if optimizer is not None else AdaGrad()
         rules = _rules(schema)
         self._fill(
@@ -77,6 +80,8 @@ class Embeddings:
             seed: theirs, for slots whose absent ids read as their start values.
             precision: what vectors are stored as.
         """
+        _require_schema(schema)
+        seed = require_whole("seed", seed, most=SEED_MAX)
         seeds = {dim: _table_seed(seed, dim) for dim in _rules(schema)}
         return cls._of(schema, _serving_tables(schema, seeds, precision), is_for_serving=True)
 
@@ -333,6 +338,11 @@ class Embeddings:
 def table_folder_name(dim: int) -> str:
     """The folder that holds the rows of this width."""
     return f"table-{dim}"
+
+
+def _require_schema(schema: Schema) -> None:
+    if not isinstance(schema, Schema):
+        raise TypeError(f"schema must be a Schema, got {schema!r:.80}; write Schema(Slot('user'), ...)")
 
 
 def _table_seed(seed: int, dim: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,11 @@ from dolmen.settings import suggestion
 
 __all__ = ["Batch", "Jagged", "Spread"]
 
+T = TypeVar("T")
+
 _NONE: Final = torch.empty(0)
 _NO_TIMES: Final = torch.empty(0, dtype=torch.int64)
+_KINDS: Final = {"slots": "slot", "dense": "dense feature", "labels": "label"}
 _DEFAULTS: Final = {
     "weights": np.float32(1.0),
     "sampling_rates": np.float32(1.0),
@@ -179,12 +182,24 @@ class Spread(Jagged):
         return Spread(self.rows.to(device), self.owners.to(device))
 
 
+class _Named(dict[str, T]):
+    """Columns of one kind by name: who asks for one that is not there is told the nearest."""
+
+    def __init__(self, kind_name: str, columns: Mapping[str, T]) -> None:
+        super().__init__(columns)
+        self._kind_name = kind_name
+
+    def __missing__(self, name: str) -> T:
+        raise SchemaError(f"the batch has no {_KINDS[self._kind_name]} {name!r}{suggestion(name, self)}")
+
+
 @final
 @dataclass(frozen=True)
 class Batch:
     """Columns of ``size`` examples.
 
-    ``slots``: FIDs by slot name. ``dense`` and ``labels``: float32 tensors, shape (batch,). ``weights``: what each
+    ``slots``: FIDs by slot name. Asking for a name that is not there is a ``SchemaError`` that offers the nearest.
+    ``dense`` and ``labels``: float32 tensors, shape (batch,). ``weights``: what each
     example counts in the loss. ``sampling_rates``: the odds with which each was kept (1 where nothing was dropped).
     ``served_probabilities``: what serving predicted when it showed the item (NaN where nothing was served), so that
     progressive evaluation judges the answers that people got. ``event_times_us``: when each impression happened.
@@ -209,6 +224,8 @@ class Batch:
                 count = self.size
             if count != self.size:
                 raise SchemaError(f"batch of {self.size} examples: {name} has {count} values")
+        for kind_name in _KINDS:
+            object.__setattr__(self, kind_name, _Named(kind_name, getattr(self, kind_name)))
         for name, jagged in self.slots.items():
             if jagged.size != self.size:
                 raise SchemaError(f"batch of {self.size} examples: slot {name!r} has {jagged.size} rows")
@@ -227,10 +244,7 @@ class Batch:
         Raises:
             SchemaError: the batch has no such slot; the message offers the nearest name.
         """
-        try:
-            return self.slots[name]
-        except KeyError:
-            raise SchemaError(f"the batch has no slot {name!r}{suggestion(name, dict(self.slots))}") from None
+        return self.slots[name]
 
     def to(self, device: str) -> Batch:
         """The same on another device; this one where it lies there already."""

@@ -13,15 +13,16 @@ The integer 7 and the string "7" are different values: send ids of one kind.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dolmen._core import hash_bytes
 from dolmen.errors import SchemaError
+from dolmen.settings import require_whole
 
 __all__ = [
     "SLOT_NUMBER_MAX",
@@ -49,13 +50,13 @@ def pack_fids(slot_number: int, values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Join one slot number with many values, exactly, in the order of ``values`` (shape (count,)).
 
     Raises:
+        TypeError: ``slot_number`` is no whole number.
         ValueError: ``slot_number`` or a value is out of range; nothing is packed then.
 
     >>> pack_fids(3, np.array([7])).tolist()
     [27021597764222983]
     """
-    if not 0 <= slot_number <= SLOT_NUMBER_MAX:
-        raise ValueError(f"slot_number must be between 0 and {SLOT_NUMBER_MAX}, got {slot_number}")
+    slot_number = _require_slot_number(slot_number)
     if values.size > 0 and not 0 <= int(values.min()) <= int(values.max()) <= VALUE_MAX:
         bad = values[(values < 0) | (values > VALUE_MAX)][0]
         raise ValueError(f"values must be between 0 and {VALUE_MAX}, got {bad}; encode_values takes any value")
@@ -72,15 +73,27 @@ def values_of(fids: NDArray[np.int64]) -> NDArray[np.int64]:
     return fids & np.int64(VALUE_MAX)
 
 
-def encode_values(slot_number: int, values: Sequence[RawId]) -> NDArray[np.int64]:
-    """FIDs of raw values (integers or strings, mixed as they come), shape (count,).
+def encode_values(slot_number: int, values: Sequence[RawId] | ArrayLike) -> NDArray[np.int64]:
+    """FIDs of raw values, shape (count,): integers or strings, mixed as they come.
+
+    Args:
+        slot_number: as ``schema.slot_number(name)`` tells it.
+        values: a list, an array or a tensor in main memory, of one dimension. Integers in an array or a tensor are
+            packed without a loop over them.
 
     Raises:
-        SchemaError: a value is neither an integer nor a string; the message names its place and value.
+        SchemaError: a value is neither an integer nor a string (the message names its place and value), or the values
+            have not one dimension.
+        TypeError: ``slot_number`` is no whole number.
 
     >>> values_of(encode_values(0, [7, "7"])).tolist()[0]
     7
     """
+    slot_number = _require_slot_number(slot_number)
+    if isinstance(values, str | bytes):
+        raise SchemaError(f"values must be a list of ids, got {values!r:.80}; write [{values!r:.80}]")
+    if not isinstance(values, Sequence):
+        return _encode_numpy(slot_number, np.asarray(values))
     fids = np.empty(len(values), dtype=np.int64)
     texts: list[bytes] = []
     text_places: list[int] = []
@@ -105,6 +118,20 @@ def encode_values(slot_number: int, values: Sequence[RawId]) -> NDArray[np.int64
     if large:
         fids[large_places] = _hash(large, _INTEGER_SEED)
     return pack_fids(slot_number, fids)
+
+
+def _encode_numpy(slot_number: int, array: NDArray[Any]) -> NDArray[np.int64]:
+    if array.ndim != 1:
+        raise SchemaError(f"values must have one dimension, got the shape {array.shape}; flatten them first")
+    is_exact = array.dtype.kind in "iu" and (array.size == 0 or 0 <= array.min() <= array.max() <= VALUE_MAX)
+    return pack_fids(slot_number, array.astype(np.int64)) if is_exact else encode_values(slot_number, array.tolist())
+
+
+def _require_slot_number(slot_number: int) -> int:
+    if isinstance(slot_number, str):
+        name = repr(slot_number)
+        raise TypeError(f"slot_number must be a whole number, got {name}; schema.slot_number({name}) tells a slot's")
+    return require_whole("slot_number", slot_number, most=SLOT_NUMBER_MAX)
 
 
 def encode_array(slot_number: int, array: pa.Array) -> NDArray[np.int64]:

@@ -19,13 +19,23 @@ from dolmen.clock import Duration, parse_duration_us
 from dolmen.errors import ConfigError, SchemaError
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX, Absent, Admission, Eviction
-from dolmen.settings import read_settings, require_float32, suggestion
+from dolmen.settings import INT64_MAX, read_settings, require_float32, require_whole, suggestion
 
 __all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
 _RESERVED_NAMES: Final = frozenset({"weight", "sampling_rate", "served_probability", "event_time", "request_id"})
 _DIM_MAX: Final = 4096  # a row of 16 KiB; more is a mistake in every system we know
 _CAPACITY_MAX: Final = 1 << 31
+_WHOLE: Final = {
+    "dim": (1, _DIM_MAX),
+    "max_len": (1, INT64_MAX),
+    "admit_after": (1, INT64_MAX),
+    "admission_capacity": (1, _CAPACITY_MAX),
+    "capacity": (1, _CAPACITY_MAX),
+    "policy_rows": (1, INT64_MAX),
+    "policy_seed": (0, INT64_MAX),
+}
+"""Least and most of a slot's whole numbers."""
 
 
 class Side(StrEnum):
@@ -95,22 +105,32 @@ class Slot:
 
     def __post_init__(self) -> None:
         _check_name("Slot", self.name)
-        if not 1 <= self.dim <= _DIM_MAX:
-            raise SchemaError(f"Slot {self.name!r}: dim must be between 1 and {_DIM_MAX}, got {self.dim}")
+        self._check_kinds()
         if self.ordered and not self.many:
             raise SchemaError(f"Slot {self.name!r}: ordered=True needs many=True, since one value has no order")
-        if self.max_len is not None and (not self.many or self.max_len < 1):
-            raise SchemaError(f"Slot {self.name!r}: max_len needs many=True and at least 1, got {self.max_len}")
+        if self.max_len is not None and not self.many:
+            raise SchemaError(f"Slot {self.name!r}: max_len needs many=True, since one value is not cut")
         self._check_rows()
         self._check_policy()
         if self.of is not None and not isinstance(self.of, Side):
             object.__setattr__(self, "of", _choice(self.name, "of", Side, self.of))
 
+    def _check_kinds(self) -> None:
+        for option in ("many", "ordered"):
+            if not isinstance(getattr(self, option), bool):
+                raise SchemaError(f"Slot {self.name!r}: {option} must be True or False, got {getattr(self, option)!r}")
+        try:
+            for option, (least, most) in _WHOLE.items():
+                value = getattr(self, option)
+                if value is not None or _SLOT_DEFAULTS[option] is not None:
+                    object.__setattr__(self, option, require_whole(option, value, least=least, most=most))
+            require_float32("learning_rate_scale", self.learning_rate_scale)
+        except (TypeError, ValueError) as problem:
+            raise SchemaError(f"Slot {self.name!r}: {problem}") from None
+
     def _check_rows(self) -> None:
         for option, kind in (("admission", Admission), ("absent", Absent), ("eviction", Eviction)):
             object.__setattr__(self, option, _choice(self.name, option, kind, getattr(self, option)))
-        if self.admit_after < 1:
-            raise SchemaError(f"Slot {self.name!r}: admit_after must be at least 1, got {self.admit_after}")
         if self.admission is not Admission.EXACT and self.admit_after == 1:
             raise SchemaError(f"Slot {self.name!r}: admission {str(self.admission)!r} needs admit_after of 2 or more")
         if self.admission in (Admission.SKETCH, Admission.BLOOM) and self.admit_after > SKETCHED_SIGHTS_MAX:
@@ -118,10 +138,6 @@ class Slot:
                 f"Slot {self.name!r}: admission {str(self.admission)!r} counts to {SKETCHED_SIGHTS_MAX} at most, "
                 f"got admit_after {self.admit_after}; use 'exact'"
             )
-        for option in ("admission_capacity", "capacity"):
-            value = getattr(self, option)
-            if value is not None and not 1 <= value <= _CAPACITY_MAX:
-                raise SchemaError(f"Slot {self.name!r}: {option} must be between 1 and {_CAPACITY_MAX}, got {value}")
         if self.capacity is None and self.eviction is not Eviction.LRU:
             raise SchemaError(f"Slot {self.name!r}: eviction {str(self.eviction)!r} needs a capacity")
         if (self.half_life is not None) != (self.eviction is Eviction.SCORE):
@@ -137,10 +153,6 @@ class Slot:
                 raise SchemaError(f"Slot {self.name!r}: {option}: {problem}") from None
             if duration_us < 1:
                 raise SchemaError(f"Slot {self.name!r}: {option} must be above 0, got {value!r}")
-        try:
-            require_float32("learning_rate_scale", self.learning_rate_scale)
-        except (TypeError, ValueError) as problem:
-            raise SchemaError(f"Slot {self.name!r}: {problem}") from None
 
     def _check_policy(self) -> None:
         object.__setattr__(self, "policy", _choice(self.name, "policy", Policy, self.policy))
@@ -156,10 +168,6 @@ class Slot:
             raise SchemaError(
                 f"Slot {self.name!r}: policy {str(self.policy)!r} needs policy_rows of at least {least},"
                 f" got {self.policy_rows}"
-            )
-        if not 0 <= self.policy_seed < 1 << 63:
-            raise SchemaError(
-                f"Slot {self.name!r}: policy_seed must be between 0 and 2**63 - 1, got {self.policy_seed}"
             )
 
     @property

@@ -10,7 +10,7 @@ from dolmen.errors import SchemaError
 from dolmen.features import Batch, Schema
 from dolmen.settings import suggestion
 
-__all__ = ["chosen_label", "example_weights", "label_of", "log_loss"]
+__all__ = ["chosen_label", "example_weights", "log_loss"]
 
 
 def chosen_label(schema: Schema, name: str | None) -> str:
@@ -24,17 +24,6 @@ def chosen_label(schema: Schema, name: str | None) -> str:
     return name if name is not None else schema.first_label
 
 
-def label_of(batch: Batch, name: str) -> Tensor:
-    """The label's column, shape (batch,).
-
-    Raises:
-        SchemaError: the batch has no such label.
-    """
-    if name not in batch.labels:
-        raise SchemaError(f"the batch has no label {name!r}; it has {', '.join(batch.labels) or 'none'}")
-    return batch.labels[name]
-
-
 def example_weights(batch: Batch) -> Tensor:
     """What each example counts, shape (batch,): its weight, divided by the odds with which it was kept.
 
@@ -46,6 +35,6 @@ def example_weights(batch: Batch) -> Tensor:
 
 def log_loss(logits: Tensor, batch: Batch, label: str) -> Tensor:
     """Binary log loss of ``logits`` (batch,) against ``label``: sum over examples / their number, a scalar."""
-    target = label_of(batch, label)
+    target = batch.labels[label]
     total = binary_cross_entropy_with_logits(logits, target, example_weights(batch), reduction="sum")
     return torch.as_tensor(total / max(1, batch.size))

@@ -19,7 +19,7 @@ from dolmen.features import Batch
 from dolmen.models.config import at_least
 from dolmen.models.contract import Ability
 from dolmen.models.layers.catalogue import catalogue_loss, with_bias
-from dolmen.models.layers.losses import chosen_label, example_weights, label_of
+from dolmen.models.layers.losses import chosen_label, example_weights
 from dolmen.models.layers.packed import Packed
 from dolmen.models.layers.rows import split_rows
 
@@ -121,7 +121,7 @@ class SequenceFields:
 
     def learned(self, batch: Batch) -> Tensor:
         """The examples to learn from, (runs,): those with the label and an item."""
-        is_chosen = label_of(batch, self.label) > 0.5
+        is_chosen = batch.labels[self.label] > 0.5
         return (is_chosen & (batch.slot(self.item).lengths > 0)).nonzero().squeeze(1)
 
     def runs(

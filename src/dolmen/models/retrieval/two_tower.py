@@ -31,7 +31,7 @@ from dolmen.errors import ConfigError, SchemaError
 from dolmen.features import Batch, Schema, Side
 from dolmen.models.config import at_least, not_empty, positive
 from dolmen.models.contract import Ability
-from dolmen.models.layers.losses import chosen_label, label_of
+from dolmen.models.layers.losses import chosen_label
 from dolmen.models.layers.mlp import MLP
 from dolmen.models.layers.rows import NUMBERS, dense_columns, input_width, slot_vectors
 from dolmen.models.layers.sequences import check_rates
@@ -165,7 +165,7 @@ class TwoTower(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """Sampled softmax of each positive among the batch's positives and recent items, plus the content loss."""
-        rows = (label_of(batch, self.label) > 0.5).nonzero().squeeze(1)
+        rows = (batch.labels[self.label] > 0.5).nonzero().squeeze(1)
         recent = self.recent.spread(self.config.negatives)
         item_parts = self._item_parts(batch)
         queries = self._tower(self.query_tower, {name: part[rows] for name, part in self._query_parts(batch).items()})
