@@ -46,7 +46,12 @@ class Judge:
         return self.courses["online"].auc
 
     def see(self, model: Model, batch: Batch) -> None:
-        """Judge everybody on ``batch``; ``model`` has not learned it yet."""
+        """Judge everybody on ``batch``, in main memory; ``model`` has not learned it yet. What weighs 0 is left out."""
+        is_said = batch.weights > 0
+        if not bool(is_said.all()):
+            batch = batch.take(is_said.nonzero().squeeze(1))
+            if batch.size == 0:
+                return
         labels = batch.labels[self.label].numpy()
         weights = (batch.weights / batch.sampling_rates).numpy()
         online, served = self._probabilities(model, batch), batch.served_probabilities.numpy()

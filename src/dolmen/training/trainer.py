@@ -36,6 +36,7 @@ from dolmen.training.adam import FlatAdam
 from dolmen.training.config import TrainConfig
 from dolmen.training.fit import FitReport, fit
 from dolmen.training.judge import Judge
+from dolmen.training.meeting import silent_examples, tell_items
 from dolmen.training.mode import set_mode
 from dolmen.training.snapshot import Contents, Parameters, Snapshot, SnapshotFolder
 from dolmen.training.specimens import Specimens
@@ -164,10 +165,10 @@ class Trainer:
         if batch.size == 0:
             return StepReport(0.0, 0, is_learned=False)
         self._advance_time(batch, logged_us)
-        batch = batch.to(str(self.compute.device))
         every = self.config.evaluate_every
         if self.judge is not None and every and self.version % every == 0:
             self.judge.see(self.model, batch)
+        batch = batch.to(str(self.compute.device))
         # torch's generator is the process's own; seeding it by step makes a step independent of all draws before.
         seed = derive_seed(self.config.seed, "step", self.version)
         torch.default_generator.manual_seed(seed)
@@ -199,7 +200,7 @@ class Trainer:
         Args:
             items: slots and dense features of items; those that are missing are empty, or the schema's default.
         """
-        return self.step(_silent(self.schema, items))
+        return self.step(silent_examples(self.schema, items))
 
     def learn(self, record: Record) -> StepReport | None:
         """One record of the topic ``examples``: decode, step, and note its place. ``None``: it cannot be used.
@@ -234,6 +235,8 @@ class Trainer:
     ) -> None:
         """Learn from the topic ``examples`` as it grows, until ``stop`` is set.
 
+        With ``read_catalogue``, whenever all of it is learned, what the catalogue tells of items is added to it.
+
         Args:
             log: where the examples are.
             stop: set it to return after the current record.
@@ -255,8 +258,11 @@ class Trainer:
                         between()
                     if stop.is_set():
                         return
-                if not records and between is not None:
-                    between()
+                if not records:
+                    if self.config.read_catalogue and tell_items(log, self.schema, self.positions):
+                        continue
+                    if between is not None:
+                        between()
 
     def fit(
         self,
@@ -499,19 +505,6 @@ def _sound_examples(schema: Schema, value: bytes) -> Examples:
         if len(values) and values.min() < 0:
             raise SchemaError(f"slot {name!r}: {values.min()} is no FID")
     return examples
-
-
-def _silent(schema: Schema, items: Batch) -> Batch:
-    """``items`` as examples that count nothing."""
-    size = items.size
-    return Batch(
-        size=size,
-        slots={name: items.slots.get(name, Jagged.empty(size)) for name in schema.slots},
-        dense={name: items.dense.get(name, torch.full((size,), one.default)) for name, one in schema.dense.items()},
-        labels={name: torch.zeros(size) for name in schema.labels},
-        weights=torch.zeros(size),
-        event_times_us=items.event_times_us,
-    )
 
 
 def _empty_example(schema: Schema) -> Batch:
