@@ -46,7 +46,7 @@ class Judge:
         return self.courses["online"].auc
 
     def see(self, model: Model, batch: Batch) -> None:
-"""Judge everybody on ``batch``, which is in main memory; ``model`` has not learned it yet.
+        """Judge everybody on ``batch``, which is in main memory; ``model`` has not learned it yet.
 
         Examples that weigh 0 are passed over: nobody was asked about them. So are those whose label or weight is no
         number: nobody can be judged by them, and the step that learns them refuses them and says so.
