@@ -161,13 +161,16 @@ struct AdaDelta {
 };
 
 // FTRL-Proximal (McMahan et al., KDD 2013, algorithm 1): state is z, then n.
+//
+// All of a row's gradients so far make its w anew at each step, so the curvature must be the same for all of them: were
+// it today's rate's, a lower rate would shrink what was learned at a higher one. The scale weighs the gradient in z
+// instead, which without l1 and l2 moves w just as far as a rate multiplied by it.
 struct Ftrl {
   float learning_rate, beta, l1, l2;
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
-    if (rate == 0.0F) return;  // Two small factors can make it so; it is divided by.
+    const float weight = step.learning_rate_scale;
     float* __restrict w = step.vector;
     float* __restrict z = step.state;
     float* __restrict n = step.state + step.dim;
@@ -176,11 +179,11 @@ struct Ftrl {
       const float g = gradient[i];
       const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
-      const float sigma = (root - std::sqrt(n[i])) / rate;
-      z[i] += g - sigma * w[i];
+      const float sigma = (root - std::sqrt(n[i])) / learning_rate;
+      z[i] += weight * g - sigma * w[i];
       n[i] = grown;
       const float beyond = std::fabs(z[i]) - l1;
-      const float size = beyond / ((beta + root) / rate + l2);
+      const float size = beyond / ((beta + root) / learning_rate + l2);
       store_shared(w + i, beyond <= 0.0F ? 0.0F : std::copysign(size, -z[i]));
     }
   }
@@ -193,8 +196,7 @@ struct GroupFtrl {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
-    if (rate == 0.0F) return;  // Two small factors can make it so; it is divided by.
+    const float weight = step.learning_rate_scale;
     float* __restrict w = step.vector;
     float* __restrict z = step.state;
     float* __restrict n = step.state + step.dim;
@@ -204,18 +206,18 @@ struct GroupFtrl {
       const float g = gradient[i];
       const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
-      const float sigma = (root - std::sqrt(n[i])) / rate;
-      z[i] += g - sigma * w[i];
+      const float sigma = (root - std::sqrt(n[i])) / learning_rate;
+      z[i] += weight * g - sigma * w[i];
       n[i] = grown;
       const float beyond = std::max(std::fabs(z[i]) - l1, 0.0F);
-      square += 2.0F * (beyond * beyond) / ((beta + root) / rate + l2);
+      square += 2.0F * (beyond * beyond) / ((beta + root) / learning_rate + l2);
     }
     const float most = std::sqrt(static_cast<float>(step.dim)) * l21;
     const float norm = std::sqrt(square);
     const float kept = norm > most ? 1.0F - most / norm : 0.0F;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float beyond = std::fabs(z[i]) - l1;
-      const float size = beyond / ((beta + std::sqrt(n[i])) / rate + l2) * kept;
+      const float size = beyond / ((beta + std::sqrt(n[i])) / learning_rate + l2) * kept;
       store_shared(w + i, beyond <= 0.0F || kept == 0.0F ? 0.0F : std::copysign(size, -z[i]));
     }
   }
