@@ -237,6 +237,8 @@ def test_loss_that_is_no_number_changes_no_parameter(world, dense, poison) -> No
     assert not report.is_learned
     assert trainer.counters["steps_refused"] == 1
     assert trainer.counters["examples_refused"] == batch.size
+    assert trainer.judge is not None
+    assert np.isfinite(trainer.judge.auc)  # one such batch would otherwise make it NaN for good
     moved = {name for name, value in dense(trainer.model).items() if value != before[name]}
     assert not [name for name in moved if name in dict(trainer.model.named_parameters())]
     np.testing.assert_array_equal(trainer.embeddings.tables[8].lookup(batch.slot("user").values), vectors)
