@@ -10,6 +10,10 @@
 // at `kSquareMax`: a mean forgets that with time, where an infinite one would stay so for good (a sum forgets nothing;
 // who expects such gradients clips them). SGD and Momentum square nothing; the group lasso asks its squares only
 // whether they are beyond a bound, and infinity is.
+//
+// A finite row stays finite, whatever the settings: what is stored passes `finite` or is a bounded square, so only within
+// a step can something be infinite; and nothing is NaN, since the rate is finite and above 0, no infinite number meets
+// another of the other sign, and nothing is divided by 0 (the settings see to that, in optimizers.py).
 #pragma once
 
 #include <algorithm>
@@ -35,12 +39,18 @@ DOLMEN_INLINE float bounded(float square) noexcept {
   return std::min(square, kSquareMax);
 }
 
+// `value` may be infinite, but not NaN.
+DOLMEN_INLINE float finite(float value) noexcept {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  return std::max(std::min(value, kMax), -kMax);
+}
+
 struct Step {
   float* vector;  // Read by other threads meanwhile, under the bucket's stamp.
   float* state;
   const float* gradient;
   std::uint32_t dim;
-  float learning_rate_scale;
+  float rate;  // Of this step: finite and above 0.
   std::uint64_t step_count;  // Of the table: how many batches it has learned, with this one.
 };
 
@@ -50,12 +60,12 @@ struct Sgd {
   static std::uint32_t state_dim(std::uint32_t) noexcept { return 0; }
   void init(float*, std::uint32_t) const noexcept {}
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
+    const float rate = step.rate;
     float* __restrict w = step.vector;
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
-      store_shared(w + i, w[i] - rate * g);
+      store_shared(w + i, finite(w[i] - rate * g));
     }
   }
 };
@@ -66,14 +76,14 @@ struct AdaGrad {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, dim, initial_accumulator); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
+    const float rate = step.rate;
     float* __restrict w = step.vector;
     float* __restrict n = step.state;
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
       n[i] = bounded(n[i] + g * g);
-      store_shared(w + i, w[i] - rate * g / (std::sqrt(n[i]) + epsilon));
+      store_shared(w + i, finite(w[i] - rate * g / (std::sqrt(n[i]) + epsilon)));
     }
   }
 };
@@ -84,7 +94,7 @@ struct RowwiseAdaGrad {
   static std::uint32_t state_dim(std::uint32_t) noexcept { return 1; }
   void init(float* state, std::uint32_t) const noexcept { *state = initial_accumulator; }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
+    const float rate = step.rate;
     float* __restrict w = step.vector;
     const float* __restrict gradient = step.gradient;
     float sum = 0.0F;
@@ -96,7 +106,7 @@ struct RowwiseAdaGrad {
     const float spread = std::sqrt(*step.state) + epsilon;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
-      store_shared(w + i, w[i] - rate * g / spread);
+      store_shared(w + i, finite(w[i] - rate * g / spread));
     }
   }
 };
@@ -107,14 +117,14 @@ struct Momentum {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
+    const float rate = step.rate;
     float* __restrict w = step.vector;
     float* __restrict b = step.state;
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
-      b[i] = momentum * b[i] + g;
-      store_shared(w + i, w[i] - rate * b[i]);
+      b[i] = finite(momentum * b[i] + g);
+      store_shared(w + i, finite(w[i] - rate * b[i]));
     }
   }
 };
@@ -125,7 +135,7 @@ struct RmsProp {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
+    const float rate = step.rate;
     const float take = 1.0F - decay;
     float* __restrict w = step.vector;
     float* __restrict n = step.state;
@@ -133,7 +143,7 @@ struct RmsProp {
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
       n[i] = decay * n[i] + take * bounded(g * g);
-      store_shared(w + i, w[i] - rate * g / (std::sqrt(n[i]) + epsilon));
+      store_shared(w + i, finite(w[i] - rate * g / (std::sqrt(n[i]) + epsilon)));
     }
   }
 };
@@ -144,7 +154,7 @@ struct AdaDelta {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
+    const float rate = step.rate;
     const float take = 1.0F - decay;
     float* __restrict w = step.vector;
     float* __restrict n = step.state;
@@ -153,9 +163,10 @@ struct AdaDelta {
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
       n[i] = decay * n[i] + take * bounded(g * g);
-      const float move = std::sqrt(moved[i] + epsilon) / std::sqrt(n[i] + epsilon) * g;
+      const float ratio = std::sqrt(bounded(moved[i] + epsilon)) / std::sqrt(bounded(n[i] + epsilon));
+      const float move = finite(ratio) * g;
       moved[i] = decay * moved[i] + take * bounded(move * move);
-      store_shared(w + i, w[i] - rate * move);
+      store_shared(w + i, finite(w[i] - rate * move));
     }
   }
 };
@@ -166,8 +177,7 @@ struct Ftrl {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
-    if (rate == 0.0F) return;  // Two small factors can make it so; it is divided by.
+    const float rate = step.rate;
     float* __restrict w = step.vector;
     float* __restrict z = step.state;
     float* __restrict n = step.state + step.dim;
@@ -176,12 +186,12 @@ struct Ftrl {
       const float g = gradient[i];
       const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
-      const float sigma = (root - std::sqrt(n[i])) / rate;
-      z[i] += g - sigma * w[i];
+      const float sigma = finite((root - std::sqrt(n[i])) / rate);
+      z[i] = finite(z[i] + (g - sigma * w[i]));
       n[i] = grown;
       const float beyond = std::fabs(z[i]) - l1;
       const float size = beyond / ((beta + root) / rate + l2);
-      store_shared(w + i, beyond <= 0.0F ? 0.0F : std::copysign(size, -z[i]));
+      store_shared(w + i, beyond <= 0.0F ? 0.0F : std::copysign(finite(size), -z[i]));
     }
   }
 };
@@ -193,8 +203,7 @@ struct GroupFtrl {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = learning_rate * step.learning_rate_scale;
-    if (rate == 0.0F) return;  // Two small factors can make it so; it is divided by.
+    const float rate = step.rate;
     float* __restrict w = step.vector;
     float* __restrict z = step.state;
     float* __restrict n = step.state + step.dim;
@@ -204,8 +213,8 @@ struct GroupFtrl {
       const float g = gradient[i];
       const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
-      const float sigma = (root - std::sqrt(n[i])) / rate;
-      z[i] += g - sigma * w[i];
+      const float sigma = finite((root - std::sqrt(n[i])) / rate);
+      z[i] = finite(z[i] + (g - sigma * w[i]));
       n[i] = grown;
       const float beyond = std::max(std::fabs(z[i]) - l1, 0.0F);
       square += 2.0F * (beyond * beyond) / ((beta + root) / rate + l2);
@@ -216,7 +225,7 @@ struct GroupFtrl {
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float beyond = std::fabs(z[i]) - l1;
       const float size = beyond / ((beta + std::sqrt(n[i])) / rate + l2) * kept;
-      store_shared(w + i, beyond <= 0.0F || kept == 0.0F ? 0.0F : std::copysign(size, -z[i]));
+      store_shared(w + i, beyond <= 0.0F || kept == 0.0F ? 0.0F : std::copysign(finite(size), -z[i]));
     }
   }
 };
@@ -237,6 +246,7 @@ class AdamOf {
     bool is_decoupled;
   };
   explicit AdamOf(const Settings& settings);
+  float learning_rate() const noexcept { return settings_.learning_rate; }
   static std::uint32_t state_dim(std::uint32_t dim) noexcept {
     switch (kind) {
       case AdamKind::kLazy:
@@ -258,9 +268,10 @@ class AdamOf {
     float* __restrict v = step.state + dim;
     const float* __restrict gradient = step.gradient;
     const Correction correct = correction(count_step(step));
-    const float rate = settings_.learning_rate * step.learning_rate_scale;
+    const float rate = step.rate;
     const float l2 = settings_.is_decoupled ? 0.0F : settings_.weight_decay;
-    const float shrink = settings_.is_decoupled ? rate * settings_.weight_decay : 0.0F;
+    // A weight decays to 0 at most.
+    const float shrink = settings_.is_decoupled ? std::min(rate * settings_.weight_decay, 1.0F) : 0.0F;
     const float keep1 = settings_.beta1;
     const float keep2 = settings_.beta2;
     const float take1 = 1.0F - keep1;
@@ -276,21 +287,21 @@ class AdamOf {
       const float spread = std::sqrt(*v / correct.second) + epsilon;
       for (std::uint32_t i = 0; i < dim; ++i) {
         const float g = gradient[i] + l2 * w[i];
-        m[i] = keep1 * m[i] + take1 * g;
+        m[i] = finite(keep1 * m[i] + take1 * g);
         const float mean = m[i] / correct.first;
-        store_shared(w + i, w[i] - shrink * w[i] - rate * mean / spread);
+        store_shared(w + i, finite(w[i] - shrink * w[i] - rate * mean / spread));
       }
     } else {
       [[maybe_unused]] float* __restrict most = step.state + 2 * dim;
       for (std::uint32_t i = 0; i < dim; ++i) {
         const float g = gradient[i] + l2 * w[i];
-        m[i] = keep1 * m[i] + take1 * g;
+        m[i] = finite(keep1 * m[i] + take1 * g);
         v[i] = keep2 * v[i] + take2 * bounded(g * g);
         float second = v[i];
         if constexpr (kind == AdamKind::kMaximum) second = most[i] = std::max(most[i], second);
         const float mean = m[i] / correct.first;
         const float spread = std::sqrt(second / correct.second) + epsilon;
-        store_shared(w + i, w[i] - shrink * w[i] - rate * mean / spread);
+        store_shared(w + i, finite(w[i] - shrink * w[i] - rate * mean / spread));
       }
     }
   }
@@ -323,6 +334,9 @@ using AmsGrad = AdamOf<AdamKind::kMaximum>;
 
 using Optimizer = std::variant<Sgd, AdaGrad, RowwiseAdaGrad, Momentum, RmsProp, AdaDelta, Ftrl, GroupFtrl, Adam,
                                LazyAdam, RowwiseAdam, AmsGrad>;
+
+// Of a step, before its scales.
+float learning_rate_of(const Optimizer& optimizer) noexcept;
 
 // What is cut off a row's summed gradient before its step: first each value, then the length of what is left.
 struct Clip {

@@ -312,7 +312,7 @@ struct Table::PendingStep {
   float* state;
   std::size_t position;  // In the sums.
   std::atomic<std::uint32_t>* version;
-  float scale;
+  float rate;
 };
 
 // A batch of gradients; each share of it takes the FIDs whose hash falls to it, so no row is stepped by two.
@@ -332,6 +332,7 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
   std::array<PendingStep, kStepBlock> block;
   std::size_t pending_count = 0;
   const std::uint64_t step_count = clocks_.step_count;
+  const float learning_rate = learning_rate_of(optimizer_);
   const auto step_block = [&] {
     std::visit(
         [&](const auto& optimizer) {
@@ -343,7 +344,7 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
                 gradient = clip_.apply(gradient, static_cast<std::uint32_t>(dim), share.made.data() + dim);
                 const Change change(*each.version, has_rivals);
                 optimizer.step(
-                    {each.vector, each.state, gradient, static_cast<std::uint32_t>(dim), each.scale, step_count});
+                    {each.vector, each.state, gradient, static_cast<std::uint32_t>(dim), each.rate, step_count});
               }
             });
           });
@@ -364,7 +365,8 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
   const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     if (found.bucket == nullptr) return;
     const float slot_scale = stepping.scale * rules_[slot_of(sums.fids()[i])].learning_rate_scale;
-    if (slot_scale == 0.0F) return;  // Some steps divide by the rate.
+    const float rate = finite(learning_rate * slot_scale);
+    if (rate == 0.0F) return;  // Some steps divide by it.
     about_to_change(found.row);
     if (!is_touched(found.row)) {
       rows_.facts(found.row).epoch.store(current_epoch(), std::memory_order_relaxed);
@@ -372,7 +374,7 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
     }
     auto* vector = reinterpret_cast<float*>(found.memory);
     float* state = rows_.is_state_beside_vector() ? vector + rows_.dim() : rows_.state(found.row);
-    block[pending_count++] = {vector, state, i, &found.bucket->version, slot_scale};
+    block[pending_count++] = {vector, state, i, &found.bucket->version, rate};
     if (pending_count == kStepBlock) step_block();
   };
   index_.find_each(processor, sums.fids(), fetch, use);
