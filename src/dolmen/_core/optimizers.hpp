@@ -17,6 +17,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -39,10 +40,13 @@ DOLMEN_INLINE float bounded(float square) noexcept {
   return std::min(square, kSquareMax);
 }
 
-// `value` may be infinite, but not NaN.
+// `value`, or the largest float of its sign. In whole numbers, of which compilers take several at once: floats without
+// their sign are in the order of their bits.
 DOLMEN_INLINE float finite(float value) noexcept {
-  constexpr float kMax = std::numeric_limits<float>::max();
-  return std::max(std::min(value, kMax), -kMax);
+  const auto bits = std::bit_cast<std::int32_t>(value);
+  constexpr auto kMax = std::bit_cast<std::int32_t>(std::numeric_limits<float>::max());
+  const std::int32_t sign = bits & std::numeric_limits<std::int32_t>::min();
+  return std::bit_cast<float>(sign | std::min(bits & std::numeric_limits<std::int32_t>::max(), kMax));
 }
 
 struct Step {
