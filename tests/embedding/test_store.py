@@ -239,7 +239,9 @@ def test_a_folder_that_lacks_a_table_is_named(tmp_path: Path) -> None:
 def test_times_of_another_unit_are_refused_where_durations_are_declared(now_us: int, mend: str) -> None:
     store = Embeddings(SCHEMA)
     for call in (lambda: train(store, people(0, 1), now_us), lambda: store.expire(now_us)):
-        with pytest.raises(ValueError, match=f"now_us must be .* since slot 'user' counts in them, got {now_us}; .*{mend}"):
+        with pytest.raises(
+            ValueError, match=f"now_us must be .* since slot 'user' counts in them, got {now_us}; .*{mend}"
+        ):
             call()
     assert len(store) == 0
     train(store, people(0, 1), now_us=0)  # no time is known
@@ -252,6 +254,8 @@ def test_ids_of_no_slot_of_the_table_are_refused_before_any_is_seen() -> None:
     store = Embeddings(SCHEMA)
     fids = people(0, 1).slot("user").values
     for foreign in (7, (2 << 53) + 7, (9 << 53) + 7):
-        with pytest.raises(SchemaError, match=rf"fids must be of slots of dim 4 \(user, tag\), got {foreign} .*encode_values"):
+        with pytest.raises(
+            SchemaError, match=rf"fids must be of slots of dim 4 \(user, tag\), got {foreign} .*encode_values"
+        ):
             store.lookup_or_insert("user", torch.cat([fids, torch.tensor([foreign])]), START_US)
     assert len(store) == 0

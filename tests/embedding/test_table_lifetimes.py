@@ -166,6 +166,19 @@ def test_a_bloom_filter_is_never_late_and_seldom_early() -> None:
     assert table.contains(ids).all()
 
 
+def test_a_bloom_filter_is_not_late_where_others_raised_the_newer_counters() -> None:
+    capacity, admit_after = 2000, 4
+    late = np.arange(300)
+    for others in (0, 700, 900):  # In the newer generation; a thousand of them would begin the next one.
+        table = table_with(admit_after=admit_after, admission=Admission.BLOOM, admission_capacity=capacity)
+        for _ in range(admit_after - 1):
+            table.lookup_or_insert(late, 0)
+        table.lookup_or_insert(np.arange(10_000, 10_000 + capacity // 2 - len(late)), 0)  # Fills their generation.
+        table.lookup_or_insert(np.arange(20_000, 20_000 + others), 0)
+        table.lookup_or_insert(late, 0)
+        assert table.contains(late).all()
+
+
 def test_a_bloom_filter_of_two_sights_needs_one_bit_a_counter() -> None:
     capacity = 80_000
     table = table_with(admit_after=2, admission=Admission.BLOOM, admission_capacity=capacity)

@@ -1,5 +1,7 @@
 """What cannot be learned is refused by name, before anything has changed."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from dolmen.clock import TIME_US_MAX
 from dolmen.embedding.lookup import Embed, Tape
 from dolmen.embedding.optimizers import SGD
-from dolmen.embedding.rows import Capacity, RowChunk, RowRules
+from dolmen.embedding.rows import Capacity, PendingCounts, RowChunk, RowRules
 from dolmen.embedding.store import Embeddings
 from dolmen.embedding.table import Table
 from dolmen.errors import SchemaError
@@ -102,6 +104,10 @@ def chunk(**other: Any) -> RowChunk:
         ({"row_numbers": np.array([4, 5, 4], np.uint32)}, "rows to restore must be new"),
         ({"last_seen_us": np.array([1, -1, 1])}, "last_seen_us must not be negative, got -1 at position 1"),
         ({"counts": np.array([1, 1, -2])}, "counts must not be negative, got -2 at position 2"),
+        (
+            {"row_numbers": np.array([4, 2**32 - 1, 5], np.uint32)},
+            "row_numbers must be below 4294967295, .* position 1",
+        ),
     ],
 )
 def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], told: str) -> None:
@@ -114,6 +120,38 @@ def test_a_chunk_that_does_not_fit_leaves_no_row_behind(other: dict[str, Any], t
     assert table.delta_since(0).fids.tolist() == [9]
     table.restore_chunk(chunk())
     assert table.slots() == {0: 4}
+
+
+def test_without_memory_for_a_row_number_no_row_is_left_behind_and_the_process_goes_on() -> None:
+    program = """
+import resource
+import numpy as np
+from dolmen.embedding import Table
+from dolmen.embedding.rows import RowChunk
+
+table = Table(64)
+resource.setrlimit(resource.RLIMIT_AS, (32 << 30, 32 << 30))
+rows = np.ones((3, 64), np.float32)
+ones, numbers = np.ones(3, np.int64), np.array([0, 1, 4_000_000_000], np.uint32)
+try:
+    table.restore_chunk(RowChunk(np.arange(3), rows, rows, ones, ones, row_numbers=numbers))
+except MemoryError:
+    table.assign(np.arange(100_000), np.ones((100_000, 64), np.float32))
+    Table(64).assign(np.arange(100_000), np.ones((100_000, 64), np.float32))
+    print(len(table))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("100000\n", "")
+
+
+@pytest.mark.parametrize("column", ["counts", "last_seen_us"])
+def test_pending_counts_below_zero_are_refused(column: str) -> None:
+    table = Table(2, rules={0: RowRules(admit_after=9)})
+    columns = {"fids": np.array([1, 2]), "counts": np.array([1, 1]), "last_seen_us": np.array([1, 1])}
+    columns[column] = np.array([1, -7])
+    with pytest.raises(ValueError, match=rf"{column} must not be negative, got -7 at position 1"):
+        table.restore_pending(PendingCounts(**columns))
+    assert len(table.pending().fids) == 0
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,6 @@ void test_against_map(std::uint64_t seed) {
   }
 }
 
-// One segment: until it splits, it is left for a larger one only once it is nine tenths full.
 // Clusters far apart, from few rows to many, so that nodes and levels come while there are members.
 void test_row_set(std::uint64_t seed) {
   std::mt19937_64 random(seed);
@@ -99,6 +98,7 @@ void test_row_set(std::uint64_t seed) {
   }
 }
 
+// One segment: until it splits, it is left for a larger one only once it is nine tenths full.
 void test_load_before_growth() {
   dolmen::CuckooIndex index(11);
   for (std::int64_t fid = 0; fid < 1792 * 4; ++fid) {

@@ -288,7 +288,7 @@ Sights CountingBloom::see(std::int64_t fid, std::int64_t now_us) {
     hash = mix64(hash + kGolden);
   }
   const bool is_new = before == 0;
-  if (is_new) before = before_older;
+  before = std::max(before, before_older);  // Strangers may have raised the newer counters, its own sights stay older.
   const std::int64_t count = std::int64_t{before} + 1;
   if (count >= admit_after_) return {count, now_us};
   for (const std::uint64_t place : places) raise(place, before + 1);

@@ -7,7 +7,7 @@
 // (extendible hashing). A full segment is rebuilt a quarter larger, or split in two: growth never stops the world, and
 // the load never falls below three quarters of the best. The hash is seeded, so chosen FIDs don't meet in a bucket.
 //
-// One writer calls what is not const, `place_of` and `for_each`; any thread calls `Reader` in a visit of `readers()`.
+// One writer calls what is not const, `place_of` and `for_each`; any thread calls the rest, in a visit of `readers()`.
 #pragma once
 
 #include <algorithm>
@@ -93,7 +93,7 @@ class CuckooIndex {
   std::size_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
   std::size_t bucket_count() const noexcept { return bucket_count_; }
   std::size_t memory_size() const noexcept;
-  // How many FIDs were moved to another segment so far, and at most by one insertion: what growth has cost.
+  // How many FIDs were moved to another segment so far: what growth has cost.
   std::uint64_t moved_count() const noexcept { return moved_count_; }
 
   Choice choice(std::int64_t fid) const noexcept { return choice(fid, *directory_.load(std::memory_order_acquire)); }
@@ -176,7 +176,7 @@ class CuckooIndex {
   // Makes room for so many FIDs at once, where none has come yet; else they find it as they come.
   void reserve(std::size_t row_count);
 
-  // Calls `see(row, copy)` for a reader until it saw one consistent state. `copy(row)` copies what the row holds and is
+  // Looks for a reader until it saw one consistent state. `copy(row)` copies what the row holds and is
   // called again if the row changed meanwhile. Returns whether the FID is present.
   template <typename Copy>
   bool read(std::int64_t fid, const Copy& copy) const noexcept {

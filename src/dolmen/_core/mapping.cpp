@@ -9,12 +9,7 @@
 namespace dolmen {
 namespace {
 
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kPage = 4096;
-
-std::size_t rounded_up(std::size_t size, std::size_t step) noexcept {
-  return (size + step - 1) / step * step;
-}
 
 }  // namespace
 

@@ -7,6 +7,12 @@
 
 namespace dolmen {
 
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+constexpr std::size_t rounded_up(std::size_t size, std::size_t step) noexcept {
+  return (size + step - 1) / step * step;
+}
+
 // Memory from the system in one piece, zero until written.
 class Mapping {
  public:

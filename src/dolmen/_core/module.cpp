@@ -166,6 +166,15 @@ void check_delta(const Table& table, const Fids& fids, const Rows<const float>& 
   require_fids(removed, "removed");
 }
 
+// Whatever may wait for the writer's lock does so without Python's, or every reader would wait with it.
+constexpr nb::call_guard<nb::gil_scoped_release> kWaits;
+
+template <typename Call>
+auto waited_for(const Call& call) {
+  const nb::gil_scoped_release unlocked;
+  return call();
+}
+
 // An array that owns what the vector held.
 template <typename T>
 nb::ndarray<nb::numpy, T> handed_over(std::vector<T>&& values, std::vector<std::size_t> shape) {
@@ -329,6 +338,13 @@ void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vecto
   if (row_numbers) {
     require_length(*row_numbers, fids.size(), "row_numbers");
     columns.row_numbers = span_of(*row_numbers);
+    const auto& numbers = columns.row_numbers;
+    const auto found = std::find(numbers.begin(), numbers.end(), std::numeric_limits<std::uint32_t>::max());
+    if (found != numbers.end()) {
+      throw nb::value_error(
+          ("row_numbers must be below 4294967295, got it at position " + std::to_string(found - numbers.begin()))
+              .c_str());
+    }
   }
   bool is_done = false;
   {
@@ -434,8 +450,7 @@ NB_MODULE(_native, m) {
           [](Table& table, std::int64_t row_count_max, const std::string& eviction, std::int64_t half_life_us) {
             const dolmen::CapacityOptions options{row_count_max, kind_named(kEvictions, eviction, "eviction"),
                                                   half_life_us};
-            nb::gil_scoped_release unlocked;
-            table.set_capacity(options);
+            waited_for([&] { table.set_capacity(options); });
           },
           "row_count_max"_a, "eviction"_a, "half_life_us"_a)
       .def(
@@ -519,10 +534,10 @@ NB_MODULE(_native, m) {
       .def("sweep", &Table::sweep, "look_max"_a, "leave_max"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("begin_eviction", &Table::begin_eviction, nb::call_guard<nb::gil_scoped_release>())
       .def("evict", &Table::evict, "count_max"_a, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_rw("time_seen_max_us", &Table::time_seen_max_us, &Table::set_time_seen_max_us)
+      .def_prop_rw("time_seen_max_us", &Table::time_seen_max_us, &Table::set_time_seen_max_us, kWaits)
       .def("clocks",
            [](const Table& table) {
-             const dolmen::Clocks clocks = table.clocks();
+             const dolmen::Clocks clocks = waited_for([&] { return table.clocks(); });
              return std::tuple(clocks.step_count, clocks.batch_count, clocks.eviction_count, clocks.inserted_count,
                                clocks.sweep_us, clocks.sweep_row);
            })
@@ -532,19 +547,21 @@ NB_MODULE(_native, m) {
              std::uint64_t inserted_count, std::int64_t sweep_us, std::uint32_t sweep_row) {
             table.restore_clocks({step_count, batch_count, eviction_count, inserted_count, sweep_us, sweep_row});
           },
-          "step_count"_a, "batch_count"_a, "eviction_count"_a, "inserted_count"_a, "sweep_us"_a, "sweep_row"_a)
-      .def_prop_ro("epoch", &Table::epoch)
-      .def_prop_ro("oldest_epoch", &Table::oldest_epoch)
-      .def("advance_epoch", &Table::advance_epoch)
-      .def("forget_epochs", &Table::forget_epochs, "before"_a)
+          "step_count"_a, "batch_count"_a, "eviction_count"_a, "inserted_count"_a, "sweep_us"_a, "sweep_row"_a, kWaits)
+      .def_prop_ro("epoch", &Table::epoch, kWaits)
+      .def_prop_ro("oldest_epoch", &Table::oldest_epoch, kWaits)
+      .def("advance_epoch", &Table::advance_epoch, kWaits)
+      .def("forget_epochs", &Table::forget_epochs, "before"_a, kWaits)
       .def(
-          "follow_epoch", [](Table& table, std::uint32_t epoch) { table.restore_epochs(epoch, epoch, {}); }, "epoch"_a)
+          "follow_epoch", [](Table& table, std::uint32_t epoch) { table.restore_epochs(epoch, epoch, {}); }, "epoch"_a,
+          kWaits)
       .def(
           "changes_since",
           [](Table& table, std::uint32_t epoch) {
-            if (epoch < table.oldest_epoch() || epoch > table.epoch()) {
-              throw nb::value_error(("epoch must be between " + std::to_string(table.oldest_epoch()) + " and " +
-                                     std::to_string(table.epoch()) + ", got " + std::to_string(epoch) +
+            const auto [oldest, current] = waited_for([&] { return std::pair(table.oldest_epoch(), table.epoch()); });
+            if (epoch < oldest || epoch > current) {
+              throw nb::value_error(("epoch must be between " + std::to_string(oldest) + " and " +
+                                     std::to_string(current) + ", got " + std::to_string(epoch) +
                                      "; older changes were forgotten, take a snapshot instead")
                                         .c_str());
             }
@@ -561,7 +578,7 @@ NB_MODULE(_native, m) {
             table.apply_delta(span_of(fids), span_of(vectors), span_of(removed));
           },
           "fids"_a.noconvert(), "vectors"_a.noconvert(), "removed"_a.noconvert())
-      .def_prop_ro("row_end", &Table::row_end)
+      .def_prop_ro("row_end", &Table::row_end, kWaits)
       .def(
           "all_rows",
           [](Table& table) {
@@ -569,17 +586,19 @@ NB_MODULE(_native, m) {
             return AllRows{table.all_rows(), table.dim(), table.state_dim()};
           },
           nb::keep_alive<0, 1>())
-      .def("reserve", &Table::reserve, "row_count"_a)
+      .def("reserve", &Table::reserve, "row_count"_a, kWaits)
       .def("restore_rows", &restore_rows, "fids"_a.noconvert(), "vectors"_a.noconvert(), "states"_a.noconvert(),
            "last_seen_us"_a.noconvert(), "counts"_a.noconvert(), "epochs"_a.none(), "row_numbers"_a.none())
       .def("pending",
            [](const Table& table) {
              std::vector<std::int64_t> fids, counts, last_seen_us;
-             for (const auto& each : table.pending()) {
-               fids.push_back(each.fid);
-               counts.push_back(each.count);
-               last_seen_us.push_back(each.last_seen_us);
-             }
+             waited_for([&] {
+               for (const auto& each : table.pending()) {
+                 fids.push_back(each.fid);
+                 counts.push_back(each.count);
+                 last_seen_us.push_back(each.last_seen_us);
+               }
+             });
              return nb::make_tuple(handed_over(std::move(fids)), handed_over(std::move(counts)),
                                    handed_over(std::move(last_seen_us)));
            })
@@ -590,11 +609,13 @@ NB_MODULE(_native, m) {
             require_fids(fids);
             require_length(counts, fids.size(), "counts");
             require_length(last_seen_us, fids.size(), "last_seen_us");
+            require_not_negative(counts, "counts");
+            require_not_negative(last_seen_us, "last_seen_us");
             std::vector<dolmen::PendingFid> pending;
             for (std::size_t i = 0; i < fids.size(); ++i) {
               pending.push_back({fids.data()[i], counts.data()[i], last_seen_us.data()[i]});
             }
-            if (!table.restore_pending(pending)) {
+            if (!waited_for([&] { return table.restore_pending(pending); })) {
               throw nb::value_error("pending counts are of FIDs whose slot has an exact admission count");
             }
           },
@@ -602,14 +623,15 @@ NB_MODULE(_native, m) {
       .def("filters",
            [](const Table& table) {
              nb::dict all;
-             for (auto& [slot, state] : table.filters()) all[nb::int_(slot)] = handed_over(std::move(state));
+             for (auto& [slot, state] : waited_for([&] { return table.filters(); }))
+               all[nb::int_(slot)] = handed_over(std::move(state));
              return all;
            })
       .def(
           "restore_filter",
           [](Table& table, std::uint32_t slot, const Column<const std::uint8_t>& state) {
             require_slot(slot);
-            if (!table.restore_filter(slot, span_of(state))) {
+            if (!waited_for([&] { return table.restore_filter(slot, span_of(state)); })) {
               throw nb::value_error(("the filter of slot " + std::to_string(slot) + " is not of its rule").c_str());
             }
           },
@@ -618,17 +640,19 @@ NB_MODULE(_native, m) {
           "failure_count",
           [](const Table& table, std::uint32_t slot) {
             require_slot(slot);
-            return table.failure_count(slot);
+            return waited_for([&] { return table.failure_count(slot); });
           },
           "slot"_a)
       .def("removals",
            [](const Table& table) {
              std::vector<std::int64_t> fids;
              std::vector<std::uint32_t> epochs;
-             for (const auto& each : table.removals()) {
-               fids.push_back(each.fid);
-               epochs.push_back(each.epoch);
-             }
+             waited_for([&] {
+               for (const auto& each : table.removals()) {
+                 fids.push_back(each.fid);
+                 epochs.push_back(each.epoch);
+               }
+             });
              return nb::make_tuple(handed_over(std::move(fids)), handed_over(std::move(epochs)));
            })
       .def(
@@ -644,13 +668,13 @@ NB_MODULE(_native, m) {
             }
             std::vector<dolmen::Removal> removals;
             for (std::size_t i = 0; i < fids.size(); ++i) removals.push_back({fids.data()[i], epochs.data()[i]});
-            table.restore_epochs(oldest, current, removals);
+            waited_for([&] { table.restore_epochs(oldest, current, removals); });
           },
           "oldest"_a, "current"_a, "fids"_a.noconvert(), "epochs"_a.noconvert())
       .def("slot_totals",
            [](const Table& table) {
              std::vector<std::int64_t> rows, sights;
-             for (const auto& total : table.slot_totals()) {
+             for (const auto& total : waited_for([&] { return table.slot_totals(); })) {
                rows.push_back(total.rows);
                sights.push_back(total.sights);
              }
@@ -660,16 +684,11 @@ NB_MODULE(_native, m) {
           "fids_of",
           [](const Table& table, std::uint32_t slot) {
             require_slot(slot);
-            std::vector<std::int64_t> fids;
-            {
-              nb::gil_scoped_release unlocked;
-              fids = table.fids_of(slot);
-            }
-            return handed_over(std::move(fids));
+            return handed_over(waited_for([&] { return table.fids_of(slot); }));
           },
           "slot"_a)
       .def("memory", [](const Table& table) {
-        const auto sizes = table.memory();
+        const auto sizes = waited_for([&] { return table.memory(); });
         return std::tuple(sizes.index, sizes.rows, sizes.pending, sizes.changes);
       });
 }

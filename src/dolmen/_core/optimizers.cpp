@@ -85,18 +85,6 @@ template class AdamOf<AdamKind::kLazy>;
 template class AdamOf<AdamKind::kRowwise>;
 template class AdamOf<AdamKind::kMaximum>;
 
-float learning_rate_of(const Optimizer& optimizer) noexcept {
-  return std::visit(
-      [](const auto& one) {
-        if constexpr (requires { one.learning_rate(); }) {
-          return one.learning_rate();
-        } else {
-          return one.learning_rate;
-        }
-      },
-      optimizer);
-}
-
 std::pair<Optimizer, Clip> make_optimizer(const std::string& name, std::map<std::string, double> settings) {
   Settings left(name, std::move(settings));
   Optimizer optimizer = make(name, left);

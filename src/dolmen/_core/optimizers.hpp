@@ -11,9 +11,9 @@
 // who expects such gradients clips them). SGD and Momentum square nothing; the group lasso asks its squares only
 // whether they are beyond a bound, and infinity is.
 //
-// A finite row stays finite, whatever the settings: what is stored passes `finite` or is a bounded square, so only within
-// a step can something be infinite; and nothing is NaN, since the rate is finite and above 0, no infinite number meets
-// another of the other sign, and nothing is divided by 0 (the settings see to that, in optimizers.py).
+// A finite row stays finite, whatever the settings: what is stored passes `finite` or is a bounded square, so only
+// within a step can something be infinite; and nothing is NaN, since the rate is finite and above 0, no infinite number
+// meets another of the other sign, and nothing is divided by 0 (the settings see to that, in optimizers.py).
 #pragma once
 
 #include <algorithm>
@@ -54,9 +54,14 @@ struct Step {
   float* state;
   const float* gradient;
   std::uint32_t dim;
-  float rate;  // Of this step: finite and above 0.
-  std::uint64_t step_count;  // Of the table: how many batches it has learned, with this one.
+  float learning_rate_scale;  // Finite and above 0.
+  std::uint64_t step_count;   // Of the table: how many batches it has learned, with this one.
 };
+
+// Finite and above 0, whatever the factors: infinity times 0 is no number.
+DOLMEN_INLINE float rate_of(float learning_rate, const Step& step) noexcept {
+  return std::max(finite(learning_rate * step.learning_rate_scale), std::numeric_limits<float>::denorm_min());
+}
 
 // w -= rate * g                                                                  (L2)
 struct Sgd {
@@ -64,7 +69,7 @@ struct Sgd {
   static std::uint32_t state_dim(std::uint32_t) noexcept { return 0; }
   void init(float*, std::uint32_t) const noexcept {}
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = step.rate;
+    const float rate = rate_of(learning_rate, step);
     float* __restrict w = step.vector;
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
@@ -80,7 +85,7 @@ struct AdaGrad {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, dim, initial_accumulator); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = step.rate;
+    const float rate = rate_of(learning_rate, step);
     float* __restrict w = step.vector;
     float* __restrict n = step.state;
     const float* __restrict gradient = step.gradient;
@@ -98,7 +103,7 @@ struct RowwiseAdaGrad {
   static std::uint32_t state_dim(std::uint32_t) noexcept { return 1; }
   void init(float* state, std::uint32_t) const noexcept { *state = initial_accumulator; }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = step.rate;
+    const float rate = rate_of(learning_rate, step);
     float* __restrict w = step.vector;
     const float* __restrict gradient = step.gradient;
     float sum = 0.0F;
@@ -121,7 +126,7 @@ struct Momentum {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = step.rate;
+    const float rate = rate_of(learning_rate, step);
     float* __restrict w = step.vector;
     float* __restrict b = step.state;
     const float* __restrict gradient = step.gradient;
@@ -139,7 +144,7 @@ struct RmsProp {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = step.rate;
+    const float rate = rate_of(learning_rate, step);
     const float take = 1.0F - decay;
     float* __restrict w = step.vector;
     float* __restrict n = step.state;
@@ -158,7 +163,7 @@ struct AdaDelta {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = step.rate;
+    const float rate = rate_of(learning_rate, step);
     const float take = 1.0F - decay;
     float* __restrict w = step.vector;
     float* __restrict n = step.state;
@@ -176,12 +181,16 @@ struct AdaDelta {
 };
 
 // FTRL-Proximal (McMahan et al., KDD 2013, algorithm 1): state is z, then n.
+//
+// All of a row's gradients so far make its w anew at each step, so the curvature must be the same for all of them: were
+// it today's rate's, a lower rate would shrink what was learned at a higher one. The scale weighs the gradient in z
+// instead, which without l1 and l2 moves w just as far as a rate multiplied by it.
 struct Ftrl {
   float learning_rate, beta, l1, l2;
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = step.rate;
+    const float weight = step.learning_rate_scale;
     float* __restrict w = step.vector;
     float* __restrict z = step.state;
     float* __restrict n = step.state + step.dim;
@@ -190,11 +199,11 @@ struct Ftrl {
       const float g = gradient[i];
       const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
-      const float sigma = finite((root - std::sqrt(n[i])) / rate);
-      z[i] = finite(z[i] + (g - sigma * w[i]));
+      const float sigma = finite((root - std::sqrt(n[i])) / learning_rate);
+      z[i] = finite(z[i] + (finite(weight * g) - sigma * w[i]));
       n[i] = grown;
       const float beyond = std::fabs(z[i]) - l1;
-      const float size = beyond / ((beta + root) / rate + l2);
+      const float size = beyond / ((beta + root) / learning_rate + l2);
       store_shared(w + i, beyond <= 0.0F ? 0.0F : std::copysign(finite(size), -z[i]));
     }
   }
@@ -207,7 +216,7 @@ struct GroupFtrl {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = step.rate;
+    const float weight = step.learning_rate_scale;
     float* __restrict w = step.vector;
     float* __restrict z = step.state;
     float* __restrict n = step.state + step.dim;
@@ -217,18 +226,18 @@ struct GroupFtrl {
       const float g = gradient[i];
       const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
-      const float sigma = finite((root - std::sqrt(n[i])) / rate);
-      z[i] = finite(z[i] + (g - sigma * w[i]));
+      const float sigma = finite((root - std::sqrt(n[i])) / learning_rate);
+      z[i] = finite(z[i] + (finite(weight * g) - sigma * w[i]));
       n[i] = grown;
       const float beyond = std::max(std::fabs(z[i]) - l1, 0.0F);
-      square += 2.0F * (beyond * beyond) / ((beta + root) / rate + l2);
+      square += 2.0F * (beyond * beyond) / ((beta + root) / learning_rate + l2);
     }
     const float most = std::sqrt(static_cast<float>(step.dim)) * l21;
     const float norm = std::sqrt(square);
     const float kept = norm > most ? 1.0F - most / norm : 0.0F;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float beyond = std::fabs(z[i]) - l1;
-      const float size = beyond / ((beta + std::sqrt(n[i])) / rate + l2) * kept;
+      const float size = beyond / ((beta + std::sqrt(n[i])) / learning_rate + l2) * kept;
       store_shared(w + i, beyond <= 0.0F || kept == 0.0F ? 0.0F : std::copysign(finite(size), -z[i]));
     }
   }
@@ -250,7 +259,6 @@ class AdamOf {
     bool is_decoupled;
   };
   explicit AdamOf(const Settings& settings);
-  float learning_rate() const noexcept { return settings_.learning_rate; }
   static std::uint32_t state_dim(std::uint32_t dim) noexcept {
     switch (kind) {
       case AdamKind::kLazy:
@@ -272,7 +280,7 @@ class AdamOf {
     float* __restrict v = step.state + dim;
     const float* __restrict gradient = step.gradient;
     const Correction correct = correction(count_step(step));
-    const float rate = step.rate;
+    const float rate = rate_of(settings_.learning_rate, step);
     const float l2 = settings_.is_decoupled ? 0.0F : settings_.weight_decay;
     // A weight decays to 0 at most.
     const float shrink = settings_.is_decoupled ? std::min(rate * settings_.weight_decay, 1.0F) : 0.0F;
@@ -338,9 +346,6 @@ using AmsGrad = AdamOf<AdamKind::kMaximum>;
 
 using Optimizer = std::variant<Sgd, AdaGrad, RowwiseAdaGrad, Momentum, RmsProp, AdaDelta, Ftrl, GroupFtrl, Adam,
                                LazyAdam, RowwiseAdam, AmsGrad>;
-
-// Of a step, before its scales.
-float learning_rate_of(const Optimizer& optimizer) noexcept;
 
 // What is cut off a row's summed gradient before its step: first each value, then the length of what is left.
 struct Clip {

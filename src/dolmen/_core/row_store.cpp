@@ -10,15 +10,10 @@ namespace dolmen {
 namespace {
 
 constexpr std::size_t kChunkSize = std::size_t{8} << 20;  // Of the wider arena; a few huge pages.
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kHalfLine = 32;
 constexpr unsigned kChunkShiftMin = 10;
 constexpr unsigned kChunkShiftMax = 18;
 constexpr unsigned kRowBits = 32;
-
-std::size_t rounded_up(std::size_t size, std::size_t step) noexcept {
-  return (size + step - 1) / step * step;
-}
 
 }  // namespace
 
@@ -113,9 +108,24 @@ void RowStore::call_in_side_ahead(std::uint32_t row) {
   }
 }
 
-void RowStore::allocate(std::uint32_t row) {
-  while (row >= row_max()) add_chunk();
+std::uint32_t RowStore::allocate(std::uint32_t row) {
+  reserve(row);
   mark_live(row);
+  return row;
+}
+
+void RowStore::reserve(std::uint32_t row) {
+  const std::size_t before = owned_.size();
+  try {
+    while (row >= row_max()) add_chunk();
+  } catch (...) {
+    // No row of these chunks was ever given out.
+    for (std::size_t i = (before << chunk_shift_) / 64; i < roomy_.size() * 64; ++i) {
+      roomy_[i / 64] &= ~(std::uint64_t{1} << (i % 64));
+    }
+    owned_.erase(owned_.begin() + static_cast<std::ptrdiff_t>(before), owned_.end());
+    throw;
+  }
 }
 
 void RowStore::mark_live(std::uint32_t row) noexcept {

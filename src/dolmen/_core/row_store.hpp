@@ -53,7 +53,8 @@ class RowStore {
 
   // The lowest free row, or `row` itself, which must be free. Its contents are undefined. May throw std::bad_alloc.
   std::uint32_t allocate();
-  void allocate(std::uint32_t row);
+  std::uint32_t allocate(std::uint32_t row);  // This one, which is free. Returns it.
+  void reserve(std::uint32_t row);            // Room for it and all below; as before where there is none.
   void release(std::uint32_t row) noexcept;
   bool is_live(std::uint32_t row) const noexcept { return row < row_end_ && live_.test(row); }
   const RowBits& live() const noexcept { return live_; }

@@ -312,7 +312,7 @@ struct Table::PendingStep {
   float* state;
   std::size_t position;  // In the sums.
   std::atomic<std::uint32_t>* version;
-  float rate;
+  float scale;
 };
 
 // A batch of gradients; each share of it takes the FIDs whose hash falls to it, so no row is stepped by two.
@@ -332,7 +332,6 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
   std::array<PendingStep, kStepBlock> block;
   std::size_t pending_count = 0;
   const std::uint64_t step_count = clocks_.step_count;
-  const float learning_rate = learning_rate_of(optimizer_);
   const auto step_block = [&] {
     std::visit(
         [&](const auto& optimizer) {
@@ -344,7 +343,7 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
                 gradient = clip_.apply(gradient, static_cast<std::uint32_t>(dim), share.made.data() + dim);
                 const Change change(*each.version, has_rivals);
                 optimizer.step(
-                    {each.vector, each.state, gradient, static_cast<std::uint32_t>(dim), each.rate, step_count});
+                    {each.vector, each.state, gradient, static_cast<std::uint32_t>(dim), each.scale, step_count});
               }
             });
           });
@@ -364,9 +363,8 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
   };
   const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     if (found.bucket == nullptr) return;
-    const float slot_scale = stepping.scale * rules_[slot_of(sums.fids()[i])].learning_rate_scale;
-    const float rate = finite(learning_rate * slot_scale);
-    if (rate == 0.0F) return;  // Some steps divide by it.
+    const float slot_scale = finite(stepping.scale * rules_[slot_of(sums.fids()[i])].learning_rate_scale);
+    if (slot_scale == 0.0F) return;  // Not even a mean of squares moves.
     about_to_change(found.row);
     if (!is_touched(found.row)) {
       rows_.facts(found.row).epoch.store(current_epoch(), std::memory_order_relaxed);
@@ -374,7 +372,7 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
     }
     auto* vector = reinterpret_cast<float*>(found.memory);
     float* state = rows_.is_state_beside_vector() ? vector + rows_.dim() : rows_.state(found.row);
-    block[pending_count++] = {vector, state, i, &found.bucket->version, rate};
+    block[pending_count++] = {vector, state, i, &found.bucket->version, slot_scale};
     if (pending_count == kStepBlock) step_block();
   };
   index_.find_each(processor, sums.fids(), fetch, use);
@@ -711,8 +709,9 @@ Changes Table::changes_since(std::uint32_t epoch) {
     for (std::uint32_t at = epoch; at <= changes.last; ++at) {
       const EpochChanges& listed = changes_[at - oldest_epoch_];
       listed.rows.mark(due);
-      for (const std::int64_t fid : listed.removed) {
-        if (!index_.place_of(fid)) changes.removed.push_back(fid);
+      for (std::size_t i = 0; i < listed.removed.size(); ++i) {
+        prefetch_ahead(listed.removed, i);
+        if (!index_.place_of(listed.removed[i])) changes.removed.push_back(listed.removed[i]);
       }
     }
     for (std::size_t i = 0; i < due.size(); ++i) due[i] &= rows_.live().word(i);
@@ -779,19 +778,34 @@ void Table::reserve(std::size_t row_count) {
 
 bool Table::restore_rows(const RowColumns<true>& columns) {
   const std::lock_guard lock(writing_);
-  for (std::size_t i = 0; i < columns.fids.size(); ++i) {
-    prefetch_ahead(columns.fids, i);
-    const std::int64_t fid = columns.fids[i];
-    std::uint32_t row = columns.row_numbers.empty() ? 0 : columns.row_numbers[i];
-    if (index_.place_of(fid) || (!columns.row_numbers.empty() && rows_.is_live(row))) {
-      for (std::size_t back = 0; back < i; ++back) remove(index_.place_of(columns.fids[back]));
+  const std::span<const std::uint32_t> numbers = columns.row_numbers;
+  if (!numbers.empty()) rows_.reserve(*std::max_element(numbers.begin(), numbers.end()));
+  std::size_t restored_count = 0;
+  const auto take_back = [&]() noexcept {
+    for (std::size_t i = 0; i < restored_count; ++i) remove(index_.place_of(columns.fids[i]));
+  };
+  try {
+    for (; restored_count < columns.fids.size(); ++restored_count) {
+      if (restore_row(columns, restored_count)) continue;
+      take_back();
       return false;
     }
-    if (columns.row_numbers.empty()) {
-      row = rows_.allocate();
-    } else {
-      rows_.allocate(row);
-    }
+  } catch (...) {
+    take_back();
+    throw;
+  }
+  index_.readers().collect();
+  return true;
+}
+
+// False where the FID is present or the row number taken.
+bool Table::restore_row(const RowColumns<true>& columns, std::size_t i) {
+  prefetch_ahead(columns.fids, i);
+  const std::int64_t fid = columns.fids[i];
+  const bool is_numbered = !columns.row_numbers.empty();
+  if (index_.place_of(fid) || (is_numbered && rows_.is_live(columns.row_numbers[i]))) return false;
+  const std::uint32_t row = is_numbered ? rows_.allocate(columns.row_numbers[i]) : rows_.allocate();
+  try {
     rows_.write(row, &columns.vectors[i * dim()]);
     std::copy_n(columns.states.data() + i * state_dim(), state_dim(), rows_.state(row));
     RowFacts& facts = rows_.facts(row);
@@ -810,9 +824,11 @@ bool Table::restore_rows(const RowColumns<true>& columns) {
     index_.insert(fid, row);
     count_row(fid, row);
     totals_[slot_of(fid)].sights += count;
+    return true;
+  } catch (...) {
+    rows_.release(row);
+    throw;
   }
-  index_.readers().collect();
-  return true;
 }
 
 void Table::restore_epoch(std::uint32_t row, std::uint32_t epoch) {

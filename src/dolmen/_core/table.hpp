@@ -203,6 +203,7 @@ class Table {
   }
   HeldInstant at_this_instant(const std::vector<std::uint64_t>& due);
   void remove(CuckooIndex::Place place) noexcept;
+  bool restore_row(const RowColumns<true>& columns, std::size_t i);
   void restore_epoch(std::uint32_t row, std::uint32_t epoch);
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
   template <typename Fact>

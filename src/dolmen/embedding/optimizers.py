@@ -7,7 +7,7 @@ then the row's length to ``gradient_norm_max``); ``weight_decay`` (λ) adds λ·
 only then; the rate is ``learning_rate`` times the slot's and the call's scale. At a rate of 0 nothing moves.
 Sums and means of squares end at 2^126: a mean forgets one huge gradient with time, where infinity would stay. A sum
 (AdaGrad, FTRL) forgets nothing, and such a row hardly moves again: clip where gradients may be huge. All else that a
-row holds ends at the largest float32, so a finite row stays finite, whatever the settings, the scales and the gradients.
+row holds ends at the largest float32, so a finite row stays finite, whatever settings, scales and gradients.
 Settings must be finite and in range in float32 too.
 """
 
@@ -274,7 +274,9 @@ class AdaDelta(_Clipping):
 class FTRL(_Clipping):
     """FTRL-Proximal: exact zeros by ``l1`` (McMahan et al., KDD 2013, algorithm 1). State: z and n.
 
-    A weight follows from z and n alone, so a start value does not outlast the first step: use ``initial_range=0``.
+    A start value is kept in part, through z, as far as the first gradient outweighs ``beta``: with
+    ``initial_range=0`` gradients alone make a weight. A rate's scale (of a slot, of a schedule) weighs the gradient in
+    z, and leaves the curvature to ``learning_rate``: else a lower rate would shrink what was learned before.
 
     Args:
         learning_rate: the paper's alpha.

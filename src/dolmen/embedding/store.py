@@ -359,8 +359,8 @@ class Embeddings:
         # Durations say which unit times must have; without any, a count of steps is as good.
         if self._timed is not None and isinstance(now_us, int) and 0 < now_us < TIME_US_MIN:
             raise ValueError(
-                f"now_us must be microseconds since 1970, of 1990 or later since slot {self._timed!r} counts in them, got "
-                f"{now_us}; {time_mend(now_us)}, and let a time of your own making begin after 1990"
+                f"now_us must be microseconds since 1970, of 1990 or later since slot {self._timed!r} counts in them, "
+                f"got {now_us}; {time_mend(now_us)}, and let a time of your own making begin after 1990"
             )
 
     def _fill(self, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool) -> None:

@@ -529,7 +529,8 @@ class Table:
         return copy
 
     def save(self, folder: str | Path) -> None:
-        """Write everything as it is now into a new ``folder``, which appears whole or not at all. Nobody waits.
+        """Write everything as it is now into a new ``folder``, which appears whole or not at all. Readers never wait;
+        writers do while the counts of FIDs without a row are copied, some tens of nanoseconds for each that is counted.
 
         Its ``rows-*.arrow`` have the columns fid, vector, state, last_seen_us, count, epoch, row; pyarrow, DuckDB and
         Polars read them.
