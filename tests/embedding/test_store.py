@@ -71,7 +71,7 @@ def test_start_values_follow_the_seed_alone() -> None:
     batch = people(0, 3)
     for store, order in ((one, [0, 1, 2]), (same, [2, 0, 1]), (other, [0, 1, 2])):
         mixed = batch.take(torch.tensor(order))
-        store.lookup_or_insert("user", mixed.slot("user").values, 1)
+        store.lookup_or_insert("user", mixed.slot("user").values, START_US)
     fids = batch.slot("user").values
     assert torch.equal(one.lookup("user", fids), same.lookup("user", fids))
     assert not torch.equal(one.lookup("user", fids), other.lookup("user", fids))
