@@ -201,7 +201,7 @@ def train(
 @app.command(rich_help_panel="Look")
 def inspect(
     path: Annotated[
-        Path, typer.Argument(help="A snapshot, a folder of snapshots, a table file, a log or a state folder.")
+        Path, typer.Argument(help="A snapshot, a folder of snapshots, a folder of tables, a log or a state folder.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Plain JSON.")] = False,
     top: Annotated[int, typer.Option(min=0, max=1000, help="How many of the most seen ids to name.")] = 5,

@@ -13,16 +13,20 @@ from typing import Annotated, Final, Protocol, final
 __all__ = [
     "DURATION",
     "TIME_US_MAX",
+    "TIME_US_MIN",
     "Clock",
     "Duration",
     "ManualClock",
     "SystemClock",
     "format_duration",
     "parse_duration_us",
+    "time_mend",
 ]
 
 TIME_US_MAX: Final = 4_102_444_800_000_000
 """The year 2100: no data's time is later. Whoever mistakes nanoseconds for microseconds is far beyond it."""
+TIME_US_MIN: Final = 631_152_000_000_000
+"""The year 1990: a time of today's data in seconds or milliseconds would lie before."""
 DURATION: Final = "a duration with its unit"
 Duration = Annotated[str, DURATION]
 """The type of settings that say how long, such as ``"30s"``: a bare number is refused with that as the mend."""
@@ -106,3 +110,19 @@ def format_duration(duration_us: int) -> str:
         if duration_us and duration_us % size == 0:
             return f"{duration_us // size}{unit}"
     return "0s"
+
+
+def time_mend(time: int, latest_us: int = TIME_US_MAX) -> str:
+    """What to do with a time that is not between 1990 and ``latest_us`` in microseconds.
+
+    The years since 1990 span less than a factor of ten and units lie a thousand apart, so at most one of them fits.
+
+    >>> time_mend(1_700_000_000)
+    'these are seconds, it seems: multiply by 1,000,000'
+    """
+    for unit, factor in (("seconds", 1_000_000), ("milliseconds", 1_000)):
+        if TIME_US_MIN <= time * factor <= latest_us:
+            return f"these are {unit}, it seems: multiply by {factor:,}"
+    if TIME_US_MIN <= time // 1_000 <= latest_us:
+        return "these are nanoseconds, it seems: divide by 1,000"
+    return "send microseconds since 1970 UTC, not in the future"

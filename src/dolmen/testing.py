@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import backward
 
+from dolmen.clock import TIME_US_MIN
 from dolmen.embedding import AdaGrad, Embed, Embeddings
 from dolmen.features import Batch, Dense, Jagged, Label, Schema, Side, Slot, extract_rows
 from dolmen.models.contract import Ability, Model, condenser, decider, encoder, retriever, scorer
@@ -144,7 +145,7 @@ class _Bench:
         for step, batch in enumerate(batches, start=1):
             torch.manual_seed(derive_seed(self.seed, "step", step))
             model.train()
-            with embed.recording(now_us=step) as tape:
+            with embed.recording(now_us=TIME_US_MIN + step) as tape:
                 loss = model.loss(batch)
                 optimizer.zero_grad()
                 backward(loss * batch.size)
@@ -206,7 +207,7 @@ def _empty_slots_and_unseen_ids_work(bench: _Bench) -> None:
         for name, output in _outputs(model, examples).items():
             assert len(output) == examples.size, f"{case}: {name} has shape {tuple(output.shape)}"
             assert bool(torch.isfinite(output).all()), f"{case}: {name} is not finite"
-        with embed.recording(now_us=1_000) as tape:
+        with embed.recording(now_us=TIME_US_MIN) as tape:
             loss = model.train().loss(examples)
             assert loss.ndim == 0, f"{case}: the loss has shape {tuple(loss.shape)}, a scalar is needed"
             assert bool(torch.isfinite(loss)), f"{case}: the loss is {loss.item()}"
@@ -229,7 +230,7 @@ def _declared_slots_get_gradients_and_no_other_is_read(bench: _Bench) -> None:
     expected = _outputs(model, whole)
     for name, output in _outputs(model, declared).items():
         _assert_close(output, expected[name], f"{name} reads more than slots and dense declare")
-    with embed.recording(now_us=1_000) as tape:
+    with embed.recording(now_us=TIME_US_MIN) as tape:
         backward(model.train().loss(declared))
         gradients = tape.gradients()
     for name in model.slots:

@@ -19,6 +19,7 @@ SCHEMA = Schema(
 )
 
 
+START_US = 1_700_000_000_000_000
 NONE = np.empty(0, dtype=np.int64)
 
 
@@ -27,7 +28,7 @@ def people(first: int, count: int) -> Batch:
     return extract_rows(SCHEMA, rows)
 
 
-def train(store: Embeddings, batch: Batch, now_us: int = 1) -> None:
+def train(store: Embeddings, batch: Batch, now_us: int = START_US) -> None:
     embed = Embed(store)
     with embed.recording(now_us) as tape:
         narrow, wide = embed(batch, ["user", "tag"]), embed(batch, ["item", "seen"])
@@ -54,12 +55,12 @@ def test_there_is_one_table_for_each_width() -> None:
 
 def test_each_slot_keeps_its_own_rules() -> None:
     store = Embeddings(SCHEMA)
-    train(store, people(0, 2), now_us=1)
+    train(store, people(0, 2), now_us=START_US + 1)
     assert store.rows_by_slot() == {"user": 2, "item": 6 - 3, "tag": 0}
-    train(store, people(0, 2), now_us=2)
+    train(store, people(0, 2), now_us=START_US + 2)
     assert store.rows_by_slot()["tag"] == 2
-    assert store.expire(10_000_001) == 0
-    assert store.expire(10_000_002) == 2
+    assert store.expire(START_US + 10_000_001) == 0
+    assert store.expire(START_US + 10_000_002) == 2
     assert store.rows_by_slot() == {"user": 0, "item": 3, "tag": 2}
     assert len(store) == 5
     assert store.memory().total_bytes == sum(one.memory().total_bytes for one in store.tables.values()) > 0
@@ -70,7 +71,7 @@ def test_start_values_follow_the_seed_alone() -> None:
     batch = people(0, 3)
     for store, order in ((one, [0, 1, 2]), (same, [2, 0, 1]), (other, [0, 1, 2])):
         mixed = batch.take(torch.tensor(order))
-        store.lookup_or_insert("user", mixed.slot("user").values, 1)
+        store.lookup_or_insert("user", mixed.slot("user").values, START_US)
     fids = batch.slot("user").values
     assert torch.equal(one.lookup("user", fids), same.lookup("user", fids))
     assert not torch.equal(one.lookup("user", fids), other.lookup("user", fids))
@@ -80,8 +81,8 @@ def test_a_serving_store_that_follows_deltas_holds_the_same_vectors() -> None:
     store, replica = Embeddings(SCHEMA, seed=5), Embeddings.for_serving(SCHEMA)
     everybody = people(0, 30)
     for step in range(5):
-        train(store, people(step * 4, 8), now_us=1 + step * 4_000_000)
-        store.expire(1 + step * 4_000_000)
+        train(store, people(step * 4, 8), now_us=START_US + 1 + step * 4_000_000)
+        store.expire(START_US + 1 + step * 4_000_000)
         deltas = store.delta_since(replica.epoch)
         replica.apply_delta(deltas)
         assert_same(replica, store, everybody)
@@ -150,16 +151,16 @@ def test_a_delta_of_another_width_is_refused_whole() -> None:
 def test_a_copy_goes_on_exactly_as_the_first_one(way: str, tmp_path: Path) -> None:
     store = Embeddings(SCHEMA, optimizer=AdaGrad(learning_rate=0.3), seed=9)
     for step in range(3):
-        train(store, people(step, 6), now_us=step + 1)
+        train(store, people(step, 6), now_us=START_US + step + 1)
     if way == "file":
         assert [path.name for path in store.save(tmp_path)] == ["table-4", "table-8"]
     copy = store.clone() if way == "clone" else Embeddings.load(tmp_path, SCHEMA)
     for step in range(3, 6):
         for each in (store, copy):
-            train(each, people(step, 6), now_us=step + 1)
+            train(each, people(step, 6), now_us=START_US + step + 1)
     assert_same(copy, store, people(0, 20))
     assert copy.rows_by_slot() == store.rows_by_slot()
-    assert copy.expire(20_000_000) == store.expire(20_000_000)
+    assert copy.expire(START_US + 20_000_000) == store.expire(START_US + 20_000_000)
 
 
 SLOTS = list(SCHEMA.slots.values())
@@ -189,16 +190,16 @@ def test_rows_are_never_read_as_those_of_another_slot(slots: list[Slot], told: s
 
 def test_slots_may_be_added_and_rules_changed_between_save_and_load(tmp_path: Path) -> None:
     store = Embeddings(SCHEMA)
-    train(store, people(0, 3), now_us=1)
-    train(store, people(8, 1), now_us=2)  # the tag t0 comes again, t1 and t2 wait for their second sight
+    train(store, people(0, 3), now_us=START_US + 1)
+    train(store, people(8, 1), now_us=START_US + 2)  # the tag t0 comes again, t1 and t2 wait for their second sight
     store.save(tmp_path)
     changed = [Slot("user", dim=4, expire_after="20s", capacity=3), *SLOTS[1:], Slot("shop", dim=4)]
     loaded = Embeddings.load(tmp_path, Schema(*changed))
     assert loaded.rows_by_slot() == {**store.rows_by_slot(), "shop": 0}
     assert loaded.tables[4].pending().fids.tolist() == store.tables[4].pending().fids.tolist() != []
-    assert loaded.expire(10_000_002) == 0
+    assert loaded.expire(START_US + 10_000_002) == 0
     assert loaded.maintain().evicted == 1
-    assert loaded.expire(20_000_002) == 3
+    assert loaded.expire(START_US + 20_000_002) == 3
 
     counted = Schema(SLOTS[0], *SLOTS[1:3], Slot("tag", dim=4, admit_after=2, admission="sketch"))
     assert len(Embeddings.load(tmp_path, counted).tables[4].pending().fids) == 0
@@ -225,3 +226,36 @@ def test_a_folder_that_lacks_a_table_is_named(tmp_path: Path) -> None:
     Embeddings(SCHEMA).tables[4].save(tmp_path / "table-4")
     with pytest.raises(SnapshotError, match=r"table-8 of .* holds rows of dim 4"):
         Embeddings.load(tmp_path, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("now_us", "mend"),
+    [
+        (1_700_000_000, "these are seconds, it seems: multiply by 1,000,000"),
+        (1_700_000_000_000, "these are milliseconds, it seems: multiply by 1,000"),
+        (1, "let a time of your own making begin after 1990"),
+    ],
+)
+def test_times_of_another_unit_are_refused_where_durations_are_declared(now_us: int, mend: str) -> None:
+    store = Embeddings(SCHEMA)
+    for call in (lambda: train(store, people(0, 1), now_us), lambda: store.expire(now_us)):
+        with pytest.raises(
+            ValueError, match=f"now_us must be .* since slot 'user' counts in them, got {now_us}; .*{mend}"
+        ):
+            call()
+    assert len(store) == 0
+    train(store, people(0, 1), now_us=0)  # no time is known
+    plain = Embeddings(Schema(Slot("user", dim=4)))
+    plain.lookup_or_insert("user", torch.tensor([1 << 53]), 1)  # where only the order matters, a count of steps will do
+    assert len(plain) == 1
+
+
+def test_ids_of_no_slot_of_the_table_are_refused_before_any_is_seen() -> None:
+    store = Embeddings(SCHEMA)
+    fids = people(0, 1).slot("user").values
+    for foreign in (7, (2 << 53) + 7, (9 << 53) + 7):
+        with pytest.raises(
+            SchemaError, match=rf"fids must be of slots of dim 4 \(user, tag\), got {foreign} .*encode_values"
+        ):
+            store.lookup_or_insert("user", torch.cat([fids, torch.tensor([foreign])]), START_US)
+    assert len(store) == 0

@@ -188,3 +188,13 @@ def test_weights_rates_and_times_are_read_where_they_are_given() -> None:
         assert batch.weights.tolist() == [2]
         assert batch.sampling_rates.tolist() == [0.25]
         assert batch.event_times_us.tolist() == [expected]
+
+
+def test_a_misspelt_key_is_warned_of_where_all_slots_are_wanted() -> None:
+    schema = Schema(Slot("user"), Slot("genres", many=True))
+    rows = [{"user": 1, "genre": ["drama"], "colour": "red"}]
+    with pytest.warns(UserWarning, match="no row has the slot 'genres', .* and 'genre' is no field of the schema"):
+        extract_rows(schema, rows)
+    for silent in ([{"user": 1, "colour": "red"}], [{"user": 1, "genres": None, "genre": 2}], []):
+        extract_rows(schema, silent)
+    extract_rows(schema, rows, slots=["user", "genres"])  # as serving does, whose rows carry more

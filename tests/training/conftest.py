@@ -15,7 +15,7 @@ from dolmen.features import Batch, Dense, Label, Schema, Slot, extract_rows
 from dolmen.training import TrainConfig, Trainer, new_trainer
 
 _DAY_US = 86_400_000_000
-_FIRST_US = 1_000 * _DAY_US
+_FIRST_US = 10_000 * _DAY_US
 _SMALL_MODEL = {
     "ranker_options": {"hidden": [16], "slots": ["user", "item", "history"]},
     "retriever_options": {"hidden": [8], "dim": 8, "recent_items": 32, "negatives": 8, "frequency_buckets": 64},

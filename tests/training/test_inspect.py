@@ -1,14 +1,15 @@
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from dolmen.cluster import inspect_path
-from dolmen.embedding import Capacity, RowRules, Table
-from dolmen.errors import SnapshotError
-from dolmen.features import Admission
+from dolmen.embedding import Capacity, Embed, Embeddings, RowRules, Table
+from dolmen.errors import DataError, SnapshotError
+from dolmen.features import Admission, Schema, Slot, extract_rows
 from dolmen.training import describe_snapshot, describe_table
 
 
@@ -73,3 +74,20 @@ def test_untrained_snapshot_can_be_described_too(world, tmp_path) -> None:
 def test_nothing_there_is_said(tmp_path) -> None:
     with pytest.raises(SnapshotError, match="there is no snapshot"):
         describe_snapshot(tmp_path)
+
+
+def test_what_embeddings_save_is_described_table_by_table_and_slot_by_slot(tmp_path: Path) -> None:
+    schema = Schema(Slot("user", dim=2), Slot("item", dim=3))
+    embed = Embed(Embeddings(schema))
+    with embed.recording(1_000):
+        for name in schema.slots:
+            embed(extract_rows(schema, [{"user": 5, "item": 7}, {"item": 8}]), [name])
+    embed.embeddings.save(tmp_path / "saved")
+    found = inspect_path(tmp_path / "saved")
+    told = found.values["tables"]
+    assert json.loads(json.dumps(told)) == told
+    rows = {table: {slot: one["rows"] for slot, one in told[table]["slots"].items()} for table in told}
+    assert rows == {"table-2": {"user": 1}, "table-3": {"item": 2}}
+    assert len(list(found.tables())) == 4
+    with pytest.raises(DataError, match=r"nothing that dolmen wrote: .*table-\*/table.json"):
+        inspect_path(tmp_path)

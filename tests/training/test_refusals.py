@@ -38,7 +38,7 @@ def example(number: int, *, lacks: bool = False) -> dict[str, Any]:
         "history": [first, first + 1],
         "history_brand": brands[lacks:],
         "click": number % 2,
-        "time": 1_000 * _DAY_US + number * _DAY_US // 20 + 9 * _DAY_US * lacks,
+        "time": 10_000 * _DAY_US + number * _DAY_US // 20 + 9 * _DAY_US * lacks,
     }
 
 

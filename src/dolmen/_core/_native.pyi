@@ -12,6 +12,9 @@ def hash_bytes(data: NDArray[np.uint8], offsets: NDArray[np.int64], seed: int = 
         ValueError: ``offsets`` is empty, falls, or leaves ``data``.
     """
 
+def first_foreign(fids: NDArray[np.int64], is_known: NDArray[np.bool_]) -> int:
+    """The position of the first FID whose slot number ``is_known`` (1024,) denies, or the count of FIDs."""
+
 def find_moving(fids: NDArray[np.int64], grads: NDArray[np.float32], out: NDArray[np.bool_]) -> None:
     """Into ``out`` (count,): which of the gradients (count, dim) are other than zeros.
 

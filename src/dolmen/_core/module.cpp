@@ -142,6 +142,19 @@ void find_moving(const Fids& fids, const Rows<const float>& grads, const Column<
   require_learnable(fids, grads, largest);
 }
 
+// The position of the first FID whose slot is not known, or how many FIDs there are. One pass without branches.
+std::size_t first_foreign(const Fids& fids, const Column<const bool>& is_known) {
+  require_length(is_known, dolmen::kSlotCount, "is_known");
+  const auto is_foreign = [&](std::int64_t fid) {
+    return !is_known.data()[static_cast<std::size_t>(fid >> dolmen::kFidValueBits) % dolmen::kSlotCount];
+  };
+  nb::gil_scoped_release unlocked;
+  const auto all = span_of(fids);
+  bool any = false;
+  for (const std::int64_t fid : all) any |= is_foreign(fid);
+  return any ? static_cast<std::size_t>(std::ranges::find_if(all, is_foreign) - all.begin()) : all.size();
+}
+
 void require_finite(const Fids& fids, const Rows<const float>& rows, const char* name) {
   if (std::isfinite(dolmen::largest_size(span_of(rows)))) return;
   refuse_rows(fids, rows, name, "finite", is_not_finite, "nothing was assigned");
@@ -349,6 +362,7 @@ void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vecto
 NB_MODULE(_native, m) {
   m.def("hash_bytes", &hash_bytes, "data"_a.noconvert(), "offsets"_a.noconvert(), "seed"_a = 0);
   m.def("find_moving", &find_moving, "fids"_a.noconvert(), "grads"_a.noconvert(), "out"_a.noconvert());
+  m.def("first_foreign", &first_foreign, "fids"_a.noconvert(), "is_known"_a.noconvert());
   m.def(
       "checksum",
       [](const Column<const std::uint8_t>& data, std::uint64_t seed) {

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 from rich.table import Table as TextTable
 
@@ -21,21 +21,22 @@ __all__ = ["Inspection", "inspect_path"]
 @final
 @dataclass(frozen=True)
 class Inspection:
-    """What was found: by kind (``snapshot``, ``table``, ``log``), plain values ready for JSON."""
+    """What was found: by kind (``snapshot``, ``table``, ``tables``, ``log``), plain values ready for JSON."""
 
     values: dict[str, dict[str, Any]]
 
     def tables(self) -> Iterator[Sheet | TextTable]:
         """The same for people."""
         for kind, values in self.values.items():
-            yield from {"snapshot": _snapshot_tables, "table": _table_tables, "log": _log_tables}[kind](values)
+            yield from _SHOWN[kind](values)
 
 
 def inspect_path(path: Path, *, top_count: int = 5, retention: Mapping[str, Retention] | None = None) -> Inspection:
     """Look at what lies at ``path``, which changes nothing.
 
     Args:
-        path: a snapshot, a folder of snapshots, a table file, a log or a state folder.
+        path: a snapshot, a folder of snapshots, what ``Table.save`` or ``Embeddings.save`` wrote, a log or a state
+            folder.
         top_count: how many of the most seen ids to name.
         retention: of the log's topics, as the configuration has it; it says which readers must be waited for.
 
@@ -45,7 +46,7 @@ def inspect_path(path: Path, *, top_count: int = 5, retention: Mapping[str, Rete
     """
     if not path.exists():
         raise DataError(f"{path} does not exist")
-    if (path / "table.json").exists():
+    if _holds_table(path):
         return Inspection({"table": training.describe_table(path, top_count=top_count)})
     found: dict[str, dict[str, Any]] = {}
     snapshots, log = _first(path, _holds_snapshots), _first(path, _holds_log)
@@ -53,8 +54,14 @@ def inspect_path(path: Path, *, top_count: int = 5, retention: Mapping[str, Rete
         found["snapshot"] = training.describe_snapshot(snapshots, top_count=top_count)
     if log is not None:
         found["log"] = _describe_log(log, retention)
+    tables = [] if found else sorted(filter(_holds_table, path.glob("table-*")))
+    if tables:
+        found["tables"] = {one.name: training.describe_table(one, top_count=top_count) for one in tables}
     if not found:
-        raise DataError(f"{path} holds no snapshot, table or log; name a state folder, or a folder or file inside one")
+        raise DataError(
+            f"{path} holds nothing that dolmen wrote: no snapshot (manifest.json), no table (table.json, table-*/"
+            "table.json) and no log (TOPIC/0/data.mdb); name a state folder, or one of these"
+        )
     return Inspection(found)
 
 
@@ -62,6 +69,10 @@ def _first(path: Path, holds: Any) -> Path | None:
     """``path`` itself, or the folder inside a state folder that has what is looked for."""
     places = [path, path / "trainer" / "snapshots", path / "snapshots", path / "log"]
     return next((place for place in places if place.is_dir() and holds(place)), None)
+
+
+def _holds_table(path: Path) -> bool:
+    return (path / "table.json").exists()
 
 
 def _holds_snapshots(path: Path) -> bool:
@@ -117,6 +128,11 @@ def _table_tables(values: dict[str, Any]) -> Iterator[Sheet | TextTable]:
     yield _slots_table(values)
 
 
+def _several_tables(values: dict[str, Any]) -> Iterator[Sheet | TextTable]:
+    for one in values.values():
+        yield from _table_tables(one)
+
+
 def _slots_table(values: dict[str, Any]) -> Sheet:
     heads = "slot", "rows", "sights", "norm p50", "norm max", "age p50", "count p99", "waiting", "filter", "failed"
     title = f"slots ({values['evicted']:,} rows evicted so far)"
@@ -157,3 +173,11 @@ def _quantile(values: dict[str, Any] | None, name: str, *, unit: str = "") -> st
 
 def _time(time_us: int) -> str:
     return datetime.datetime.fromtimestamp(time_us / 1e6, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+_SHOWN: Final = {
+    "snapshot": _snapshot_tables,
+    "table": _table_tables,
+    "tables": _several_tables,
+    "log": _log_tables,
+}

@@ -6,7 +6,8 @@ A step has this order: gradients of equal ids are summed; the sum is clipped (ea
 then the row's length to ``gradient_norm_max``); ``weight_decay`` (λ) adds λ·w to it (L2), when the row is updated and
 only then; the rate is ``learning_rate`` times the slot's and the call's scale. At a rate of 0 nothing moves.
 Sums and means of squares end at 2^126: a mean forgets one huge gradient with time, where infinity would stay. A sum
-(AdaGrad, FTRL) forgets nothing, and such a row hardly moves again: clip where gradients may be huge.
+(AdaGrad, FTRL) forgets nothing, and such a row hardly moves again: clip where gradients may be huge. All else that a
+row holds ends at the largest float32, so a finite row stays finite, whatever settings, scales and gradients.
 Settings must be finite and in range in float32 too.
 """
 
@@ -86,7 +87,7 @@ class AdaGrad(_Clipping):
     Args:
         learning_rate: of a step, before it is divided by the root of n.
         initial_accumulator: n of a new row; the larger, the smaller its first steps.
-        epsilon: added to the root, so that nothing is divided by 0.
+        epsilon: added to the root, so that nothing is divided by 0. Above 0 unless ``initial_accumulator`` is.
         weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
     """
 
@@ -101,7 +102,7 @@ class AdaGrad(_Clipping):
         super().__post_init__()
         _require_learning_settings(self)
         _require(self, "initial_accumulator")
-        _require(self, "epsilon")
+        _require(self, "epsilon", is_above_zero=self.initial_accumulator == 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ class _AdamFamily(_Clipping):
         learning_rate: of a step.
         beta1: how much of the gradients' mean a step keeps.
         beta2: how much of their squares' mean.
-        epsilon: added to the root of that mean.
+        epsilon: added to the root of that mean. Above 0.
         weight_decay: λ; 0 for none.
         decoupled: the weight loses rate·λ·w beside the step (AdamW); otherwise λ·w is added to the gradient (L2).
     """
@@ -129,7 +130,7 @@ class _AdamFamily(_Clipping):
         _require_learning_settings(self)
         _require(self, "beta1", below=1.0)
         _require(self, "beta2", below=1.0)
-        _require(self, "epsilon")
+        _require(self, "epsilon", is_above_zero=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,7 @@ class RowwiseAdaGrad(_Clipping):
     Args:
         learning_rate: of a step, before it is divided by the root of n.
         initial_accumulator: n of a new row; the larger, the smaller its first steps.
-        epsilon: added to the root, so that nothing is divided by 0.
+        epsilon: added to the root, so that nothing is divided by 0. Above 0 unless ``initial_accumulator`` is.
         weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
     """
 
@@ -194,7 +195,7 @@ class RowwiseAdaGrad(_Clipping):
         super().__post_init__()
         _require_learning_settings(self)
         _require(self, "initial_accumulator")
-        _require(self, "epsilon")
+        _require(self, "epsilon", is_above_zero=self.initial_accumulator == 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +227,7 @@ class RMSProp(_Clipping):
     Args:
         learning_rate: of a step, before it is divided by the root of the mean.
         decay: how much of the mean a step keeps, below 1.
-        epsilon: added to the root, so that nothing is divided by 0.
+        epsilon: added to the root, so that nothing is divided by 0. Above 0.
         weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
     """
 
@@ -241,7 +242,7 @@ class RMSProp(_Clipping):
         super().__post_init__()
         _require_learning_settings(self)
         _require(self, "decay", below=1.0)
-        _require(self, "epsilon")
+        _require(self, "epsilon", is_above_zero=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +280,7 @@ class FTRL(_Clipping):
 
     Args:
         learning_rate: the paper's alpha.
-        beta: the paper's: the larger, the smaller the first steps.
+        beta: the paper's: the larger, the smaller the first steps. Above 0 unless ``l2`` is.
         l1: what a weight's gradients must earn, or it is exactly zero.
         l2: pulls weights towards zero, in the place of weight decay.
     """
@@ -294,8 +295,9 @@ class FTRL(_Clipping):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self, "learning_rate", is_above_zero=True)
-        for setting in ("beta", "l1", "l2"):
-            _require(self, setting)
+        _require(self, "l1")
+        _require(self, "l2")
+        _require(self, "beta", is_above_zero=self.l2 == 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,16 +14,20 @@ from typing import Final, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dolmen._core import first_foreign
+from dolmen.clock import TIME_US_MIN, time_mend
 from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.embedding.rows import PendingCounts, TableHeader
-from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep
-from dolmen.errors import SnapshotError
+from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep, _as_fids
+from dolmen.errors import SchemaError, SnapshotError
 from dolmen.features import Admission, Schema, slot_numbers
+from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.seeds import SEED_MAX, derive_seed
 from dolmen.settings import require_whole
 
@@ -127,8 +131,15 @@ class Embeddings:
         return torch.from_numpy(self.table_of(slot).lookup(fids))
 
     def lookup_or_insert(self, slot: str, fids: Tensor, now_us: int) -> Tensor:
-        """As ``lookup``, and each FID counts as seen: it gets its row as soon as its slot's rule allows."""
-        return torch.from_numpy(self.table_of(slot).lookup_or_insert(fids, now_us))
+        """As ``lookup``, and each FID counts as seen: it gets its row as soon as its slot's rule allows.
+
+        Raises:
+            ValueError: where a slot has ``expire_after`` or ``half_life``, ``now_us`` is before 1990, as times in
+                seconds are, and not 0, which says that no time is known.
+            SchemaError: a FID is of no slot of this width, such as a plain id; none is seen then.
+        """
+        self._require_time(now_us)
+        return torch.from_numpy(self.table_of(slot).lookup_or_insert(self._own(slot, fids), now_us))
 
     def rows_by_slot(self) -> dict[str, int]:
         """How many rows each slot has; slots that share rows are told under the slot that owns them."""
@@ -151,10 +162,12 @@ class Embeddings:
 
     def expire(self, now_us: int) -> int:
         """Remove rows not seen for their slot's time, as of ``now_us`` (the data's time). Returns how many."""
+        self._require_time(now_us)
         return sum(table.expire(now_us) for table in self.tables.values())
 
     def begin_expiry(self, now_us: int) -> None:
         """As ``expire``, in the turns of ``maintain``."""
+        self._require_time(now_us)
         for table in self.tables.values():
             table.begin_expiry(now_us)
 
@@ -329,10 +342,35 @@ class Embeddings:
         made._fill(schema, tables, is_for_serving=is_for_serving)
         return made
 
+    def _own(self, slot: str, fids: Tensor) -> NDArray[np.int64]:
+        """The FIDs, of slots that live in the table of ``slot``: others would get rows that nobody tells of."""
+        array, dim = _as_fids(fids), self.schema.slot(slot).dim
+        place = first_foreign(array, self._is_known[dim])
+        if place == len(array):
+            return array
+        fid = int(array[place])
+        names = ", ".join(name for name, one in self.schema.slots.items() if one.dim == dim)
+        raise SchemaError(
+            f"fids must be of slots of dim {dim} ({names}), got {fid} at position {place}, of slot number {fid >> 53}; "
+            f"encode_values(schema.slot_number({slot!r}), ids) makes FIDs of ids"
+        )
+
+    def _require_time(self, now_us: int) -> None:
+        # Durations say which unit times must have; without any, a count of steps is as good.
+        if self._timed is not None and isinstance(now_us, int) and 0 < now_us < TIME_US_MIN:
+            raise ValueError(
+                f"now_us must be microseconds since 1970, of 1990 or later since slot {self._timed!r} counts in them, "
+                f"got {now_us}; {time_mend(now_us)}, and let a time of your own making begin after 1990"
+            )
+
     def _fill(self, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool) -> None:
         self.schema: Schema = schema
         self.tables: Mapping[int, Table] = dict(tables)
         self._is_for_serving = is_for_serving
+        self._is_known = {dim: np.zeros(SLOT_NUMBER_MAX + 1, dtype=np.bool_) for dim in self.tables}
+        for name, slot in schema.slots.items():
+            self._is_known[slot.dim][schema.slot_number(name)] = True
+        self._timed = next((name for name, one in schema.slots.items() if one.expire_after or one.half_life), None)
 
 
 def table_folder_name(dim: int) -> str:

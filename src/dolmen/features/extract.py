@@ -5,6 +5,8 @@ Everything is checked before anything is returned: a bad value names its field, 
 
 from __future__ import annotations
 
+import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -82,13 +84,16 @@ def extract_rows(
     Args:
         schema: what to read.
         rows: one mapping an example; keys that the schema does not know are passed over.
-        slots: read only these slots; all if ``None``.
+        slots: read only these slots; all if ``None``. Then a slot that no row has, where the rows have a key much like
+            it that is no field, is warned of.
         dense: read only these dense features; all if ``None``.
         with_labels: read labels too; then each row must have them.
 
     Raises:
         SchemaError: a value cannot be used; the message names the row, field, value and mend.
     """
+    if slots is None:
+        _warn_of_misspelt_slots(schema, rows)
     wanted = [schema.slot(name) for name in (slots if slots is not None else schema.slots)]
     numbers = [schema.dense_feature(name) for name in (dense if dense is not None else schema.dense)]
     labels = list(schema.labels.values()) if with_labels else []
@@ -98,6 +103,18 @@ def extract_rows(
         dense={one.name: _numbers(one, [row.get(one.name) for row in rows]) for one in numbers},
         labels={one.name: _numbers(one, [row.get(one.name) for row in rows]) for one in labels},
     )
+
+
+def _warn_of_misspelt_slots(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+    keys = set().union(*rows)
+    foreign = sorted(keys - schema.slots.keys() - schema.dense.keys() - schema.labels.keys())
+    for name in schema.slots.keys() - keys if foreign else ():
+        for near in difflib.get_close_matches(name, foreign, n=1):
+            warnings.warn(
+                f"no row has the slot {name!r}, which is read as empty, and {near!r} is no field of the schema: rename "
+                f"the key, or name the slots that are wanted",
+                stacklevel=3,
+            )
 
 
 def _slot_values(schema: Schema, slot: Slot, values: Sequence[Any]) -> Jagged:

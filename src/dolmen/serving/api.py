@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Path, Query, Response
 
-from dolmen.clock import Clock
+from dolmen.clock import TIME_US_MIN, Clock, time_mend
 from dolmen.errors import SchemaError
 from dolmen.events import Action, CatalogueChange, encode
 from dolmen.features import RawId, Side
@@ -45,7 +45,6 @@ from dolmen.serving.wire import (
 
 __all__ = ["routers"]
 
-_EARLIEST_US: Final = 631_152_000_000_000  # 1990: a time in seconds or milliseconds would lie before
 _LISTED_MAX: Final = 100
 _ID_CHARACTERS_MAX: Final = 256
 
@@ -115,9 +114,9 @@ def _events(settings: ServeSettings, clock: Clock, names: _Names, writer: Writer
 
 def _action(place: int, event: OneEvent, names: _Names, now_us: int, ahead_us: int) -> Action:
     time_us = event.event_time_us if event.event_time_us is not None else now_us
-    if not _EARLIEST_US <= time_us <= now_us + ahead_us:
+    if not TIME_US_MIN <= time_us <= now_us + ahead_us:
         field = f"events[{place}].event_time_us"
-        mend = _time_mend(time_us, now_us + ahead_us)
+        mend = time_mend(time_us, now_us + ahead_us)
         raise Refusal(422, "invalid", f"{field}: {time_us} lies outside 1990 .. now ({now_us}); {mend}", field=field)
     return Action(
         event_id=event.event_id,
@@ -128,19 +127,6 @@ def _action(place: int, event: OneEvent, names: _Names, now_us: int, ahead_us: i
         value=event.value,
         event_time_us=time_us,
     )
-
-
-def _time_mend(time: int, latest_us: int) -> str:
-    """What to do with a time that cannot be one in microseconds.
-
-    The years since 1990 span less than a factor of two and units lie a thousand apart, so at most one of them fits.
-    """
-    for unit, factor in (("seconds", 1_000_000), ("milliseconds", 1_000)):
-        if _EARLIEST_US <= time * factor <= latest_us:
-            return f"these are {unit}, it seems: multiply by {factor:,}"
-    if _EARLIEST_US <= time // 1_000 <= latest_us:
-        return "these are nanoseconds, it seems: divide by 1,000"
-    return "send microseconds since 1970 UTC, not in the future"
 
 
 def _catalogue(settings: ServeSettings, clock: Clock, names: _Names, writer: Writer) -> APIRouter:

@@ -62,7 +62,9 @@ def describe_snapshot(path: Path | str, *, top_count: int = 10) -> dict[str, Any
 
 
 def describe_table(folder: Path | str, *, top_count: int = 10) -> dict[str, Any]:
-    """As ``describe_snapshot``, of what ``Table.save`` wrote: ``slots`` by number, ages at the table's newest time.
+    """As ``describe_snapshot``, of what ``Table.save`` wrote: ages at the table's newest time.
+
+    ``slots`` by name where the table knows it, as one of ``Embeddings`` does, else by number.
 
     Raises:
         SnapshotError: a file is missing or damaged.
@@ -80,8 +82,15 @@ def describe_table(folder: Path | str, *, top_count: int = 10) -> dict[str, Any]
         "table_bytes": table.memory().total_bytes,
         "newest_event_time_us": table.time_seen_max_us,
         "evicted": table.clocks.eviction_count,
-        "slots": {str(number): columns.of_slot(number, table.time_seen_max_us, top_count) for number in numbers},
+        "slots": {
+            _slot_name(table, number): columns.of_slot(number, table.time_seen_max_us, top_count) for number in numbers
+        },
     }
+
+
+def _slot_name(table: Table, number: int) -> str:
+    rule = table.rules.get(number)
+    return rule.name if rule is not None and rule.name else str(number)
 
 
 def _slots(schema: Schema, embeddings: Embeddings, now_us: int, top_count: int) -> dict[str, dict[str, Any]]:
