@@ -124,7 +124,7 @@ def test_a_narrow_table_serves_and_never_learns(precision: Precision) -> None:
 def test_narrow_embeddings_are_smaller_and_follow_deltas(tmp_path: Path) -> None:
     schema = Schema(Slot("user", dim=64), Slot("item", dim=8))
     trained = Embeddings(schema, seed=3)
-    users = torch.arange(20_000)
+    users = torch.from_numpy(encode_values(schema.slot_number("user"), np.arange(20_000)))
     trained.lookup_or_insert("user", users, 1)
     trained.save(tmp_path)
     wide = Embeddings.load_for_serving(tmp_path, schema)

@@ -170,14 +170,18 @@ SLOTS = list(SCHEMA.slots.values())
     ("slots", "told"),
     [
         ([SLOTS[3], *SLOTS[1:3], SLOTS[0]], r"table-4 of .* has 'user' as slot 1, which in this schema is 'tag'; keep"),
-        (SLOTS[:3], r"table-4 of .* has slot 4, 'tag', and this schema has none there; keep every slot"),
+        (
+            [Slot("user", dim=4, policy="hashed", policy_rows=9), *SLOTS[1:]],
+            r"'user' as slot 1, .* 'user \(hashed over 9",
+        ),
+        (SLOTS[:3], r"table-4 of .* has slot 4, 'tag', and this schema has none there; keep every saved slot"),
         (
             [SLOTS[0], Slot("item", dim=4), Slot("seen", dim=4), SLOTS[3]],
             "table-8 of .* no slot of this schema has its",
         ),
         ([SLOTS[0], Slot("item", dim=4), Slot("seen", dim=8), SLOTS[3]], "table-8 of .* has slot 2, 'item', and this "),
     ],
-    ids=["swapped", "left out", "a width left out", "moved to another width"],
+    ids=["swapped", "hashed", "left out", "a width left out", "moved to another width"],
 )
 def test_rows_are_never_read_as_those_of_another_slot(slots: list[Slot], told: str, tmp_path: Path) -> None:
     store = Embeddings(SCHEMA)
@@ -186,6 +190,10 @@ def test_rows_are_never_read_as_those_of_another_slot(slots: list[Slot], told: s
     for load in (Embeddings.load, Embeddings.load_for_serving):
         with pytest.raises(SnapshotError, match=told):
             load(tmp_path, Schema(*slots))
+        with pytest.raises(SnapshotError, match="table-4 is one table; name the folder above"):
+            load(tmp_path / "table-4", SCHEMA)
+        with pytest.raises(SnapshotError, match="nowhere is no folder"):
+            load(tmp_path / "nowhere", SCHEMA)
 
 
 def test_slots_may_be_added_and_rules_changed_between_save_and_load(tmp_path: Path) -> None:
@@ -214,13 +222,16 @@ def test_a_serving_copy_has_the_vectors_and_no_more() -> None:
     assert copy.is_for_serving
     assert not store.is_for_serving
     assert copy.tables[4].optimizer == SGD()
+    for call in (copy.advance_epoch, lambda: copy.delta_since(0), lambda: copy.save("nowhere")):
+        with pytest.raises(ValueError, match=r"these embeddings serve: .* is for those that learn"):
+            call()
     assert copy.clone().is_for_serving
 
 
 def test_a_folder_that_lacks_a_table_is_named(tmp_path: Path) -> None:
     Embeddings(SCHEMA).save(tmp_path)
     (tmp_path / "table-8").rename(tmp_path / "kept")
-    with pytest.raises(SnapshotError, match=r"table-8 of .* cannot be read"):
+    with pytest.raises(SnapshotError, match=r"lacks table-8, for the rows of 'item'; keep every saved slot"):
         Embeddings.load(tmp_path, SCHEMA)
     (tmp_path / "table-4").rename(tmp_path / "table-8")
     Embeddings(SCHEMA).tables[4].save(tmp_path / "table-4")

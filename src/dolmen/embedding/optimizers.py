@@ -274,9 +274,9 @@ class AdaDelta(_Clipping):
 class FTRL(_Clipping):
     """FTRL-Proximal: exact zeros by ``l1`` (McMahan et al., KDD 2013, algorithm 1). State: z and n.
 
-    A start value is kept in part, through z, as far as the first gradient outweighs ``beta``: with
-    ``initial_range=0`` gradients alone make a weight. A rate's scale (of a slot, of a schedule) weighs the gradient in
-    z, and leaves the curvature to ``learning_rate``: else a lower rate would shrink what was learned before.
+    A start value is kept in part, through z, as far as the first gradient outweighs ``beta``: in a
+    ``Table(initial_range=0)`` gradients alone make a weight. A rate's scale (of a slot or schedule) weighs the
+    gradient in z, and leaves the curvature to ``learning_rate``: a lower rate would else shrink what was learned.
 
     Args:
         learning_rate: the paper's alpha.

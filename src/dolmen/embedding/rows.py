@@ -29,7 +29,8 @@ class RowRules:
         eviction: which ones it removes.
         half_life_us: of the eviction ``score``: by when a sight counts half.
         learning_rate_scale: factor on the optimiser's rate; 0: rows stay as they begin.
-        name: the slot's. Files carry it, so that nobody reads one slot's rows as another's.
+        name: the slot's, and how its ids share rows where they do. Files carry it, so that nobody reads one slot's rows
+            as another's.
     """
 
     admit_after: int = 0

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Literal, final
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from dolmen.embedding.precision import Precision
 from dolmen.embedding.rows import PendingCounts, TableHeader
 from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep, _as_fids
 from dolmen.errors import SchemaError, SnapshotError
-from dolmen.features import Admission, Schema, slot_numbers
+from dolmen.features import Admission, Policy, Schema, Slot, slot_numbers
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.seeds import SEED_MAX, derive_seed
 from dolmen.settings import require_whole
@@ -34,7 +34,9 @@ from dolmen.settings import require_whole
 __all__ = ["Embeddings", "table_folder_name"]
 
 _NO_FIDS: Final = np.empty(0, dtype=np.int64)
-_KEEP: Final = "keep every slot that was saved, in its order and with its dim, and add new ones at the end"
+_KEEP: Final = (
+    "keep every saved slot, in its order and with its dim, and add new ones at the end, of dims that were saved"
+)
 
 
 @final
@@ -186,7 +188,12 @@ class Embeddings:
         return min(table.epoch for table in self.tables.values())
 
     def advance_epoch(self) -> int:
-        """Close the current epoch in every table. Returns the number of the new one."""
+        """Close the current epoch in every table. Returns the number of the new one.
+
+        Raises:
+            ValueError: these serve; their epoch is that of those that they follow.
+        """
+        self._require_learning("advance_epoch")
         epochs = {table.advance_epoch() for table in self.tables.values()}
         assert len(epochs) == 1, f"the tables' epochs drifted apart: {sorted(epochs)}"
         return epochs.pop()
@@ -197,8 +204,9 @@ class Embeddings:
         The current epoch is closed by it, so that of two deltas it can be told which is the older.
 
         Raises:
-            ValueError: ``epoch`` has not begun, or was forgotten; nothing is closed then.
+            ValueError: ``epoch`` has not begun, or was forgotten, or these serve; nothing is closed then.
         """
+        self._require_learning("delta_since")
         for table in self.tables.values():
             table.require_epoch(epoch)
         self.advance_epoch()
@@ -279,7 +287,9 @@ class Embeddings:
         Raises:
             FileExistsError: one of them exists already; none is written then.
             OSError: one cannot be written.
+            ValueError: these serve, and have nothing that could go on learning.
         """
+        self._require_learning("save")
         folders = [Path(folder) / table_folder_name(dim) for dim in self.tables]
         for each in folders:
             if each.exists():
@@ -336,6 +346,12 @@ class Embeddings:
                 _take_over(table, headers[dim], chunks[dim])
         return cls._of(schema, tables, is_for_serving=True)
 
+    def _require_learning(self, call: str) -> None:
+        if self.is_for_serving:
+            raise ValueError(
+                f"these embeddings serve: {call} is for those that learn, and that they follow; call theirs"
+            )
+
     @classmethod
     def _of(cls, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool) -> Embeddings:
         made = cls.__new__(cls)
@@ -373,7 +389,7 @@ class Embeddings:
         self._timed = next((name for name, one in schema.slots.items() if one.expire_after or one.half_life), None)
 
 
-def table_folder_name(dim: int) -> str:
+def table_folder_name(dim: int | Literal["*"]) -> str:
     """The folder that holds the rows of this width."""
     return f"table-{dim}"
 
@@ -432,10 +448,18 @@ def _naming(folder: Path, dim: int) -> Iterator[Path]:
         raise SnapshotError(f"{name} of {folder} cannot be read: {problem}") from problem
 
 
-def _require_widths(folder: Path, rules: Mapping[int, object]) -> None:
-    """See that no table of the folder is left out."""
+def _require_widths(folder: Path, rules: Mapping[int, Mapping[int, RowRules]]) -> None:
+    """See that the folder has the tables of these widths, and no other."""
+    if not folder.is_dir():
+        raise SnapshotError(f"{folder} is no folder; name the one that Embeddings.save wrote into")
+    if (folder / table_file.MANIFEST).exists():
+        raise SnapshotError(f"{folder} is one table; name the folder above, which Embeddings.save wrote into")
+    for dim, of_dim in rules.items():
+        if not (folder / table_folder_name(dim)).exists():
+            names = ", ".join(repr(rule.name) for rule in of_dim.values())
+            raise SnapshotError(f"{folder} lacks {table_folder_name(dim)}, for the rows of {names}; {_KEEP}")
     expected = {table_folder_name(dim) for dim in rules}
-    for path in sorted(folder.glob("table-*")):
+    for path in sorted(folder.glob(table_folder_name("*"))):
         if path.name not in expected:
             raise SnapshotError(f"{path.name} of {folder} has rows, and no slot of this schema has its dim; {_KEEP}")
 
@@ -444,13 +468,20 @@ def _require_slots(path: Path, header: TableHeader, dim: int, rules: Mapping[int
     """See that each slot of a table is what it was when its rows were learned."""
     name = f"{path.name} of {path.parent}"
     if header.dim != dim:
-        raise SnapshotError(f"{name} holds rows of dim {header.dim}")
+        raise SnapshotError(f"{name} holds rows of dim {header.dim}; the folder was renamed, name it as it was")
     for number, rule in header.rules.items():
         now = rules[number].name if number in rules else None
         if now is None:
             raise SnapshotError(f"{name} has slot {number}, {rule.name!r}, and this schema has none there; {_KEEP}")
         if rule.name not in ("", now):
             raise SnapshotError(f"{name} has {rule.name!r} as slot {number}, which in this schema is {now!r}; {_KEEP}")
+
+
+def _rows_of(slot: Slot) -> str:
+    """What the rows of a slot are of: its name, and how its ids share rows where they do."""
+    if slot.policy is Policy.COLLISIONLESS:
+        return slot.name
+    return f"{slot.name} ({slot.policy} over {slot.policy_rows} rows, seed {slot.policy_seed})"
 
 
 def _rules(schema: Schema) -> dict[int, dict[int, RowRules]]:
@@ -468,6 +499,6 @@ def _rules(schema: Schema) -> dict[int, dict[int, RowRules]]:
                 eviction=slot.eviction,
                 half_life_us=slot.half_life_us,
                 learning_rate_scale=slot.learning_rate_scale,
-                name=name,
+                name=_rows_of(slot),
             )
     return rules
