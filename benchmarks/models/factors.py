@@ -4,8 +4,8 @@
 
 MovieLens 100K, every rating an action; a person's last film tests, the one before validates, the rest trains. All films
 that a person has not met are ranked, and Recall is whether the last one is among the best k. Vectors of 64 throughout.
-The two towers are given nothing but ids, and no network; their pass and implicit's weight of an action are those with the
-best Recall@10 on the validation part. ``seconds`` of the towers are their processor's, all passes together.
+The two towers are given nothing but ids, and no network. Their pass and implicit's weight of an action are those with
+the best Recall@10 on the validation part. ``seconds`` of the towers are their processor's, all passes together.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/models/implicit_peer.py IN.npz OUT.npz FACTORS SEED
 
-IN has ``people`` and ``items`` (places, one row an action), ``item_count``, and a past for each person asked as ``values``
-and ``offsets``. A person's vector is solved anew from the past, as implicit does for people it has not met. OUT has
-scores, (people asked, items), by the weight of an action.
+IN has ``people`` and ``items`` (places, one row an action), ``item_count``, and a past for each person asked as
+``values`` and ``offsets``. A person's vector is solved anew from the past, as implicit does for people whom it has not
+met. OUT has scores, (people asked, items), by the weight of an action.
 """
 
 import sys

@@ -2,7 +2,8 @@
 
     python benchmarks/studies/quick.py [--out FILE]
 
-Each runs once in a process of its own, start and reading of the data included; ``cpu_seconds`` is what its threads used.
+Each runs once in a process of its own, start and reading of the data included. ``cpu_seconds`` is what it used of the
+processor, which other work on the machine stretches less than ``seconds``.
 """
 
 from __future__ import annotations

@@ -141,8 +141,8 @@ def test_longer_pasts_are_cut_to_the_newest_and_company_changes_nothing(name: st
     ("name", "negatives"), [("bert4rec", None), ("sasrec", None), ("sasrec", 6), ("gru4rec", None), ("gru4rec", 6)]
 )
 def test_what_follows_what_is_learned(name: str, negatives: int | None, make_embed: MakeEmbed) -> None:
-    # Ten items in a ring: the next one follows from the newest alone, if order is told apart. BERT4Rec learns slowly, as
-    # of each run it is asked only for what was hidden: from two seeds it came to 0.65 and 0.84.
+    # Ten items in a ring: the next one follows from the newest alone, if order is told apart. BERT4Rec learns slowly:
+    # of each run it is asked only for what was hidden. From two seeds it came to 0.65 and 0.84.
     schema = schema_of(dim=17)
     embed = make_embed(schema)
     often = {"last_only_rate": 0.5} if name == "bert4rec" else {}
