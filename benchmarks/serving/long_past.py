@@ -8,7 +8,8 @@ are timed in turn over all lengths:
 - ``kept``: read the person's sums and score the candidates from them;
 - ``slate``: a whole answer from kept sums, which also copies the history into the impression that is logged;
 - ``whole``: score them over the whole past with the same model, as a server without sums would;
-- ``din``: DIN over the whole past (both up to 10,000 behaviours; beyond that they need gigabytes);
+- ``din``: DIN over the whole past. For both each candidate is an example with a copy of the past (up to 10,000
+  behaviours; beyond that they need gigabytes);
 - ``add``: one more behaviour, from the event to sums that hold it; ``renew``: make the sums anew from the history.
 
 ``logit_gap``: the largest difference between ``kept`` and ``whole``, over two candidates. ``checksum``: of the logits.

@@ -1,11 +1,13 @@
 """Each metric against scikit-learn or its definition, written out."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
@@ -17,6 +19,16 @@ from dolmen.evaluation import (
     normalized_entropy,
     relative_information_gain,
 )
+
+Metric = Callable[[ArrayLike, ArrayLike, ArrayLike | None], float]
+METRICS: list[Metric] = [
+    auc,
+    calibration_ratio,
+    expected_calibration_error,
+    log_loss,
+    normalized_entropy,
+    relative_information_gain,
+]
 
 # Few distinct probabilities, so that ties happen; the ends included.
 PROBABILITIES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
@@ -89,6 +101,23 @@ def test_what_is_not_defined_is_nan() -> None:
     assert math.isnan(normalized_entropy([], []))
     with pytest.raises(ValueError, match="base_rate must be above 0 and below 1, got 0"):
         normalized_entropy([0.5], [1], base_rate=0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_what_cannot_weigh_is_refused_by_every_metric(metric: Metric, weight: float) -> None:
+    with pytest.raises(ValueError, match=rf"weights must be finite and at least 0, got {weight} at place 1"):
+        metric([0.1, 0.9], [0, 1], [1.0, weight])
+
+
+@pytest.mark.parametrize("metric", [one for one in METRICS if one is not auc])
+@pytest.mark.parametrize(("strange", "labels"), [(2.0, [1, 0]), (-0.3, [0, 1]), (5.0, [1, 1])])
+def test_what_is_no_probability_is_refused_by_every_metric_of_probabilities(
+    metric: Metric, strange: float, labels: list[int]
+) -> None:
+    with pytest.raises(ValueError, match=rf"probabilities must be in \[0, 1\], got {strange} at place 0; of logits"):
+        metric([strange, 0.5], labels, None)
+    assert not math.isinf(metric([0.0, 1.0], [0, 1], None))  # the ends are probabilities
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,24 @@ def test_state_of_another_format_is_refused_and_nothing_changes() -> None:
     assert progressive.count == 1
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "weights", "told"),
+    [
+        ([0.5, 1.2], [0, 1], None, r"probabilities must be in \[0, 1\], got 1.2 at place 1"),
+        ([0.5, math.nan], [0, 1], [1, -2], "weights must be finite and at least 0, got -2.0 at place 1"),
+        ([0.5, 0.5], [0, 3], None, "labels must be 0 or 1, got 3"),
+        ([0.5, 0.5], [0], None, "one value, label and weight for each example"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_anything_is_counted(
+    probabilities: list[float], labels: list[int], weights: list[float] | None, told: str
+) -> None:
+    progressive = Progressive()
+    with pytest.raises(ValueError, match=told):
+        progressive.update(probabilities, labels, weights)
+    assert progressive.count == 0
+
+
 def test_nothing_seen_is_nan_and_a_window_has_a_least_size() -> None:
     assert math.isnan(Progressive().auc)
     assert math.isnan(Progressive().log_loss)

@@ -164,6 +164,7 @@ def test_memory_stays_bounded_by_the_chunk() -> None:
     ("options", "told"),
     [
         ({"relevant": [[ITEM_COUNT]]}, f"relevant holds places {ITEM_COUNT} to {ITEM_COUNT}; the catalogue has"),
+        ({"relevant": [[2, 0, 2]]}, "relevant names item 2 twice for query 0; name each once"),
         ({"exclude": [[-1]]}, "exclude holds places -1 to -1"),
         ({"exclude": [[], []]}, "exclude has 2 rows for 1 queries"),
         ({"scores": [[0.0] * 3]}, "scores must have shape"),

@@ -50,6 +50,7 @@ def test_event_survives_the_log(event: Any) -> None:
         (slate(item_dense={"price": [1.0]}), "has 1 entries for 2 items"),
         (slate(item_dense={"price": [1.0, math.nan]}), "price must be finite"),
         (slate(probabilities=[0.5]), "probabilities has 1 entries"),
+        (slate(probabilities=[0.5, 1.5]), r"probabilities must be in \[0, 1\], got \[0.5, 1.5\]; of logits"),
         (slate(shared=Features(dense={"hour": math.inf})), "finite"),
         (slate(request_id=""), "request_id must have 1 to"),
         (slate(request_id="x" * 201), "request_id must have 1 to"),

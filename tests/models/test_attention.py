@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dolmen.embedding import Embed
 from dolmen.features import Label, Schema, Side, Slot, extract_rows
-from dolmen.models.layers.attention import ActivationUnit, attend, softmax_of_each
+from dolmen.models.layers.attention import ActivationUnit, attend, attend_by_angle, effective_counts, softmax_of_each
 from dolmen.models.layers.behaviours import Past, averaged, occurring_decay, pooled
 
 LENGTHS = [3, 0, 1, 5]
@@ -51,6 +51,26 @@ def test_attention_weighs_by_scaled_inner_products() -> None:
     for i, actual in enumerate(of_each(attend(queries, past, temperature=2.0))):
         expected = (of_each(past.vectors)[i] @ queries[i] / 2).softmax(dim=0)
         assert torch.allclose(actual, expected, atol=1e-6)
+
+
+def test_attention_by_angle_sees_no_lengths() -> None:
+    past, queries = a_past(), torch.randn(len(LENGTHS), 4)
+    actual = attend_by_angle(queries, past, temperature=0.5)
+    for i, own in enumerate(of_each(actual)):
+        cosines = torch.cosine_similarity(of_each(past.vectors)[i], queries[i : i + 1])
+        assert torch.allclose(own, (cosines / 0.5).softmax(dim=0), atol=1e-6)
+    longer = Past(past.vectors * torch.linspace(0.1, 9, sum(LENGTHS)).unsqueeze(1), past.owners, past.offsets)
+    assert torch.allclose(attend_by_angle(3 * queries, longer, temperature=0.5), actual, atol=1e-6)
+
+
+def test_effective_counts_go_from_one_to_the_whole_past() -> None:
+    past = a_past()
+    assert torch.allclose(effective_counts(torch.full((sum(LENGTHS),), 0.3), past), torch.tensor([3.0, 0.0, 1.0, 5.0]))
+    one_of_each = torch.tensor([0.0, 0.2, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+    assert torch.allclose(effective_counts(one_of_each, past), torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    assert not effective_counts(torch.zeros(sum(LENGTHS)), past).any()
+    # 1 and 3 of two: 16 / 10.
+    assert effective_counts(torch.tensor([1.0, 3.0, *[0.0] * 7]), past)[0].item() == pytest.approx(1.6)
 
 
 def test_an_empty_past_pools_to_zeros_and_one_of_one_to_itself() -> None:

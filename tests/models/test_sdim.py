@@ -13,7 +13,7 @@ from torch import Tensor
 from dolmen.embedding import Embed
 from dolmen.features import Schema
 from dolmen.models import build
-from dolmen.models.layers.behaviours import Past
+from dolmen.models.layers.behaviours import Past, pooled
 from dolmen.models.layers.hashing import SimHash, interest_of
 from dolmen.models.ranking.sdim import SDIM
 from dolmen.testing import example_batch, example_schema
@@ -163,6 +163,22 @@ def test_how_the_whole_past_is_read_can_be_chosen(make_embed: MakeEmbed) -> None
         scores[how] = model.score(batch)
         assert scores[how].shape == (12,)
     assert len({tuple(score.tolist()) for score in scores.values()}) == 4
+
+
+@pytest.mark.parametrize("how", ["hashed", "attended", "averaged"])
+def test_a_long_interest_is_the_past_summed_by_its_weights(make_embed: MakeEmbed, how: str) -> None:
+    schema = example_schema()
+    embed = make_embed(schema)
+    batch = example_batch(schema, 12)
+    with embed.recording(1):
+        embed(batch, ["item", "history"])
+    model = build("sdim", {"long_past": how}, embed).eval()
+    assert isinstance(model, SDIM)
+    candidates, past = model.fields.candidates(batch), model.fields.past(batch)
+    # Rows begin at a hundredth; sums of a few are compared to what single precision leaves of them.
+    (interest,) = model._long(candidates, past)
+    assert torch.allclose(pooled(past, model.weights(candidates, past)), interest, atol=1e-6, rtol=1e-4)
+    assert interest.abs().max() > 1e-3
 
 
 def test_projections_are_drawn_once_and_travel_with_the_model(make_embed: MakeEmbed) -> None:

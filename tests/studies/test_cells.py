@@ -97,6 +97,12 @@ def test_the_fingerprint_changes_with_all_that_decides_a_figure() -> None:
             'def run(n):\n    if n < 1:\n        raise ValueError(f"{n} is few")\n    _log.info("go")\n    return n\n',
             'def run(n):\n    if n < 2:\n        raise ValueError("few")\n    return n\n',
         ),
+        (
+            "def run(n):\n    return require(n)\n",
+            "from dolmen.evaluation.guards import require_few\n\ndef run(n):\n    require_few(n)\n"
+            "    return require(n)\n",
+            "from dolmen.evaluation.guards import require\n\ndef run(n):\n    require(n)\n    return n\n",
+        ),
     ],
 )
 def test_only_what_a_figure_can_follow_from_counts_in_python(tmp_path: Path, code: str, same: str, other: str) -> None:

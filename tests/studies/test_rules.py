@@ -26,6 +26,23 @@ def test_of_one_seed_nothing_is_sure() -> None:
     assert verdict_of(rule.findings(results_of(better=[0.9], plain=[0.1]), ["films"])) is Verdict.OPEN
 
 
+def test_to_be_surely_within_bounds_is_judged_of_the_whole_interval() -> None:
+    rule = Within(arm="ours", figure="auc", minus="theirs", low=-0.1, high=0.1, sure=True)
+    plain = [0.5, 0.5, 0.5]
+
+    def verdict(*values: float) -> Verdict:
+        return verdict_of(rule.findings(results_of(ours=list(values), theirs=plain), ["films"]))
+
+    assert verdict(0.51, 0.50, 0.52) is Verdict.HOLDS
+    assert verdict(0.70, 0.71, 0.72) is Verdict.FAILS
+    # Within on average, and beyond it, with a bound inside the interval: more seeds would tell.
+    assert verdict(0.45, 0.50, 0.65) is Verdict.OPEN
+    assert verdict(0.55, 0.65, 0.70) is Verdict.OPEN
+    assert verdict_of(rule.findings(results_of(ours=[0.5], theirs=[0.5]), ["films"])) is Verdict.OPEN
+    with pytest.raises(ValueError, match="take sure with minus"):
+        Within(arm="ours", figure="auc", over="theirs", low=1.0, sure=True)
+
+
 def test_above_needs_the_margin_and_a_sure_difference() -> None:
     steady = results_of(better=[0.70, 0.71, 0.72], plain=[0.60, 0.61, 0.62])
     noisy = results_of(better=[0.70, 0.50, 0.72], plain=[0.60, 0.61, 0.62])

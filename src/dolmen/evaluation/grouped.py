@@ -57,7 +57,8 @@ def gauc(
         weighting: what a group counts.
 
     Raises:
-        ValueError: shapes differ, a label is neither 0 nor 1, a score is NaN, or there is no such weighting.
+        ValueError: shapes differ, a label is neither 0 nor 1, a score is NaN, a weight below 0 or not finite, or there
+            is no such weighting.
 
     >>> gauc([0.1, 0.9, 0.8, 0.2, 0.5], [0, 1, 0, 1, 1], ["a", "a", "b", "b", "c"])
     GroupAUC(value=0.5, judged=2, skipped=1)

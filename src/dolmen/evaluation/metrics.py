@@ -1,6 +1,7 @@
 """Metrics of predictions, over arrays or CPU tensors. ``nan`` where a metric is not defined, rather than an invention.
 
-Labels are 0 or 1; ``weights`` say what each example counts, 1 if ``None``.
+Labels are 0 or 1, probabilities in [0, 1]; ``weights`` say what each example counts, 1 if ``None``. Anything else is a
+``ValueError`` that names what it was, its place and the mend.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from dolmen.evaluation.guards import require_probabilities, require_weights
 
 __all__ = [
     "auc",
@@ -47,6 +50,7 @@ def log_loss(probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | N
     0.693147
     """
     probability, label, weight = columns(probabilities, labels, weights)
+    require_probabilities(probability)
     if weight.sum() == 0:
         return float("nan")
     return float(np.average(log_losses(probability, label), weights=weight))
@@ -69,6 +73,7 @@ def normalized_entropy(
     1.0
     """
     _, label, weight = columns(probabilities, labels, weights)
+    require_probabilities(np.asarray(probabilities, dtype=np.float64))
     if base_rate is None:
         base_rate = float(weight @ label / weight.sum()) if weight.sum() > 0 else float("nan")
     elif not 0 < base_rate < 1:
@@ -88,6 +93,7 @@ def relative_information_gain(
 def calibration_ratio(probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
     """What was predicted over what happened: 1 is right, 2 promises twice too much. ``nan`` without positives."""
     probability, label, weight = columns(probabilities, labels, weights)
+    require_probabilities(probability)
     happened = float(weight @ label)
     return float(weight @ probability) / happened if happened > 0 else float("nan")
 
@@ -105,6 +111,7 @@ def expected_calibration_error(
     if bin_count < 1:
         raise ValueError(f"bin_count must be at least 1, got {bin_count}")
     probability, label, weight = columns(probabilities, labels, weights)
+    require_probabilities(probability)
     total = float(weight.sum())
     if total == 0:
         return float("nan")
@@ -139,7 +146,7 @@ def columns(values: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) -> 
     """Values, labels and weights as arrays that fit each other.
 
     Raises:
-        ValueError: shapes differ, a label is neither 0 nor 1, or a value is NaN.
+        ValueError: shapes differ, a label is neither 0 nor 1, a value is NaN, or a weight below 0 or not finite.
     """
     value, label = np.asarray(values, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     weight = np.ones_like(value) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -151,4 +158,5 @@ def columns(values: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) -> 
         raise ValueError(f"labels must be 0 or 1, got {strange[0]}")
     if np.isnan(value).any():
         raise ValueError(f"value {int(np.isnan(value).argmax())} is NaN; leave out examples without a prediction")
+    require_weights(weight)
     return value, label, weight

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dolmen.errors import SnapshotError
-from dolmen.evaluation.metrics import auc_of_counts, log_losses, sums_at
+from dolmen.evaluation.guards import require_probabilities
+from dolmen.evaluation.metrics import auc_of_counts, columns, log_losses, sums_at
 
 __all__ = ["Progressive"]
 
@@ -93,11 +94,15 @@ class Progressive:
             probabilities: in [0, 1], shape (count,).
             labels: 0 or 1, shape (count,).
             weights: what each counts, such as 1 / sampling rate; 1 if ``None``.
+
+        Raises:
+            ValueError: shapes differ, a label is neither 0 nor 1, a probability outside [0, 1], or a weight below 0 or
+                not finite. Nothing is counted then.
         """
         probability = np.asarray(probabilities, dtype=np.float64)
-        label = np.asarray(labels, dtype=np.float64)
-        weight = np.ones_like(probability) if weights is None else np.asarray(weights, dtype=np.float64)
         told = ~np.isnan(probability)
+        probability, label, weight = columns(np.where(told, probability, 0.5), labels, weights)
+        require_probabilities(probability)
         probability, label, weight = probability[told], label[told], weight[told]
         if probability.size == 0:
             return 0

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from dolmen.evaluation.guards import require_distinct
 from dolmen.features import Jagged
 
 __all__ = ["Candidates", "CatalogueRanking", "Ranks", "Ties", "rank_catalogue", "sampled_ranks"]
@@ -178,11 +179,13 @@ def rank_catalogue(
             scores are always held).
 
     Raises:
-        ValueError: shapes do not fit, a place is outside the catalogue, or a score is NaN.
+        ValueError: shapes do not fit, a place is outside the catalogue, a query's right item is named twice, or a score
+            is NaN.
     """
     for name, places in (("relevant", relevant), ("exclude", exclude)):
         if places is not None:
             _check_places(name, places, relevant.size, item_count)
+    require_distinct("relevant", relevant)
     ties = Ties(ties)
     step = max(1, chunk_bytes // (4 * max(item_count, 1)))
     ranks: list[NDArray[np.float64]] = []

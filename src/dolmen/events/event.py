@@ -155,6 +155,11 @@ def _check_impression(event: Impression) -> None:
         if column:
             _check_count(event, name, len(column), count)
             _check_finite(name, column)
+    if not all(0 <= probability <= 1 for probability in event.probabilities):
+        raise BadEventError(
+            f"impression {event.request_id}: probabilities must be in [0, 1], got {event.probabilities!r:.200}; "
+            "of logits, take the sigmoid first"
+        )
     _check_finite("shared.dense", event.shared.dense.values())
 
 

@@ -19,7 +19,7 @@ __all__ = ["STUDY"]
 _ARMS: Final = {
     "popularity": "how often an item was acted on",
     "item-knn": "items met by the same people, by cosine, summed over the past",
-    "bert4rec": "BERT4Rec as in the paper",
+    "bert4rec": "BERT4Rec with the paper's layers and masks, and less training, as the protocol says",
     "sasrec": "SASRec, a softmax over the catalogue instead of one drawn item each",
     "matrix-factorisation": "a vector for each person and item: the two towers without features or networks",
     "bert4rec-last": "BERT4Rec, of each run only the last item hidden",
@@ -150,7 +150,12 @@ STUDY: Final = Study(
         "For so short a training a dropout of 0.2 on all sets and batches of 64 were chosen, on Beauty's validation "
         "part from a seed that is not reported, after 3.5 minutes of one core each: NDCG@10 among 100 drawn items "
         "0.066 with the papers' 0.5 and batches of 256, 0.074 with batches of 64, 0.096 with those and a dropout of "
-        "0.2.",
+        "0.2. The rate is 0.001 where the paper has 0.0001, gradients are cut at a length of 10 where it has 5, and "
+        "the validation item does not come back into training before the test.",
+        "What to read with care: on Beauty 10,000 of 40,226 people are judged, by one seed. The standard error of HR@10"
+        " is 0.0045, and what it lacks, 0.0024, lies within; that of NDCG@10 is 0.003, and it lacks 0.005. On films "
+        "BERT4Rec is best at its last pass, so it has not learned all it could. And the arm that hides only the last "
+        "item ends there below popularity: that Cloze is above it says little.",
     ),
     arms=_ARMS,
     figures=FIGURES,

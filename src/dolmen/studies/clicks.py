@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, final
@@ -17,11 +17,11 @@ from dolmen import datasets
 from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc, gauc, log_loss
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids, values_of
-from dolmen.models import scorer
+from dolmen.models import Model, scorer
 from dolmen.seeds import generator
 from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
-from dolmen.studies.rules import Above
+from dolmen.studies.rules import Above, Within
 from dolmen.studies.study import Claim, Setting
 from dolmen.training import TrainConfig, Trainer, new_trainer
 
@@ -38,6 +38,7 @@ __all__ = [
     "PROTOCOL",
     "Arm",
     "gains",
+    "guards",
     "judged",
     "past_of",
 ]
@@ -49,7 +50,7 @@ LONG: Final = "movielens-100k-long"
 AGES: Final = "history_age"
 """The slot that says how long before its example each behaviour was, in steps of about a doubling."""
 
-EPOCHS: Final = {AMAZON: 1, MOVIELENS: 2, LONG: 2}
+EPOCHS: Final = {AMAZON: 3, MOVIELENS: 3, LONG: 3}
 """Passes over each case's training part, in the full form."""
 
 BATCH: Final = 512
@@ -57,13 +58,23 @@ BATCH: Final = 512
 
 MODULES: Final = (
     *MACHINERY,
+    "dolmen.compute",
+    "dolmen.datasets.actions",
+    "dolmen.datasets.amazon",
     "dolmen.datasets.amazon_hin",
+    "dolmen.datasets.dataset",
     "dolmen.datasets.examples",
     "dolmen.datasets.movielens",
+    "dolmen.datasets.movielens_100k",
     "dolmen.evaluation.grouped",
     "dolmen.evaluation.metrics",
     "dolmen.evaluation.negatives",
     "dolmen.evaluation.splits",
+    "dolmen.features.batch",
+    "dolmen.features.extract",
+    "dolmen.features.fids",
+    "dolmen.features.layout",
+    "dolmen.features.schema",
     "dolmen.models.layers.activations",
     "dolmen.models.layers.attention",
     "dolmen.models.layers.behaviours",
@@ -71,7 +82,10 @@ MODULES: Final = (
     "dolmen.models.layers.mlp",
     "dolmen.models.layers.moments",
     "dolmen.models.layers.rows",
+    "dolmen.seeds",
     "dolmen.studies.clicks",
+    "dolmen.training.config",
+    "dolmen.training.opening",
 )
 """What decides the figures of every study that is run from here."""
 
@@ -79,7 +93,9 @@ FIGURES: Final = {
     "gauc": "AUC within each person, weighed by impressions (the papers' GAUC), on the test part",
     "auc": "AUC on the test part",
     "log_loss": "log loss on the test part",
+    "validation_gauc": "GAUC on the validation part, by which the pass was chosen",
     "epoch": "the pass whose parameters are judged",
+    "drop": "AUC on the test part after the pass in which it was highest, less that after the last pass",
     "examples_per_cpu_second": "learned by one thread, by its own clock",
 }
 
@@ -95,12 +111,15 @@ PROTOCOL: Final = (
     *CASES,
     "Vectors of 16 and a linear weight an id; AdaGrad (0.05) on rows, Adam (0.001) on layers, batches of 512, all arms "
     "alike and tuned for none; training in an order of the seed's own.",
-    "One pass over amazon-hin. Two over movielens-100k, of which the parameters with the better GAUC on the validation "
-    "part are judged.",
+    "Three passes, of which the parameters with the best GAUC on the validation part are judged. That many were chosen "
+    "by the mean of the past, with the product, on the validation part, from a seed that is not reported: on "
+    "amazon-hin its GAUC is 0.787, 0.804, 0.806 and 0.807 after one to four passes in batches of 512, and 0.796 and "
+    "0.803 after one and two in batches of 128, each of which takes twice as long.",
 )
 
 _DIM: Final = 17  # a linear weight, then a vector of 16
 _JUDGED_BATCH: Final = 4096
+_PROBED_EVERY: Final = 5  # what is looked up in a model needs no more examples, and pasts are long
 _WHEN, _TIMES = "when", "history_when"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _STEPS: Final = np.array(  # each begins a step of age, in seconds
@@ -127,10 +146,16 @@ class _Examples:
     test: Batch
 
 
-def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
+def judged(
+    cell: Cell, arm: Arm, setting: Setting, *, of_model: Callable[[Model, Batch], Mapping[str, float]] | None = None
+) -> Mapping[str, float]:
     """The arm's figures on the cell's case, from its seed.
 
-    ``settings``: ``epochs`` by case, ``batch``, ``examples_max``.
+    Args:
+        cell: what is run.
+        arm: the model.
+        setting: ``settings`` are ``epochs`` by case, ``batch``, ``examples_max``.
+        of_model: finds further figures, in the model that is judged and examples of the test part.
     """
     examples = _examples(cell.case)
     trainer = new_trainer(
@@ -144,6 +169,7 @@ def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
     epochs: int = setting.settings["epochs"][cell.case]
     batch: int = setting.settings["batch"]
     kept, best, best_epoch, seconds = None, -1.0, 0, 0.0
+    tested: list[float] = []
     for epoch in range(1, epochs + 1):
         order = torch.from_numpy(generator(cell.seed, "order", epoch).permutation(count))
         started = time.process_time()
@@ -151,14 +177,18 @@ def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
             trainer.step(examples.train.take(rows))
         seconds += time.process_time() - started
         found = _figures(trainer, examples.validation)["gauc"]
+        tested.append(_figures(trainer, examples.test)["auc"])
         if found > best:
             kept, best, best_epoch = trainer.keep(), found, epoch
     assert kept is not None, "GAUC is a number wherever a person has both answers"
     trainer.restore(kept)
     return {
         **_figures(trainer, examples.test),
+        "validation_gauc": best,
         "epoch": float(best_epoch),
+        "drop": max(tested) - tested[-1],
         "examples_per_cpu_second": count * epochs / seconds,
+        **({} if of_model is None else _of_model(trainer, examples.test, of_model)),
     }
 
 
@@ -180,6 +210,33 @@ def gains(
             rule=Above(arm=arm, others=(over,), figure="gauc", margin=least, cases=(AMAZON,)),
         ),
     )
+
+
+def guards(*, arm: str, others: tuple[str, ...], case: str) -> tuple[Claim, ...]:
+    """That arms learn at all, in the quick form: one that answers alike for everything has AUC and GAUC 0.5.
+
+    A pass over 20,000 examples of films takes the models of the past to a GAUC of 0.66, over 40,000 to 0.69; a seed
+    moves that by less than 0.01, and one that learned nothing has 0.5.
+    """
+    return tuple(
+        Claim(
+            name=f"{one} learns",
+            statement=f"The arm {one} ranks far better than chance within a person.",
+            paper="",
+            rule=Within(arm=one, figure="gauc", low=0.63, cases=(case,)),
+        )
+        for one in (arm, *others)
+    )
+
+
+def _of_model(
+    trainer: Trainer, examples: Batch, of_model: Callable[[Model, Batch], Mapping[str, float]]
+) -> Mapping[str, float]:
+    parameters = trainer.parameters()
+    trainer.model.eval()
+    some = examples.take(torch.arange(0, examples.size, _PROBED_EVERY))
+    with parameters.computing(), torch.no_grad():
+        return of_model(trainer.model, parameters.placed(some))
 
 
 def _figures(trainer: Trainer, examples: Batch) -> dict[str, float]:

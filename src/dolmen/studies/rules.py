@@ -127,7 +127,11 @@ class Above:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Within:
-    """The mean figure of ``arm`` lies from ``low`` to ``high``: itself, less that of ``minus``, or over ``over``."""
+    """The mean figure of ``arm`` lies from ``low`` to ``high``: itself, less that of ``minus``, or over ``over``.
+
+    ``sure`` asks for its whole 95 % interval there, and says that it does not hold only where the whole interval lies
+    outside. An interval with a bound inside it shows neither, so the claim is not judged, and needs more seeds.
+    """
 
     arm: str
     figure: str
@@ -135,11 +139,14 @@ class Within:
     high: float = math.inf
     minus: str | None = None
     over: str | None = None
+    sure: bool = False
     cases: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.minus is not None and self.over is not None:
             raise ValueError(f"Within({self.arm!r}): name either minus or over, got both")
+        if self.sure and self.over is not None:
+            raise ValueError(f"Within({self.arm!r}): a ratio of means has no interval here; take sure with minus")
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -171,7 +178,8 @@ class Within:
     @property
     def _needed(self) -> str:
         bounds = (("≥", self.low), ("≤", self.high))
-        return ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
+        needed = ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
+        return f"surely {needed}" if self.sure else needed
 
     def _measured(self, results: Results, case: str) -> Mean | None:
         if self.minus is not None:
@@ -185,8 +193,12 @@ class Within:
         # A ratio of means: its interval would need a model of the errors, so it is told without one.
         return Mean(value=ours.value / theirs.value, deviation=math.nan, low=math.nan, high=math.nan, count=ours.count)
 
-    def _holds(self, found: Mean) -> bool:
-        return self.low <= found.value <= self.high
+    def _holds(self, found: Mean) -> bool | None:
+        if not self.sure:
+            return self.low <= found.value <= self.high
+        if self.low <= found.low and found.high <= self.high:
+            return True
+        return False if found.high < self.low or found.low > self.high else None
 
 
 @final

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from statistics import median
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from statistics import fmean, median
 from typing import Any, Final
 
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
-from dolmen.models.layers.attention import attend
-from dolmen.models.layers.behaviours import Past, pooled
+from dolmen.features import Batch
+from dolmen.models import Model
+from dolmen.models.layers.attention import effective_counts
+from dolmen.models.layers.behaviours import Past
 from dolmen.models.layers.hashing import SimHash, interest_of
+from dolmen.models.ranking.sdim import SDIM
 from dolmen.seeds import derive_seed
-from dolmen.studies.clicks import BATCH, EPOCHS, FIGURES, LONG, MODULES, MOVIELENS, PROTOCOL, Arm, judged
+from dolmen.studies.clicks import BATCH, EPOCHS, FIGURES, LONG, MODULES, MOVIELENS, PROTOCOL, Arm, guards, judged
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
@@ -24,19 +30,23 @@ _COST: Final = "ranking-cost"
 _LENGTHS: Final = (1_000, 10_000, 100_000)
 _CANDIDATES: Final = 100
 _WIDTH: Final = 64
-_REPEATS: Final = 5
+_REPEATS: Final = 25
+_TEMPERATURES: Final = (1.0, 0.5, 0.25, 0.1)
+_PILOTS: Final = (1000, 1001)  # seeds of the runs by which the temperature is chosen; none is reported
+_LENGTH_MIN: Final = 20  # of a past of which the effective share is told: that of a shorter one says little
 
 _RANKED: Final = {
     "short": "the newest 16 behaviours only",
     "averaged": "and the mean of up to 500",
-    "attended": "and softmax attention over up to 500, exactly",
+    "attended": "and softmax attention by cosine over up to 500, exactly",
     "hashed": "and SDIM over up to 500: 16 hashes of 3 bits",
     "hashed-1-bit": "the same with 1 bit",
     "hashed-10-bits": "the same with 10 bits",
 }
+_PAIR: Final = ("attended", "hashed")
 _TIMED: Final = {f"{how}-{length}": (how, length) for how in ("attend", "read", "store") for length in _LENGTHS}
 _WORDS: Final = {
-    "attend": "exact attention of 100 candidates over {} behaviours",
+    "attend": "exact attention of 100 candidates over {} behaviours: two products of matrices and a softmax",
     "read": "100 candidates read their buckets, which {} behaviours were summed into before",
     "store": "hash {} behaviours and sum them into buckets, which is done once and not for a request",
 }
@@ -51,38 +61,86 @@ _MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+def _prepare(case: str, setting: Setting) -> Mapping[str, float]:
+    """The temperature of attention whose mean GAUC on the validation part is best; that of each is told."""
+    if case == _COST:
+        return {}
+    temperatures: tuple[float, ...] = setting.settings["temperatures"]
+    if len(temperatures) == 1:
+        return {"temperature": temperatures[0]}
+    found = {
+        temperature: fmean(
+            judged(Cell(case=case, arm="attended", seed=seed), _arm("attended", temperature), setting)[
+                "validation_gauc"
+            ]
+            for seed in _PILOTS
+        )
+        for temperature in temperatures
+    }
+    best = max(temperatures, key=found.__getitem__)
+    return {"temperature": best, **{f"validation_gauc of {one:g}": value for one, value in found.items()}}
+
+
 def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     if cell.case == _COST:
-        return _cost(cell)
-    return judged(cell, Arm("sdim", {"hidden": (80, 40), **_MODELS[cell.arm]}), setting)
+        measured = _milliseconds(cell.seed, setting.settings["lengths"], setting.settings["repeats"])
+        return {"milliseconds": measured[_TIMED[cell.arm]]}
+    return judged(cell, _arm(cell.arm, setting.prepared["temperature"]), setting, of_model=_effective)
 
 
-@torch.no_grad()
-def _cost(cell: Cell) -> Mapping[str, float]:
-    """How long one road takes, by the thread's own clock: the median of some goes after one to warm up."""
-    how, length = _TIMED[cell.arm]
-    torch.manual_seed(derive_seed(cell.seed, cell.arm))
+def _arm(name: str, temperature: float) -> Arm:
+    return Arm("sdim", {"hidden": (80, 40), "temperature": temperature, **_MODELS[name]})
+
+
+def _effective(model: Model, batch: Batch) -> Mapping[str, float]:
+    """How much of a long past the model makes use of: medians over the examples that have one."""
+    assert isinstance(model, SDIM)
+    candidates, past = model.fields.candidates(batch), model.fields.past(batch)
+    counts = effective_counts(model.weights(candidates, past), past)
+    long = past.lengths >= _LENGTH_MIN
+    return {
+        "effective_behaviours": float(counts[long].median()),
+        "effective_share": float((counts / past.lengths)[long].median()),
+    }
+
+
+@lru_cache(maxsize=1)
+def _milliseconds(seed: int, lengths: tuple[int, ...], repeats: int) -> Mapping[tuple[str, int], float]:
+    """How long each road takes over each length, by the thread's own clock: the median of goes that take turns.
+
+    A machine drifts, so all are measured together, for the first of a seed's cells that asks.
+    """
+    roads = {(how, length): road for length in lengths for how, road in _roads(seed, length).items()}
+    checksums = {name: float(road().sum()) for name, road in roads.items()}  # and warms up
+    taken: dict[tuple[str, int], list[float]] = {name: [] for name in roads}
+    for _ in range(repeats):
+        for name, road in roads.items():
+            started = time.thread_time()
+            outcome = road()
+            taken[name].append(time.thread_time() - started)
+            assert float(outcome.sum()) == checksums[name]
+    return {name: median(some) * 1e3 for name, some in taken.items()}
+
+
+def _roads(seed: int, length: int) -> Mapping[str, Callable[[], Tensor]]:
+    """What a request of candidates that share one past can do, and what is done for it beforehand."""
+    torch.manual_seed(derive_seed(seed, length))
     hashing, vectors, candidates = SimHash(_WIDTH, 16, 3), torch.randn(length, _WIDTH), torch.randn(_CANDIDATES, _WIDTH)
-    # Every candidate has the same past: as ranking sees it, one after the other so that memory stays small.
     past = Past(vectors, torch.zeros(length, dtype=torch.int64), torch.tensor([0, length]))
+    # What does not hang on the candidate is there beforehand for either road: unit vectors here, sums there.
+    unit = normalize(vectors, dim=1)
     sums, owners = hashing.sums(past), torch.zeros(_CANDIDATES, dtype=torch.int64)
+    return {
+        "attend": lambda: attended(candidates, unit, vectors, 0.5),
+        "read": lambda: interest_of(hashing.read(sums, owners, candidates)),
+        "store": lambda: hashing.sums(past),
+    }
 
-    def once() -> float:
-        match how:
-            case "attend":
-                outcomes = [pooled(past, attend(one, past, 0.5)) for one in torch.split(candidates, 1)]
-                return float(torch.cat(outcomes).sum())
-            case "read":
-                return float(interest_of(hashing.read(sums, owners, candidates)).sum())
-            case _:
-                return float(hashing.sums(past).sum())
 
-    taken, checksum = [], once()
-    for _ in range(_REPEATS):
-        started = time.thread_time()
-        assert once() == checksum
-        taken.append(time.thread_time() - started)
-    return {"milliseconds": median(taken) * 1e3}
+def attended(candidates: Tensor, unit: Tensor, vectors: Tensor, temperature: float) -> Tensor:
+    """Attention of candidates (batch, width) over one past (length, width) that they share, (batch, width)."""
+    weights = (normalize(candidates, dim=1) @ unit.t() / temperature).softmax(dim=1)
+    return weights @ vectors
 
 
 STUDY: Final = Study(
@@ -98,13 +156,13 @@ STUDY: Final = Study(
             name="as good as attention",
             statement="A hashed past ranks as well as an attended one: their AUC differs by at most 0.001.",
             paper="Taobao 0.8854 against 0.8848, industrial 0.7044 against 0.7049",
-            rule=Within(arm="hashed", figure="auc", minus="attended", low=-0.001, high=0.001, cases=(LONG,)),
+            rule=Within(arm="hashed", figure="auc", minus="attended", low=-0.001, high=0.001, sure=True, cases=(LONG,)),
         ),
         Claim(
             name="no worse than attention",
             statement="A hashed past ranks at most 0.001 of AUC below an attended one.",
             paper="Taobao 0.8854 against 0.8848, industrial 0.7044 against 0.7049",
-            rule=Within(arm="hashed", figure="auc", minus="attended", low=-0.001, cases=(LONG,)),
+            rule=Within(arm="hashed", figure="auc", minus="attended", low=-0.001, sure=True, cases=(LONG,)),
         ),
         Claim(
             name="a long past helps",
@@ -139,6 +197,7 @@ STUDY: Final = Study(
         ),
     ),
     guards=(
+        *guards(arm="hashed", others=("attended",), case=LONG),
         Claim(
             name="cheap",
             statement="At 10,000 behaviours ranking is far cheaper than attention.",
@@ -157,28 +216,61 @@ STUDY: Final = Study(
         *PROTOCOL[1:],
         "movielens-100k-long is movielens-100k with pasts of up to 500 clicks; each arm's newest 16 go through an "
         "activation unit of 36, and the last layers are 80 and 40 wide.",
-        f"ranking-cost: {_CANDIDATES} candidates, vectors of {_WIDTH}, one thread, random vectors.",
+        "Attention is over unit vectors, since hashing sees directions alone: softmax(cos / t). Over vectors as they "
+        "are it weighs behaviours almost alike, because these are short; so it was done before, and what was compared "
+        f"with was a mean in truth. t is the best of {', '.join(f'{one:g}' for one in _TEMPERATURES)} by the mean GAUC "
+        f"on the validation part, of {len(_PILOTS)} seeds that are not reported.",
+        "effective_behaviours says how much of a past counts: (sum w)² / sum w², w being what each behaviour counts "
+        f"for the candidate; a median over the examples with {_LENGTH_MIN} behaviours or more, as is its share of the "
+        "past.",
+        "That hashing equals attention is asked of the whole interval, not of the mean: it holds with the interval "
+        "inside the bounds, fails with it outside, and is not judged otherwise. Three seeds gave one of ±0.0026 "
+        "before; 10 of these two arms should bring it to ±0.0008. This rule, the temperature, three passes for two "
+        "and the baseline of cost (one product for all candidates instead of a loop over them) were changed after an "
+        "earlier report, whose rule asked the mean alone, and before these runs.",
+        f"ranking-cost: {_CANDIDATES} candidates, vectors of {_WIDTH}, one thread, random vectors; all roads and "
+        f"lengths take turns, {_REPEATS} times, and the median counts.",
     ),
     arms=_ARMS,
-    figures={**FIGURES, "milliseconds": "one request's work on the long past, by the thread's own clock"},
+    figures={
+        **FIGURES,
+        "effective_behaviours": "how many behaviours of the long past count, in effect",
+        "effective_share": "which share of the long past that is",
+        "milliseconds": "one request's work on the long past, by the thread's own clock",
+    },
     chart=Chart(figure="auc", lines={name: (name,) for name in _RANKED}),
     full=Plan(
         parts=(
-            Part(case=_COST, arms=tuple(_TIMED), seed_count=3),
-            Part(case=LONG, arms=tuple(_RANKED), seed_count=3),
+            Part(case=_COST, arms=tuple(_TIMED), seed_count=5),
+            Part(case=LONG, arms=_PAIR, seed_count=10),
+            Part(case=LONG, arms=tuple(arm for arm in _RANKED if arm not in _PAIR), seed_count=5),
         ),
-        settings={"epochs": EPOCHS, "batch": BATCH},
-        minutes=45,
+        settings={
+            "epochs": EPOCHS,
+            "batch": BATCH,
+            "temperatures": _TEMPERATURES,
+            "lengths": _LENGTHS,
+            "repeats": _REPEATS,
+        },
+        minutes=40,
     ),
     quick=Plan(
         parts=(
             Part(case=_COST, arms=("attend-10000", "read-10000"), seed_count=1),
-            Part(case=LONG, arms=("attended", "hashed"), seed_count=1),
+            Part(case=LONG, arms=_PAIR, seed_count=1),
         ),
-        settings={"epochs": dict.fromkeys(EPOCHS, 1), "batch": BATCH, "examples_max": 20_000},
+        settings={
+            "epochs": dict.fromkeys(EPOCHS, 1),
+            "batch": BATCH,
+            "examples_max": 20_000,
+            "temperatures": (0.5,),
+            "lengths": (10_000,),
+            "repeats": _REPEATS,
+        },
         minutes=0.8,
     ),
     stands_on=(*MODULES, "dolmen.models.layers.hashing", "dolmen.models.ranking.sdim"),
     shows={"sdim": Shown(case=LONG, arm="hashed", figure="gauc")},
     run=_run,
+    prepare=_prepare,
 )

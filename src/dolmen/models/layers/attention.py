@@ -7,12 +7,12 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, normalize
 
 from dolmen.models.layers.behaviours import Past
 from dolmen.models.layers.mlp import MLP
 
-__all__ = ["ActivationUnit", "attend", "softmax_of_each"]
+__all__ = ["ActivationUnit", "attend", "attend_by_angle", "effective_counts", "softmax_of_each"]
 
 
 @final
@@ -69,3 +69,20 @@ def attend(queries: Tensor, past: Past, temperature: float) -> Tensor:
     """softmax(<q, k> / temperature) over each example's behaviours, (total,), for queries (batch, width)."""
     scores = (queries.index_select(0, past.owners) * past.vectors).sum(dim=1) / temperature
     return softmax_of_each(scores, past)
+
+
+def attend_by_angle(queries: Tensor, past: Past, temperature: float) -> Tensor:
+    """softmax(cos(q, k) / temperature), (total,): as ``attend`` does, however long the vectors are."""
+    unit = Past(normalize(past.vectors, dim=1), past.owners, past.offsets)
+    return attend(normalize(queries, dim=1), unit, temperature)
+
+
+def effective_counts(weights: Tensor, past: Past) -> Tensor:
+    """Of how many behaviours weights (total,) that are not negative make use in each example, (batch,).
+
+    (sum w)^2 / sum w^2: the whole past where all count alike, 1 where one counts alone, 0 where none does.
+
+    Source: L. Kish, "Survey Sampling", 1965, section 11.7.
+    """
+    total, squares = (weights.new_zeros(past.size).index_add(0, past.owners, some) for some in (weights, weights**2))
+    return torch.where(squares > 0, total**2 / squares, 0.0)

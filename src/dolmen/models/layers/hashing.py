@@ -74,12 +74,23 @@ class SimHash(nn.Module):
         The same numbers in the same order as ``sums`` and ``read``, without the buckets where no query is: an eighth
         of the work for 3 bits. Gradients reach the behaviours that were met, and not the queries.
         """
-        meets = self.buckets(past.vectors) == self.buckets(queries).index_select(0, past.owners)
-        behaviour, hash_round = meets.nonzero(as_tuple=True)
+        behaviour, hash_round = self._meets(queries, past).nonzero(as_tuple=True)
         cells = past.owners.index_select(0, behaviour) * self.rounds + hash_round
         total = past.vectors.new_zeros(past.size * self.rounds, past.vectors.shape[1])
         total = total.index_add(0, cells, past.vectors.index_select(0, behaviour))
         return total.view(past.size, self.rounds, past.vectors.shape[1])
+
+    def weights(self, queries: Tensor, past: Past) -> Tensor:
+        """What each behaviour counts in ``interest_of`` what the queries (batch, width) met, (total,).
+
+        Its share of the rounds in which it was met, each over the length of that round's sum.
+        """
+        over = _over_lengths(self.met(queries, past)).squeeze(2)
+        return (self._meets(queries, past) * over.index_select(0, past.owners)).mean(dim=1)
+
+    def _meets(self, queries: Tensor, past: Past) -> Tensor:
+        """Whether each behaviour is in the bucket of its example's query, (total, rounds)."""
+        return self.buckets(past.vectors) == self.buckets(queries).index_select(0, past.owners)
 
     def read(self, sums: Tensor, owners: Tensor, queries: Tensor) -> Tensor:
         """What ``sums`` (people, rounds, buckets, width) hold for each query: (batch, rounds, width).
@@ -91,9 +102,13 @@ class SimHash(nn.Module):
         return found.view(len(queries), self.rounds, queries.shape[1])
 
 
-def interest_of(met: Tensor, epsilon: float = 1e-12) -> Tensor:
+def interest_of(met: Tensor) -> Tensor:
     """The mean over rounds of the sums (batch, rounds, width), each made a unit vector; an empty bucket stays zero.
 
     Source: Cao et al., CIKM 2022, equation 7.
     """
-    return (met * torch.rsqrt(met.square().sum(dim=2, keepdim=True).clamp(min=epsilon))).mean(dim=1)
+    return (met * _over_lengths(met)).mean(dim=1)
+
+
+def _over_lengths(met: Tensor, epsilon: float = 1e-12) -> Tensor:
+    return torch.rsqrt(met.square().sum(dim=2, keepdim=True).clamp(min=epsilon))

@@ -19,7 +19,7 @@ from dolmen.features import Batch
 from dolmen.models.config import at_least, not_empty, positive
 from dolmen.models.contract import Ability
 from dolmen.models.layers.activations import activations
-from dolmen.models.layers.attention import ActivationUnit, attend
+from dolmen.models.layers.attention import ActivationUnit, attend_by_angle
 from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, averaged, pooled
 from dolmen.models.layers.hashing import SimHash, interest_of
 
@@ -30,7 +30,7 @@ class LongPast(StrEnum):
     """How the whole past is read."""
 
     HASHED = "hashed"  # the paper's method
-    ATTENDED = "attended"  # softmax(<q, k> / t) over everything: what hashing estimates
+    ATTENDED = "attended"  # softmax(cos(q, k) / t) over everything: what hashing comes close to
     AVERAGED = "averaged"
     LEFT_OUT = "left_out"
 
@@ -46,7 +46,8 @@ class SDIMConfig(TowerConfig):
         rounds: hashes (paper: m / tau = 16).
         bits: of each hash (paper: tau = 3): more of them look for more alike behaviours.
         long_past: how the whole past is read; all but ``hashed`` are there to compare with.
-        temperature: of ``attended`` (paper: exp(q.s / 0.5) is what 3 bits come close to, for unit vectors).
+        temperature: of ``attended``, over cosines: hashing does not see how long vectors are, so neither does what it
+            is compared with (paper: exp(q.s / 0.5) is what 3 bits come close to, for unit vectors).
     """
 
     recent: int = 16
@@ -119,12 +120,24 @@ class SDIM(nn.Module):
         logits: Tensor = self.tower(batch, candidates, interests)
         return logits
 
+    def weights(self, candidates: Tensor, past: Past) -> Tensor:
+        """What each behaviour of the whole past counts for its example's candidate, (total,)."""
+        match self.config.long_past:
+            case LongPast.HASHED:
+                return self.hash.weights(candidates, past)
+            case LongPast.ATTENDED:
+                return attend_by_angle(candidates, past, self.config.temperature)
+            case LongPast.AVERAGED:
+                return 1 / past.lengths.index_select(0, past.owners)
+            case LongPast.LEFT_OUT:
+                return past.vectors.new_zeros(len(past.owners))
+
     def _long(self, candidates: Tensor, past: Past) -> list[Tensor]:
         match self.config.long_past:
             case LongPast.HASHED:
                 return [interest_of(self.hash.met(candidates, past))]
             case LongPast.ATTENDED:
-                return [pooled(past, attend(candidates, past, self.config.temperature))]
+                return [pooled(past, self.weights(candidates, past))]
             case LongPast.AVERAGED:
                 return [averaged(past)]
             case LongPast.LEFT_OUT:
