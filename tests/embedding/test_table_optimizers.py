@@ -7,15 +7,13 @@ the last place a step is left for a reference that is written as the paper write
 
 import json
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, reject, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dolmen._core import NativeTable
@@ -328,55 +326,6 @@ def test_a_row_goes_on_learning_after_a_gradient_whose_square_overflows(optimize
     chunk = next(table.export_chunks())
     assert np.isfinite(chunk.states).all()
     assert np.isfinite(chunk.vectors).all()
-
-
-LARGEST, SMALLEST = float(np.finfo(f32).max), float(np.finfo(f32).smallest_subnormal)
-ABOVE_ZERO = st.sampled_from([SMALLEST, 1e-38, 1e-23, 1e-8, 1.0, 1e8, 1e19, 1e30, LARGEST]) | st.floats(
-    SMALLEST, LARGEST, width=32
-)
-SIZES = st.just(0.0) | ABOVE_ZERO
-BELOW_ONE = st.sampled_from([0.0, 0.5, float(np.nextafter(f32(1), f32(0)))])
-SIGNED = st.tuples(SIZES, st.sampled_from([-1.0, 1.0])).map(lambda one: one[0] * one[1])
-SETTINGS = {
-    "learning_rate": ABOVE_ZERO,
-    "gradient_value_max": st.none() | ABOVE_ZERO,
-    "gradient_norm_max": st.none() | ABOVE_ZERO,
-    "decoupled": st.booleans(),
-    **dict.fromkeys(("beta1", "beta2", "decay", "momentum"), BELOW_ONE),
-}
-
-
-@st.composite
-def any_optimizer(draw: st.DrawFn) -> Optimizer:
-    """Whatever settings are accepted, mostly at the ends of their ranges."""
-    kind = draw(st.sampled_from(get_args(Optimizer)))
-    chosen = {one.name: draw(SETTINGS.get(one.name, SIZES)) for one in fields(kind)}
-    try:
-        return kind(**chosen)
-    except ValueError:
-        reject()
-
-
-@pytest.mark.property
-@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.filter_too_much])
-@given(
-    any_optimizer(),
-    st.lists(SIGNED, min_size=3, max_size=3),
-    st.lists(st.tuples(st.lists(SIGNED, min_size=3, max_size=3), SIZES), min_size=1, max_size=4),
-    SIZES,
-)
-def test_a_finite_table_stays_finite(
-    optimizer: Optimizer, start: list[float], steps: list[tuple[list[float], float]], slot_scale: float
-) -> None:
-    table, fid = Table(3, optimizer=optimizer, rules={0: RowRules(learning_rate_scale=slot_scale)}), np.array([1])
-    table.assign(fid, np.array([start], f32))
-    for gradient, scale in steps:
-        # Larger ones are refused, so that sums of a batch are finite.
-        grads = np.clip(np.array([gradient]), -LARGEST / 2, LARGEST / 2).astype(f32)
-        table.apply_gradients(fid, grads * f32(0.999), learning_rate_scale=scale)
-        chunk = next(table.export_chunks())
-        assert np.isfinite(chunk.vectors).all()
-        assert np.isfinite(chunk.states).all()
 
 
 @pytest.mark.parametrize("kind", [FTRL, GroupFTRL])

@@ -10,14 +10,9 @@
 // at `kSquareMax`: a mean forgets that with time, where an infinite one would stay so for good (a sum forgets nothing;
 // who expects such gradients clips them). SGD and Momentum square nothing; the group lasso asks its squares only
 // whether they are beyond a bound, and infinity is.
-//
-// A finite row stays finite, whatever the settings: what is stored passes `finite` or is a bounded square, so only
-// within a step can something be infinite; and nothing is NaN, since the rate is finite and above 0, no infinite number
-// meets another of the other sign, and nothing is divided by 0 (the settings see to that, in optimizers.py).
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -40,28 +35,14 @@ DOLMEN_INLINE float bounded(float square) noexcept {
   return std::min(square, kSquareMax);
 }
 
-// `value`, or the largest float of its sign. In whole numbers, of which compilers take several at once: floats without
-// their sign are in the order of their bits.
-DOLMEN_INLINE float finite(float value) noexcept {
-  const auto bits = std::bit_cast<std::int32_t>(value);
-  constexpr auto kMax = std::bit_cast<std::int32_t>(std::numeric_limits<float>::max());
-  const std::int32_t sign = bits & std::numeric_limits<std::int32_t>::min();
-  return std::bit_cast<float>(sign | std::min(bits & std::numeric_limits<std::int32_t>::max(), kMax));
-}
-
 struct Step {
   float* vector;  // Read by other threads meanwhile, under the bucket's stamp.
   float* state;
   const float* gradient;
   std::uint32_t dim;
-  float learning_rate_scale;  // Finite and above 0.
-  std::uint64_t step_count;   // Of the table: how many batches it has learned, with this one.
+  float learning_rate_scale;
+  std::uint64_t step_count;  // Of the table: how many batches it has learned, with this one.
 };
-
-// Finite and above 0, whatever the factors: infinity times 0 is no number.
-DOLMEN_INLINE float rate_of(float learning_rate, const Step& step) noexcept {
-  return std::max(finite(learning_rate * step.learning_rate_scale), std::numeric_limits<float>::denorm_min());
-}
 
 // w -= rate * g                                                                  (L2)
 struct Sgd {
@@ -69,12 +50,12 @@ struct Sgd {
   static std::uint32_t state_dim(std::uint32_t) noexcept { return 0; }
   void init(float*, std::uint32_t) const noexcept {}
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = rate_of(learning_rate, step);
+    const float rate = learning_rate * step.learning_rate_scale;
     float* __restrict w = step.vector;
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
-      store_shared(w + i, finite(w[i] - rate * g));
+      store_shared(w + i, w[i] - rate * g);
     }
   }
 };
@@ -85,14 +66,14 @@ struct AdaGrad {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, dim, initial_accumulator); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = rate_of(learning_rate, step);
+    const float rate = learning_rate * step.learning_rate_scale;
     float* __restrict w = step.vector;
     float* __restrict n = step.state;
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
       n[i] = bounded(n[i] + g * g);
-      store_shared(w + i, finite(w[i] - rate * g / (std::sqrt(n[i]) + epsilon)));
+      store_shared(w + i, w[i] - rate * g / (std::sqrt(n[i]) + epsilon));
     }
   }
 };
@@ -103,7 +84,7 @@ struct RowwiseAdaGrad {
   static std::uint32_t state_dim(std::uint32_t) noexcept { return 1; }
   void init(float* state, std::uint32_t) const noexcept { *state = initial_accumulator; }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = rate_of(learning_rate, step);
+    const float rate = learning_rate * step.learning_rate_scale;
     float* __restrict w = step.vector;
     const float* __restrict gradient = step.gradient;
     float sum = 0.0F;
@@ -115,7 +96,7 @@ struct RowwiseAdaGrad {
     const float spread = std::sqrt(*step.state) + epsilon;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
-      store_shared(w + i, finite(w[i] - rate * g / spread));
+      store_shared(w + i, w[i] - rate * g / spread);
     }
   }
 };
@@ -126,14 +107,14 @@ struct Momentum {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = rate_of(learning_rate, step);
+    const float rate = learning_rate * step.learning_rate_scale;
     float* __restrict w = step.vector;
     float* __restrict b = step.state;
     const float* __restrict gradient = step.gradient;
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
-      b[i] = finite(momentum * b[i] + g);
-      store_shared(w + i, finite(w[i] - rate * b[i]));
+      b[i] = momentum * b[i] + g;
+      store_shared(w + i, w[i] - rate * b[i]);
     }
   }
 };
@@ -144,7 +125,7 @@ struct RmsProp {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = rate_of(learning_rate, step);
+    const float rate = learning_rate * step.learning_rate_scale;
     const float take = 1.0F - decay;
     float* __restrict w = step.vector;
     float* __restrict n = step.state;
@@ -152,7 +133,7 @@ struct RmsProp {
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
       n[i] = decay * n[i] + take * bounded(g * g);
-      store_shared(w + i, finite(w[i] - rate * g / (std::sqrt(n[i]) + epsilon)));
+      store_shared(w + i, w[i] - rate * g / (std::sqrt(n[i]) + epsilon));
     }
   }
 };
@@ -163,7 +144,7 @@ struct AdaDelta {
   static std::uint32_t state_dim(std::uint32_t dim) noexcept { return 2 * dim; }
   void init(float* state, std::uint32_t dim) const noexcept { std::fill_n(state, 2 * dim, 0.0F); }
   DOLMEN_INLINE void step(const Step& step) const noexcept {
-    const float rate = rate_of(learning_rate, step);
+    const float rate = learning_rate * step.learning_rate_scale;
     const float take = 1.0F - decay;
     float* __restrict w = step.vector;
     float* __restrict n = step.state;
@@ -172,10 +153,9 @@ struct AdaDelta {
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float g = gradient[i] + weight_decay * w[i];
       n[i] = decay * n[i] + take * bounded(g * g);
-      const float ratio = std::sqrt(bounded(moved[i] + epsilon)) / std::sqrt(bounded(n[i] + epsilon));
-      const float move = finite(ratio) * g;
+      const float move = std::sqrt(moved[i] + epsilon) / std::sqrt(n[i] + epsilon) * g;
       moved[i] = decay * moved[i] + take * bounded(move * move);
-      store_shared(w + i, finite(w[i] - rate * move));
+      store_shared(w + i, w[i] - rate * move);
     }
   }
 };
@@ -199,12 +179,12 @@ struct Ftrl {
       const float g = gradient[i];
       const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
-      const float sigma = finite((root - std::sqrt(n[i])) / learning_rate);
-      z[i] = finite(z[i] + (finite(weight * g) - sigma * w[i]));
+      const float sigma = (root - std::sqrt(n[i])) / learning_rate;
+      z[i] += weight * g - sigma * w[i];
       n[i] = grown;
       const float beyond = std::fabs(z[i]) - l1;
       const float size = beyond / ((beta + root) / learning_rate + l2);
-      store_shared(w + i, beyond <= 0.0F ? 0.0F : std::copysign(finite(size), -z[i]));
+      store_shared(w + i, beyond <= 0.0F ? 0.0F : std::copysign(size, -z[i]));
     }
   }
 };
@@ -226,8 +206,8 @@ struct GroupFtrl {
       const float g = gradient[i];
       const float grown = bounded(n[i] + g * g);
       const float root = std::sqrt(grown);
-      const float sigma = finite((root - std::sqrt(n[i])) / learning_rate);
-      z[i] = finite(z[i] + (finite(weight * g) - sigma * w[i]));
+      const float sigma = (root - std::sqrt(n[i])) / learning_rate;
+      z[i] += weight * g - sigma * w[i];
       n[i] = grown;
       const float beyond = std::max(std::fabs(z[i]) - l1, 0.0F);
       square += 2.0F * (beyond * beyond) / ((beta + root) / learning_rate + l2);
@@ -238,7 +218,7 @@ struct GroupFtrl {
     for (std::uint32_t i = 0; i < step.dim; ++i) {
       const float beyond = std::fabs(z[i]) - l1;
       const float size = beyond / ((beta + std::sqrt(n[i])) / learning_rate + l2) * kept;
-      store_shared(w + i, beyond <= 0.0F || kept == 0.0F ? 0.0F : std::copysign(finite(size), -z[i]));
+      store_shared(w + i, beyond <= 0.0F || kept == 0.0F ? 0.0F : std::copysign(size, -z[i]));
     }
   }
 };
@@ -280,10 +260,9 @@ class AdamOf {
     float* __restrict v = step.state + dim;
     const float* __restrict gradient = step.gradient;
     const Correction correct = correction(count_step(step));
-    const float rate = rate_of(settings_.learning_rate, step);
+    const float rate = settings_.learning_rate * step.learning_rate_scale;
     const float l2 = settings_.is_decoupled ? 0.0F : settings_.weight_decay;
-    // A weight decays to 0 at most.
-    const float shrink = settings_.is_decoupled ? std::min(rate * settings_.weight_decay, 1.0F) : 0.0F;
+    const float shrink = settings_.is_decoupled ? rate * settings_.weight_decay : 0.0F;
     const float keep1 = settings_.beta1;
     const float keep2 = settings_.beta2;
     const float take1 = 1.0F - keep1;
@@ -299,21 +278,21 @@ class AdamOf {
       const float spread = std::sqrt(*v / correct.second) + epsilon;
       for (std::uint32_t i = 0; i < dim; ++i) {
         const float g = gradient[i] + l2 * w[i];
-        m[i] = finite(keep1 * m[i] + take1 * g);
+        m[i] = keep1 * m[i] + take1 * g;
         const float mean = m[i] / correct.first;
-        store_shared(w + i, finite(w[i] - shrink * w[i] - rate * mean / spread));
+        store_shared(w + i, w[i] - shrink * w[i] - rate * mean / spread);
       }
     } else {
       [[maybe_unused]] float* __restrict most = step.state + 2 * dim;
       for (std::uint32_t i = 0; i < dim; ++i) {
         const float g = gradient[i] + l2 * w[i];
-        m[i] = finite(keep1 * m[i] + take1 * g);
+        m[i] = keep1 * m[i] + take1 * g;
         v[i] = keep2 * v[i] + take2 * bounded(g * g);
         float second = v[i];
         if constexpr (kind == AdamKind::kMaximum) second = most[i] = std::max(most[i], second);
         const float mean = m[i] / correct.first;
         const float spread = std::sqrt(second / correct.second) + epsilon;
-        store_shared(w + i, finite(w[i] - shrink * w[i] - rate * mean / spread));
+        store_shared(w + i, w[i] - shrink * w[i] - rate * mean / spread);
       }
     }
   }

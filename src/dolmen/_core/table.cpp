@@ -363,7 +363,7 @@ DOLMEN_INLINE void Table::step_by(Processor processor, const Stepping& stepping,
   };
   const auto use = [&](std::size_t i, const CuckooIndex::Finding& found) DOLMEN_INLINED {
     if (found.bucket == nullptr) return;
-    const float slot_scale = finite(stepping.scale * rules_[slot_of(sums.fids()[i])].learning_rate_scale);
+    const float slot_scale = stepping.scale * rules_[slot_of(sums.fids()[i])].learning_rate_scale;
     if (slot_scale == 0.0F) return;  // Not even a mean of squares moves.
     about_to_change(found.row);
     if (!is_touched(found.row)) {

@@ -6,8 +6,7 @@ A step has this order: gradients of equal ids are summed; the sum is clipped (ea
 then the row's length to ``gradient_norm_max``); ``weight_decay`` (λ) adds λ·w to it (L2), when the row is updated and
 only then; the rate is ``learning_rate`` times the slot's and the call's scale. At a rate of 0 nothing moves.
 Sums and means of squares end at 2^126: a mean forgets one huge gradient with time, where infinity would stay. A sum
-(AdaGrad, FTRL) forgets nothing, and such a row hardly moves again: clip where gradients may be huge. All else that a
-row holds ends at the largest float32, so a finite row stays finite, whatever settings, scales and gradients.
+(AdaGrad, FTRL) forgets nothing, and such a row hardly moves again: clip where gradients may be huge.
 Settings must be finite and in range in float32 too.
 """
 
