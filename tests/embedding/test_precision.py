@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dolmen.embedding import SGD, AdaGrad, Delta, Embeddings, Precision, Table
-from dolmen.features import Schema, Slot
+from dolmen.features import Schema, Slot, encode_values
 
 NONE = np.empty(0, dtype=np.int64)
 NARROW = [Precision.FLOAT16, Precision.BFLOAT16, Precision.INT8]
