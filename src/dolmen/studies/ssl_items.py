@@ -306,9 +306,14 @@ STUDY: Final = Study(
     full=Plan(
         parts=(
             Part(case=_TENTH, arms=tuple(_ARMS), seed_count=5),
-            Part(case=_FILMS, arms=("popularity", "unmet", "two-tower", "cfm"), seed_count=5),
-            Part(case=_WITHHELD, arms=_COMMON, seed_count=5),
-            Part(case=_FILMS, arms=("feature-dropout", "spread-out", "dropout", "rfm"), seed_count=5),
+            *(
+                Part(case=case, arms=("popularity", "unmet", "two-tower", "cfm"), seed_count=5)
+                for case in (_FILMS, _WITHHELD)
+            ),
+            *(
+                Part(case=case, arms=("rfm", "feature-dropout", "spread-out", "dropout"), seed_count=5)
+                for case in (_WITHHELD, _FILMS)
+            ),
             Part(case=_SAMPLE, arms=("popularity", "unmet", "two-tower", "cfm"), seed_count=5),
         ),
         settings={"passes": 3},
