@@ -25,7 +25,7 @@ else
 	$(BIN)/python -m pytest $(TIMED)
 endif
 
-test-studies: $(VENV)/.developer ## Run the quick form of every study (ARGS="--touched HEAD^": of those that a change touches)
+test-studies: $(VENV)/.developer ## Run the quick form of every study (ARGS: names of some)
 	$(BIN)/dolmen reproduce --quick $(ARGS)
 
 check: lint types imports docs test native-check ## Everything the gate asks: style, types, import rules, docs, tests

@@ -251,9 +251,6 @@ def reproduce(
         str | None,
         typer.Option(metavar="WHY", help="Believe kept cells of other code, too; the report will say why."),
     ] = None,
-    touched: Annotated[
-        str | None, typer.Option(metavar="COMMIT", help="Only studies that stand on code changed since this commit.")
-    ] = None,
 ) -> None:
     """Put papers to the test: run a study's arms on its data, judge its claims, write the report.
 
@@ -272,7 +269,6 @@ def reproduce(
         out=out,
         only_stored=stored,
         take_over=take_over,
-        touched_since=touched,
     )
     raise typer.Exit(studies.reproduce(options, _out))
 

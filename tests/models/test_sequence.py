@@ -19,7 +19,8 @@ from dolmen.models.layers import catalogue
 from dolmen.models.layers.dropout import Dropout
 from dolmen.models.layers.packed import Packed
 from dolmen.models.layers.transformer import Attention, TransformerLayer
-from dolmen.models.sequence.bert4rec import masked_places
+from dolmen.models.sequence.bert4rec import BERT4Rec, BERT4RecConfig, masked_places
+from dolmen.testing import _Bench, _overfits_a_batch, example_schema
 
 MakeEmbed = Callable[[Schema], Embed]
 NAMES = ("bert4rec", "sasrec", "gru4rec")
@@ -140,19 +141,20 @@ def test_longer_pasts_are_cut_to_the_newest_and_company_changes_nothing(name: st
     ("name", "negatives"), [("bert4rec", None), ("sasrec", None), ("sasrec", 6), ("gru4rec", None), ("gru4rec", 6)]
 )
 def test_what_follows_what_is_learned(name: str, negatives: int | None, make_embed: MakeEmbed) -> None:
-    # Ten items in a ring: the next one follows from the newest alone, if order is told apart. BERT4Rec learns slowly.
+    # Ten items in a ring: the next one follows from the newest alone, if order is told apart. BERT4Rec learns slowly:
+    # of each run it is asked only for what was hidden. From two seeds it came to 0.65 and 0.84.
     schema = schema_of(dim=17)
     embed = make_embed(schema)
     often = {"last_only_rate": 0.5} if name == "bert4rec" else {}
     model = build(name, {**STILL, **often, "negatives": negatives}, embed)
-    step_count, chance_min = (12, 0.2) if name == "bert4rec" else (6, 0.6)
+    passes, chance_min = (24, 0.5) if name == "bert4rec" else (6, 0.6)
     random = np.random.default_rng(0)
     starts, lengths = random.integers(0, 10, 200), random.integers(2, 7, 200)
     runs = [[int(start + step) % 10 for step in range(length)] for start, length in zip(starts, lengths, strict=True)]
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     torch.manual_seed(0)
-    for first in range(0, 200, 20):
-        for _ in range(step_count):
+    for _ in range(passes):
+        for first in range(0, 200, 20):
             chosen = runs[first : first + 20]
             batch = batch_of(schema, [run[:-1] for run in chosen], [run[-1] for run in chosen])
             with embed.recording(1) as tape:
@@ -163,6 +165,11 @@ def test_what_follows_what_is_learned(name: str, negatives: int | None, make_emb
     asked = batch_of(schema, [[item, (item + 1) % 10] for item in range(10)], [0] * 10)
     right = log_chances(model.eval(), embed, asked)[range(10), [(item + 2) % 10 for item in range(10)]].exp()
     assert right.mean() > chance_min  # 0.1 by guessing
+
+
+def test_bert4rec_overfits_a_batch_where_what_is_asked_stays_the_same() -> None:
+    # ``check_model`` asks it of every model; here masks are drawn anew at each step, unless only the last is hidden.
+    _overfits_a_batch(_Bench(BERT4Rec, BERT4RecConfig(last_only_rate=1.0), example_schema(), 0))
 
 
 @pytest.mark.property

@@ -16,6 +16,7 @@ from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, extract_ro
 from dolmen.models import build
 from dolmen.models.layers.stream import DistinctRows
 from dolmen.models.retrieval.ssl_two_tower import SSLTwoTower, mutual_information
+from dolmen.training import TrainConfig, new_trainer
 
 MakeEmbed = Callable[[Schema], Embed]
 SCHEMA = Schema(
@@ -181,3 +182,55 @@ def test_too_few_features_are_refused_with_the_mend(make_embed: MakeEmbed) -> No
     with pytest.raises(ConfigError, match="needs two features of the item beside 'item', got genres"):
         build("ssl_two_tower", {}, make_embed(bare))
     build("ssl_two_tower", {"masking": "none"}, make_embed(bare))
+
+
+def test_rows_of_an_item_that_nobody_was_shown_learn_from_the_contrast_once_the_catalogue_told_of_it() -> None:
+    schema = Schema(
+        *(Slot("user", dim=5), Slot("item", dim=5), Slot("genres", dim=5, many=True, of=Side.ITEM)),
+        *(Slot("words", dim=5, many=True, of=Side.ITEM), Label("click")),
+    )
+    trainer = new_trainer(schema, "ssl_two_tower", {"towers": {"content_weight": 0.0}}, TrainConfig(seed=1))
+    shown = [{"user": 1, "item": item, "genres": [item % 3], "words": [item, 7], "click": 1} for item in range(9)]
+    unseen = extract_rows(schema, [{"item": 99, "genres": [1], "words": [99, 98]}])
+    words, item = unseen.slot("words").values, unseen.slot("item").values
+    batch = extract_rows(schema, shown, with_labels=True)
+    trainer.step(batch)
+    assert not trainer.embed.peek("words", words).any()  # no row, and no gradient could reach it
+    before = trainer.parameters().version
+    trainer.meet(unseen)
+    assert trainer.parameters().version == before + 1
+    assert trainer.embed.sights("item", item).tolist() == [1.0]
+    told = trainer.embed.peek("words", words)
+    assert (told.abs().sum(dim=1) > 0).all()
+    with trainer.embed.recording(1) as tape:
+        model = trainer.model.train()
+        assert isinstance(model, SSLTwoTower)
+        torch.autograd.backward(model.contrast(model.catalogue.at(model.catalogue.known()), ["genres"]))
+        fids, grads = tape.gradients()["words"]
+    moved = set(fids[grads.abs().sum(dim=1) > 0].tolist())
+    assert set(words.tolist()) & moved  # one of the two may have been dropped
+    for _ in range(3):
+        trainer.step(batch)
+    assert not torch.equal(trainer.embed.peek("words", words), told)
+    assert trainer.embed.sights("words", words).tolist() == [1.0, 1.0]  # drawing counts no sight
+
+
+def test_the_two_towers_learn_nothing_of_what_they_meet_but_give_it_rows() -> None:
+    trainer = new_trainer(SCHEMA, "two_tower", {}, TrainConfig(seed=1))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    items = extract_rows(SCHEMA, [{"item": 99, "genres": [1]}], slots=["item", "genres"])
+    assert trainer.meet(items).is_learned
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+    assert trainer.embed.peek("item", items.slot("item").values).any()
+
+
+def test_the_spread_is_the_mean_squared_cosine_of_different_items_ids_included(make_embed: MakeEmbed) -> None:
+    model, _ = model_of(make_embed, aim="spread")
+    known = model.catalogue.known()
+    items = model.catalogue.at(known)
+    assert set(items.slots) == set(model.item_slots)
+    model.eval()
+    vectors = model.items(items)
+    pairs = [(i, j) for i in range(items.size) for j in range(items.size) if i != j]
+    expected = sum(torch.cosine_similarity(vectors[i], vectors[j], dim=0).item() ** 2 for i, j in pairs) / len(pairs)
+    assert model.spread(items).item() == pytest.approx(expected, rel=1e-4)

@@ -145,3 +145,18 @@ def test_an_item_slot_that_cannot_name_an_item_is_refused(make_embed: MakeEmbed)
             build("two_tower", {"item_slot": wrong}, make_embed(schema))
     with pytest.raises(SchemaError, match="the schema has no slot of the user"):
         build("two_tower", {}, make_embed(Schema(Slot("item"), Label("click"))))
+
+
+def test_item_dropout_hides_each_slot_of_an_item_alone_and_in_training_only(make_embed: MakeEmbed) -> None:
+    schema = example_schema()
+    embed = make_embed(schema)
+    model = TwoTower(TwoTowerConfig(item_dropout=0.5), embed)
+    part = torch.ones(4000, 3)
+    kept = model._some(part)
+    assert set(kept.sum(dim=1).tolist()) == {0.0, 3.0}  # a slot is hidden whole
+    assert kept[:, 0].mean().item() == pytest.approx(0.5, abs=0.04)  # five standard errors of 4,000 coins
+    step(model, embed, example_batch(schema, 10, seed=1))
+    batch = example_batch(schema, 10, seed=2)
+    assert torch.equal(model.items(batch), model.items(batch))
+    with pytest.raises(ConfigError, match="item_dropout must be at least 0 and below 1, got 1"):
+        TwoTowerConfig(item_dropout=1.0)

@@ -242,7 +242,7 @@ def test_the_topic_is_not_compacted_after_a_start_where_nothing_was_replaced(
         "dolmen.events.embedded.EmbeddedLog.read",
         "dolmen.events.embedded.EmbeddedLog.compact",
         "dolmen.serving.catalogue.decode",
-        "dolmen.serving.catalogue._extract_usable",
+        "dolmen.serving.catalogue.extract_usable",
     ],
 )
 def test_nobody_waits_while_changes_are_read_and_made_features_of(

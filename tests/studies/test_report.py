@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 from toy import claim, toy
 
-from dolmen import studies
 from dolmen.errors import ConfigError
 from dolmen.studies import (
     Above,
@@ -25,7 +24,6 @@ from dolmen.studies import (
     Report,
     Results,
     Verdict,
-    command,
     make_report,
     registry,
     run_study,
@@ -201,20 +199,6 @@ def test_studies_are_asked_for_by_name(console: Console) -> None:
         reproduce(Options(studies=("tory",)), console)
     with pytest.raises(ConfigError, match="name a study: toy"):
         reproduce(Options(), console)
-
-
-def test_only_touched_studies_run(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Path(studies.__file__).parent
-    for changed, ran in (
-        ([source.parent / "seeds.py"], True),
-        ([source / "study.py"], True),
-        ([source.parent / "clock.py", source.parents[2] / "README.md"], False),
-        (None, True),
-    ):
-        monkeypatch.setattr(command, "changed_files", lambda root, since, changed=changed: changed)  # noqa: ARG005
-        monkeypatch.setattr(console, "file", io.StringIO())
-        assert reproduce(Options(quick=True, touched_since="HEAD^"), console) == 0
-        assert ("It is better." in said(console)) is ran
 
 
 def test_outcome_of_nothing_is_a_report_too() -> None:

@@ -8,9 +8,10 @@ import torch
 
 from dolmen.embedding import SGD, Capacity
 from dolmen.errors import ConfigError, SchemaError, SnapshotError
-from dolmen.events import Record, Topic, decode_examples, encode_examples
-from dolmen.features import Batch, Jagged
+from dolmen.events import CatalogueChange, Record, Topic, decode_examples, encode, encode_examples
+from dolmen.features import Batch, Jagged, encode_values
 from dolmen.training import TrainConfig, Trainer, load_snapshot, new_trainer
+from dolmen.training.meeting import tell_items
 from dolmen.training.specimens import Specimens
 
 
@@ -341,3 +342,56 @@ def test_a_table_keeps_the_capacity_that_the_settings_give_it(world, tmp_path) -
     snapshot = load_snapshot(trainer.save(tmp_path))
     assert Trainer.resume(snapshot).embeddings.capacity == Capacity(40)
     assert Trainer.resume(snapshot, TrainConfig(table_capacity=50)).embeddings.capacity == Capacity(50)
+
+
+def _told(*items: int, removed: bool = False) -> list[bytes]:
+    changes = [CatalogueChange("item", item, {"genres": [f"told-{item}"]}, removed) for item in items]
+    return [encode(change) for change in (CatalogueChange("user", 5, {}), *changes)]
+
+
+def _genre_rows(trainer: Trainer, *items: int) -> list[bool]:
+    fids = encode_values(trainer.schema.slot_number("genres"), [f"told-{item}" for item in items])
+    return trainer.embed.peek("genres", torch.from_numpy(fids)).any(dim=1).tolist()
+
+
+def test_what_the_catalogue_tells_gets_rows_where_the_trainer_reads_it(world, filled_log) -> None:
+    filled_log.append(Topic.CATALOGUE, _told(1, 2))
+    _, end = filled_log.bounds(Topic.EXAMPLES, 0)
+    deaf, hears = (world.trainer(TrainConfig(read_catalogue=reads)) for reads in (False, True))
+    _follow_to_the_end(deaf, filled_log)
+    assert _genre_rows(deaf, 1, 2) == [False, False]
+    stop = threading.Event()
+    hears.follow(filled_log, stop, between=lambda: stop.set() if hears.offset > end else None, wait_seconds=0.0)
+    assert _genre_rows(hears, 1, 2) == [True, True]
+    assert hears.positions["catalogue/0"] == 3
+    assert hears.judge.state_dict() == deaf.judge.state_dict()  # nobody was asked about them
+    filled_log.append(Topic.CATALOGUE, [*_told(3), b"no change", *_told(4), *_told(4, removed=True)])
+    stop.clear()
+    hears.follow(filled_log, stop, between=lambda: stop.set() if hears.offset > end + 1 else None, wait_seconds=0.0)
+    assert _genre_rows(hears, 3, 4) == [True, False]
+    assert filled_log.bounds(Topic.EXAMPLES, 0)[1] == end + 2
+
+
+def test_a_trainer_killed_after_it_wrote_what_the_catalogue_tells_writes_it_once(
+    world, filled_log, rows, dense
+) -> None:
+    filled_log.append(Topic.CATALOGUE, _told(*range(20)))
+    config = TrainConfig(read_catalogue=True)
+    killed = world.trainer(config)
+    _follow_to_the_end(killed, filled_log)
+    _, end = filled_log.bounds(Topic.EXAMPLES, 0)
+    assert tell_items(filled_log, world.schema, killed.positions)  # and here it is killed
+    trainers = [world.trainer(config) for _ in range(2)]
+    for trainer in trainers:
+        stop, idle = threading.Event(), []
+
+        def between(trainer=trainer, stop=stop, idle=idle) -> None:
+            idle.append(trainer.offset)
+            if idle[-2:] == [end + 1] * 2:  # once after the last record, once where there is none
+                stop.set()
+
+        trainer.follow(filled_log, stop, between=between, wait_seconds=0.0)
+    assert filled_log.bounds(Topic.EXAMPLES, 0)[1] == end + 1
+    assert rows(trainers[0]) == rows(trainers[1])
+    assert dense(trainers[0].model) == dense(trainers[1].model)
+    assert trainers[0].positions["catalogue/0"] == 21

@@ -1,3 +1,5 @@
+from .baselines import item_knn, popularity
+from .correlation import TemporalCorrelation, mutual_information, temporal_correlation
 from .grouped import GroupAUC, Weighting, gauc
 from .lists import (
     catalogue_coverage,
@@ -47,6 +49,7 @@ __all__ = [
     "Ranks",
     "Split",
     "SplitRule",
+    "TemporalCorrelation",
     "TemporalSplit",
     "Ties",
     "Weighting",
@@ -58,14 +61,18 @@ __all__ = [
     "expected_calibration_error",
     "gauc",
     "intra_list_diversity",
+    "item_knn",
     "log_loss",
     "mean_of",
     "mean_popularity",
+    "mutual_information",
     "normalized_entropy",
     "novelty",
+    "popularity",
     "popularity_lift",
     "rank_catalogue",
     "relative_information_gain",
     "sampled_ranks",
     "tail_share",
+    "temporal_correlation",
 ]

@@ -1,3 +1,4 @@
+from .attributes import extract_side, extract_usable
 from .batch import Batch, Jagged, Spread
 from .extract import extract_rows, extract_table
 from .fids import RawId, encode_array, encode_values, pack_fids, slot_numbers, values_of
@@ -23,7 +24,9 @@ __all__ = [
     "encode_values",
     "examples_schema",
     "extract_rows",
+    "extract_side",
     "extract_table",
+    "extract_usable",
     "pack_fids",
     "slot_numbers",
     "values_of",

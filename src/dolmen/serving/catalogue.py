@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.errors import BadEventError, OffsetGoneError, SchemaError
+from dolmen.errors import BadEventError, OffsetGoneError
 from dolmen.events.event import CatalogueChange, decode
 from dolmen.events.log import Log, Topic
-from dolmen.features import Batch, RawId, Schema, Side, encode_values, extract_rows
+from dolmen.features import Batch, RawId, Schema, Side, encode_values, extract_side, extract_usable
 from dolmen.serving.columns import Columns, Rows
 from dolmen.serving.ids import id_of, key_of, key_prefix
 from dolmen.serving.settings import ServeSettings
@@ -66,7 +66,7 @@ def check_attributes(schema: Schema, of: Side, rows: Sequence[tuple[RawId, Mappi
     Raises:
         SchemaError: a value does not fit its field; the message names row, field, value and mend.
     """
-    _extract(schema, of, rows)
+    extract_side(schema, of, rows)
 
 
 @final
@@ -297,10 +297,10 @@ class Catalogue:
             stored = _decoder.decode(value)
             part.append((stored.id, stored.attributes))
             if len(part) == 1000:
-                self._put_items(part, _extract_usable(self.schema, Side.ITEM, part))
+                self._put_items(part, extract_usable(self.schema, Side.ITEM, part))
                 part = []
         if part:
-            self._put_items(part, _extract_usable(self.schema, Side.ITEM, part))
+            self._put_items(part, extract_usable(self.schema, Side.ITEM, part))
 
     def _prepare(self, changes: Sequence[CatalogueChange]) -> Callable[[], None]:
         # Of what changes twice here the last change holds; a removal between them leaves no trace either.
@@ -310,7 +310,7 @@ class Catalogue:
         news = [change for at, change in newest.items() if stored[at] != self._stored_now(*at)]
         items = [change for change in news if change.of == "item"]
         kept = [(change.id, change.attributes) for change in items if not change.removed]
-        features = _extract_usable(self.schema, Side.ITEM, kept) if kept else None
+        features = extract_usable(self.schema, Side.ITEM, kept) if kept else None
         unsaved = {(_TABLES[change.of], key_of(change.id)): stored[change.of, change.id] for change in news}
 
         def change_all() -> None:
@@ -382,33 +382,8 @@ def _whom(value: bytes) -> tuple[str, RawId] | None:
     return change.of, change.id
 
 
-def _extract(schema: Schema, side: Side, rows: Sequence[tuple[RawId, Mapping[str, Any]]]) -> Batch:
-    slots = [slot.name for slot in schema.slots_of(side)]
-    dense = [one.name for one in schema.dense_of(side)]
-    values = [{**attributes, str(side): raw} for raw, attributes in rows]
-    return extract_rows(schema, values, slots=slots, dense=dense)
-
-
-def _extract_usable(schema: Schema, side: Side, rows: Sequence[tuple[RawId, Mapping[str, Any]]]) -> Batch:
-    """As ``_extract``; a row of the log that does not fit this schema keeps its id alone.
-
-    The API checked each change against its schema; the log may also hold changes from before the schema was changed.
-    """
-    try:
-        return _extract(schema, side, rows)
-    except SchemaError:
-        return Batch.concat([_one_usable(schema, side, row) for row in rows])
-
-
-def _one_usable(schema: Schema, side: Side, row: tuple[RawId, Mapping[str, Any]]) -> Batch:
-    try:
-        return _extract(schema, side, [row])
-    except SchemaError:
-        return _extract(schema, side, [(row[0], _NO_ATTRIBUTES)])
-
-
 def _profile(schema: Schema, raw: RawId, attributes: Mapping[str, Any]) -> Profile:
-    batch = _extract_usable(schema, Side.USER, [(raw, attributes)])
+    batch = extract_usable(schema, Side.USER, [(raw, attributes)])
     return Profile(
         attributes,
         {name: jagged.values.tolist() for name, jagged in batch.slots.items()},

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import final
 
 from rich.console import Console
 
@@ -22,11 +22,8 @@ from dolmen.studies.report import Report, make_report, write_report
 from dolmen.studies.rules import Verdict
 from dolmen.studies.runner import run_study
 from dolmen.studies.study import Study
-from dolmen.studies.touched import changed_files, touched
 
 __all__ = ["Options", "list_studies", "reproduce"]
-
-_ROOT: Final = Path(__file__).resolve().parents[3]
 
 
 @final
@@ -42,7 +39,6 @@ class Options:
         out: where reports go.
         only_stored: run nothing, report what is stored.
         take_over: why stored cells of other code are believed; each keeps the reason, and the report tells it.
-        touched_since: a commit: only studies that stand on a file changed since; all, where git cannot tell.
     """
 
     studies: tuple[str, ...] = ()
@@ -52,7 +48,6 @@ class Options:
     out: Path = Path("docs/results/studies")
     only_stored: bool = False
     take_over: str | None = None
-    touched_since: str | None = None
 
 
 def reproduce(options: Options, console: Console) -> int:
@@ -61,7 +56,7 @@ def reproduce(options: Options, console: Console) -> int:
     That a paper's claim does not hold is a result, not a failure.
     """
     broken = 0
-    for one in _chosen(options, console):
+    for one in _chosen(options):
         report = _run(one, options)
         console.print(_summary(report))
         if options.quick:
@@ -85,21 +80,12 @@ def list_studies(out: Path) -> Sheet:
     return table
 
 
-def _chosen(options: Options, console: Console) -> Sequence[Study]:
+def _chosen(options: Options) -> Sequence[Study]:
     if not options.studies and not options.quick:
         raise ConfigError(f"name a study: {', '.join(names())}; or --list them, or guard over all with --quick")
     if options.quick and options.take_over is not None:
         raise ConfigError("--take-over is for kept cells, and --quick keeps none; leave one of them out")
-    chosen = [study(name) for name in options.studies or names()]
-    if options.touched_since is None:
-        return chosen
-    changed = changed_files(_ROOT, options.touched_since)
-    if changed is None:
-        console.print(f"git cannot tell what changed since {options.touched_since}: running all", soft_wrap=True)
-        return chosen
-    asked = touched(chosen, changed)
-    console.print(f"studies touched since {options.touched_since}: {', '.join(one.name for one in asked) or 'none'}")
-    return asked
+    return [study(name) for name in options.studies or names()]
 
 
 def _run(one: Study, options: Options) -> Report:

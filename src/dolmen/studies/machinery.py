@@ -33,7 +33,7 @@ MACHINERY: Final = (
     "dolmen.training.adam",
     "dolmen.training.trainer",
 )
-"""What the probe stands for. A study that stands on some of it names it all the same: its quick form guards it."""
+"""What the probe stands for. A study that stands on some of it names it all."""
 
 _STEPS: Final = 6
 _EXAMPLES: Final = 300

@@ -147,7 +147,7 @@ class Study:
         full: the committed form.
         quick: the form of a minute at most, which stands guard over changes.
         stands_on: modules and folders of dolmen whose code decides the figures. A change in one of them makes finished
-            cells stale and asks for the quick form.
+            cells stale.
         shows: what ``dolmen models`` tells of models by this study's report, by the model's name.
         run: measures one cell.
         prepare: finds, once for a case, what all its cells share, such as a learning rate; ``None``: nothing.

@@ -45,6 +45,9 @@ class TrainConfig:
             times in the shortest ``expire_after``.
         future_max: an event time may lie this far behind the moment its record was logged; what claims to be later
             counts as that moment, so that one wrong clock cannot expire every row.
+        read_catalogue: whether, following a stream, the trainer also reads what the catalogue tells of items, and
+            learns of each as of an example that counts nothing (``Trainer.meet``): for models that learn from items
+            nobody was shown, such as ``ssl_two_tower``. Each item gets its rows then, shown or not.
         label: what progressive evaluation judges; the schema's first label if ``None``.
         evaluate_every: progressive evaluation looks at every n-th record (or batch); 0 switches it off.
         device: where the layers are computed: ``cpu``, ``cuda``, or ``auto`` for what is there. The tables stay in main
@@ -66,6 +69,7 @@ class TrainConfig:
     final_rate: float = 0.1
     expire_every: Duration | None = None
     future_max: Duration = "1d"
+    read_catalogue: bool = False
     label: str | None = None
     evaluate_every: int = 1
     device: Device = Device.CPU

@@ -46,16 +46,16 @@ class Judge:
         return self.courses["online"].auc
 
     def see(self, model: Model, batch: Batch) -> None:
-        """Judge everybody on ``batch``; ``model`` has not learned it yet.
+        """Judge everybody on ``batch``, which is in main memory; ``model`` has not learned it yet.
 
-        Examples whose label or weight is no number are passed over: nobody can be judged by them, and the step that
-        learns them refuses them and says so.
+        Examples that weigh 0 are passed over: nobody was asked about them. So are those whose label or weight is no
+        number: nobody can be judged by them, and the step that learns them refuses them and says so.
         """
         labels = batch.labels[self.label].numpy()
         weights = (batch.weights / batch.sampling_rates).numpy()
         online, served = self._probabilities(model, batch), batch.served_probabilities.numpy()
         frozen = self._probabilities(self.frozen, batch) if self.frozen is not None else None
-        is_sound = np.isfinite(labels) & np.isfinite(weights)
+        is_sound = np.isfinite(labels) & np.isfinite(weights) & (weights != 0)
         if not is_sound.all():
             labels, weights, online, served = (column[is_sound] for column in (labels, weights, online, served))
             frozen = frozen[is_sound] if frozen is not None else None

@@ -36,6 +36,7 @@ from dolmen.training.adam import FlatAdam
 from dolmen.training.config import TrainConfig
 from dolmen.training.fit import FitReport, fit
 from dolmen.training.judge import Judge
+from dolmen.training.meeting import silent_examples, tell_items
 from dolmen.training.mode import set_mode
 from dolmen.training.snapshot import Contents, Parameters, Snapshot, SnapshotFolder
 from dolmen.training.specimens import Specimens
@@ -164,10 +165,10 @@ class Trainer:
         if batch.size == 0:
             return StepReport(0.0, 0, is_learned=False)
         self._advance_time(batch, logged_us)
-        batch = batch.to(str(self.compute.device))
         every = self.config.evaluate_every
         if self.judge is not None and every and self.version % every == 0:
             self.judge.see(self.model, batch)
+        batch = batch.to(str(self.compute.device))
         # torch's generator is the process's own; seeding it by step makes a step independent of all draws before.
         seed = derive_seed(self.config.seed, "step", self.version)
         torch.default_generator.manual_seed(seed)
@@ -190,6 +191,16 @@ class Trainer:
             self.counters["steps_refused"] += 1
             self.counters["examples_refused"] += batch.size
         return StepReport(value, batch.size, is_learned)
+
+    def meet(self, items: Batch) -> StepReport:
+        """Learn of ``items``, which nobody was shown: a step on examples that count nothing.
+
+        Their ids get rows as those of any example do, and a model that keeps items to learn from keeps these too.
+
+        Args:
+            items: slots and dense features of items; those that are missing are empty, or the schema's default.
+        """
+        return self.step(silent_examples(self.schema, items))
 
     def learn(self, record: Record) -> StepReport | None:
         """One record of the topic ``examples``: decode, step, and note its place. ``None``: it cannot be used.
@@ -224,6 +235,8 @@ class Trainer:
     ) -> None:
         """Learn from the topic ``examples`` as it grows, until ``stop`` is set.
 
+        With ``read_catalogue``, whenever all of it is learned, what the catalogue tells of items is added to it.
+
         Args:
             log: where the examples are.
             stop: set it to return after the current record.
@@ -245,8 +258,11 @@ class Trainer:
                         between()
                     if stop.is_set():
                         return
-                if not records and between is not None:
-                    between()
+                if not records:
+                    if self.config.read_catalogue and tell_items(log, self.schema, self.positions):
+                        continue
+                    if between is not None:
+                        between()
 
     def fit(
         self,

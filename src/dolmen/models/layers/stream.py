@@ -170,10 +170,11 @@ class DistinctRows(nn.Module):
 
     @torch.no_grad()
     def at(self, places: Tensor) -> Batch:
-        """The items at ``places``."""
+        """The items at ``places``; their slot ``key`` says which they are."""
+        slots = {name: _jagged(self.get_buffer(f"slot_{name}")[places]) for name in self.widths}
         return Batch(
             size=len(places),
-            slots={name: _jagged(self.get_buffer(f"slot_{name}")[places]) for name in self.widths},
+            slots={**slots, self.key: Jagged.single(self.keys[places])},
             dense={name: self.get_buffer(f"dense_{name}")[places] for name in self.dense},
         )
 

@@ -5,6 +5,10 @@ contrastive loss (equation 1), masking and dropout (section 3.3), correlated mas
 joint objective with items drawn evenly (3.4).
 Departs from the paper: the items to draw from are those that examples told of, kept in a buffer of fixed size; mutual
 information is taken over them anew now and then; what a masked feature is replaced by is learned.
+
+Nobody shows the items that this is for, so no example would tell of them: the catalogue does (``train.read_catalogue``,
+``Trainer.meet``). What it tells comes as examples that count nothing, and look-ups give their ids rows as they give any
+example's. Drawing makes no row: an item that is drawn at each step would never grow old.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from dolmen.models.layers.stream import DistinctRows, values_kept
 from dolmen.models.retrieval.two_tower import TwoTower, TwoTowerConfig
 from dolmen.settings import read_settings
 
-__all__ = ["Masking", "SSLTwoTower", "SSLTwoTowerConfig", "mutual_information"]
+__all__ = ["Aim", "Masking", "SSLTwoTower", "SSLTwoTowerConfig", "mutual_information"]
 
 
 class Masking(StrEnum):
@@ -43,6 +47,15 @@ class Masking(StrEnum):
     NONE = "none"  # none: the views differ by the values that are dropped
 
 
+class Aim(StrEnum):
+    """What is learned of the drawn items."""
+
+    CONTRAST = "contrast"  # of an item's two views, that they are one item's
+    SPREAD = (
+        "spread"  # of whole items, to stand apart (X. Zhang et al., "Learning Spread-out Local Features", ICCV 2017)
+    )
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class SSLTwoTowerConfig:
@@ -50,8 +63,9 @@ class SSLTwoTowerConfig:
 
     Args:
         towers: options of the two towers.
+        aim: what is learned of the drawn items; ``spread`` is a baseline, and hides and drops nothing.
         masking: how features are hidden from the views.
-        weight: what the contrastive loss counts (paper: alpha).
+        weight: what the loss of the drawn items counts (paper: alpha).
         temperature: what its cosines are divided by (paper: tau).
         value_dropout: of a feature with many values each is left out at this rate, but for one.
         items: how many items are drawn for each step.
@@ -60,6 +74,7 @@ class SSLTwoTowerConfig:
     """
 
     towers: Mapping[str, Any] = field(default_factory=dict)
+    aim: Aim = Aim.CONTRAST
     masking: Masking = Masking.CORRELATED
     weight: float = 0.2
     temperature: float = 0.1
@@ -148,7 +163,7 @@ class SSLTwoTower(nn.Module):
         return self.towers.items(batch)
 
     def loss(self, batch: Batch) -> Tensor:
-        """That of the two towers; in training plus ``weight`` times the contrastive loss of items drawn evenly."""
+        """That of the two towers; in training plus ``weight`` times what is learned of items drawn evenly."""
         loss = self.towers.loss(batch)
         if not self.training or self.config.weight == 0:
             return loss
@@ -156,11 +171,13 @@ class SSLTwoTower(nn.Module):
         known = self.catalogue.known()
         if len(known) < 2:
             return loss
+        drawn = self.catalogue.at(known[torch.randperm(len(known))[: self.config.items]])
+        if self.config.aim is Aim.SPREAD:
+            return loss + self.config.weight * self.spread(drawn)
         if int(self.step) % self.config.correlate_every == 0:
             self._correlate(known)
         self.step += 1
-        drawn = known[torch.randperm(len(known))[: self.config.items]]
-        return loss + self.config.weight * self.contrast(self.catalogue.at(drawn), self.first_hides())
+        return loss + self.config.weight * self.contrast(drawn, self.first_hides())
 
     def contrast(self, items: Batch, hidden: Sequence[str]) -> Tensor:
         """-log P of each item's own second view among those of all ``items``, a mean (equation 1).
@@ -173,6 +190,14 @@ class SSLTwoTower(nn.Module):
         one, other = (normalize(self.towers.item_vectors(self._view(items, hides)), dim=1) for hides in (first, second))
         logits = one @ other.T / self.config.temperature
         return cross_entropy(logits, torch.arange(items.size))
+
+    def spread(self, items: Batch) -> Tensor:
+        """The mean squared cosine of two different ``items``, at least two: 0 where all stand apart."""
+        shown = {name: self._rows_of(items.slot(name), name) for name in self.towers.item_slots}
+        shown[NUMBERS] = dense_columns(items, self.towers.item_dense)
+        vectors = normalize(self.towers.item_vectors(shown), dim=1)
+        squares = (vectors @ vectors.T).square()
+        return (squares.sum() - squares.diagonal().sum()) / (items.size * (items.size - 1))
 
     def first_hides(self) -> list[str]:
         """What the next step's first view hides, drawn; one draw for all of its items."""
@@ -209,15 +234,19 @@ class SSLTwoTower(nn.Module):
         return default.expand(count, -1)
 
     def _shown(self, column: Jagged, name: str) -> Tensor:
-        """The mean of what is left of each item's values, (items, dim - 1). Nobody saw them: no sight is counted."""
+        """The mean of what is left of each item's values, (items, dim - 1)."""
         kept = (torch.rand(len(column.values)) >= self.config.value_dropout).to(torch.float32)
         # Of those that would lose all, the first stays.
         owners = torch.repeat_interleave(column.lengths)
         left = torch.zeros(column.size).index_add(0, owners, kept)
         bare = ((left == 0) & (column.lengths > 0)).nonzero().squeeze(1)
         kept[column.offsets[:-1][bare]] = 1.0
+        return self._rows_of(column, name, kept)
+
+    def _rows_of(self, column: Jagged, name: str, weights: Tensor | None = None) -> Tensor:
+        """The mean of each item's values, (items, dim - 1), with no sight counted."""
         vectors = split_rows(self.embed.peek(name, column.values))[1]
-        return pool(vectors, column.lengths, "mean", kept)
+        return pool(vectors, column.lengths, "mean", weights)
 
     def _correlate(self, known: Tensor) -> None:
         columns = [self.catalogue.at(known).slot(name) for name in self.features if name != NUMBERS]

@@ -34,6 +34,7 @@ from dolmen.models.contract import Ability
 from dolmen.models.layers.losses import chosen_label
 from dolmen.models.layers.mlp import MLP
 from dolmen.models.layers.rows import NUMBERS, dense_columns, input_width, slot_vectors
+from dolmen.models.layers.sequences import check_rates
 from dolmen.models.layers.stream import RecentRows, StreamFrequency, values_kept
 
 __all__ = ["TwoTower", "TwoTowerConfig"]
@@ -57,6 +58,8 @@ class TwoTowerConfig:
         hidden: widths of both towers' hidden layers.
         hide_slot: the slot that says who the person is; ``None``: nothing is hidden.
         hide_rate: in which share of examples it is hidden in training.
+        item_dropout: at which rate each slot of an item is hidden in training, drawn apart (Yao et al., CIKM 2021, call
+            it feature dropout).
         content_weight: what the pull of an item's row towards its other slots counts in the loss.
         temperature: what cosines are divided by; smaller tells near items apart more sharply.
         recent_items: capacity of the ring of recently chosen items.
@@ -75,6 +78,7 @@ class TwoTowerConfig:
     hidden: tuple[int, ...] = (64,)
     hide_slot: str | None = "user"
     hide_rate: float = 0.5
+    item_dropout: float = 0.0
     content_weight: float = 0.5
     temperature: float = 0.2
     recent_items: int = 1024
@@ -87,6 +91,7 @@ class TwoTowerConfig:
         at_least(self, 1, "dim", "hidden", "recent_items", "frequency_buckets")
         at_least(self, 0, "negatives", "hide_rate", "content_weight")
         positive(self, "temperature", "frequency_rate")
+        check_rates(self, "item_dropout")
         for name in ("frequency_rate", "hide_rate"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"TwoTowerConfig.{name} must be at most 1, got {getattr(self, name)}")
@@ -167,6 +172,8 @@ class TwoTower(nn.Module):
         others = self._item_parts(recent)
         # One pass for both: at a batch's size, a pass costs more than the rows in it.
         parts = {name: torch.cat([part[rows], others[name]]) for name, part in item_parts.items()}
+        if self.training and self.config.item_dropout:
+            parts |= {name: self._some(parts[name]) for name in self.item_slots}
         items = self._tower(self.item_tower, parts)
         chosen = self._item_fids(batch)[rows]
         candidates = torch.cat([chosen, self._item_fids(recent)])
@@ -210,6 +217,10 @@ class TwoTower(nn.Module):
         if self.training and hidden in parts:
             parts[hidden] = parts[hidden] * (torch.rand(batch.size, 1) >= self.config.hide_rate)
         return parts
+
+    def _some(self, part: Tensor) -> Tensor:
+        """Rows of ``part``, (count, dim - 1), or zeros where they are hidden."""
+        return part * (torch.rand(len(part), 1) >= self.config.item_dropout)
 
     def _item_parts(self, batch: Batch) -> dict[str, Tensor]:
         return self._parts(batch, self.item_slots, self.item_dense)
