@@ -247,6 +247,10 @@ def reproduce(
     device: Annotated[str, typer.Option(help="Where the models run, as torch calls it.")] = "cpu",
     out: Annotated[Path, typer.Option(help="The folder of reports.")] = Path("docs/results/studies"),
     stored: Annotated[bool, typer.Option("--stored", help="Run nothing: report the cells that are finished.")] = False,
+    take_over: Annotated[
+        str | None,
+        typer.Option(metavar="WHY", help="Believe kept cells of other code, too; the report will say why."),
+    ] = None,
     touched: Annotated[
         str | None, typer.Option(metavar="COMMIT", help="Only studies that stand on code changed since this commit.")
     ] = None,
@@ -267,6 +271,7 @@ def reproduce(
         device=device,
         out=out,
         only_stored=stored,
+        take_over=take_over,
         touched_since=touched,
     )
     raise typer.Exit(studies.reproduce(options, _out))

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from dolmen.evaluation import compare
+from dolmen.evaluation import compare, mean_of
 
 FIGURES = st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1, max_size=6)
 
@@ -23,9 +24,29 @@ def test_the_p_value_counts_sign_patterns(pairs: list[tuple[int, int]]) -> None:
     found = compare(first, second)
 
     assert found.p_value == pytest.approx(expected)
-    assert found.difference == pytest.approx(differences.mean())
-    assert found.low - 1e-12 <= found.difference <= found.high + 1e-12
+    assert found.difference.value == pytest.approx(differences.mean())
+    if len(pairs) > 1:
+        assert found.difference == mean_of(differences)  # for few pairs the interval is that of seeds
     assert found.wins == sum((one > 0) + (one == 0) / 2 for one in differences)
+
+
+@pytest.mark.property
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_the_interval_of_a_mean_is_students(values: list[float], confidence: float) -> None:
+    found = mean_of(values, confidence)
+    deviation = np.std(values, ddof=1)
+    reach = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * deviation / math.sqrt(len(values))
+    assert found.value == pytest.approx(np.mean(values), abs=1e-9)
+    assert found.deviation == pytest.approx(deviation, abs=1e-9)
+    # The worst quantile of the grid, at 99 % and one degree of freedom, is right to six digits.
+    assert found.high - found.value == pytest.approx(reach, rel=1e-6, abs=1e-9)
+    assert found.value - found.low == pytest.approx(reach, rel=1e-6, abs=1e-9)
+
+
+def test_of_one_value_nothing_is_known_but_itself() -> None:
+    found = mean_of([0.7])
+    assert (found.value, found.count) == (0.7, 1)
+    assert all(map(math.isnan, (found.deviation, found.low, found.high)))
 
 
 def test_equal_methods_differ_as_often_as_the_p_value_says() -> None:
@@ -46,7 +67,7 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> 
     found = compare(differences, np.zeros(2000))
 
     half_width = 1.96 * differences.std(ddof=1) / math.sqrt(2000)
-    assert (found.high - found.low) / 2 == pytest.approx(half_width, rel=0.05)
+    assert (found.difference.high - found.difference.low) / 2 == pytest.approx(half_width, rel=0.05)
     assert found.p_value == pytest.approx(1 / 10_001)
 
 

@@ -1,6 +1,7 @@
 """What is kept of finished cells is believed only while the code that made it is the same."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,23 @@ def test_a_cell_comes_back_as_it_was_put(tmp_path: Path) -> None:
     assert found.figures["auc"] == 0.75
     assert math.isnan(found.figures["loss"])
     assert [path.name for path in (tmp_path / "films").iterdir()] == ["plain-3.json"]
+
+
+def test_a_cell_that_is_taken_over_says_why_ever_after(tmp_path: Path) -> None:
+    store = CellStore(tmp_path)
+    store.take_over(CELL, "two", "nothing is there")
+    assert store.get(CELL, "two") is None
+    store.put(CELL, "one", replace(DONE, rules=frozenset({"a rule"})))
+    store.take_over(CELL, "one", "it is of this code, so there is nothing to tell")
+    for mark, why, told in (
+        ("two", "a name changed", "a name changed"),
+        ("three", "again", "a name changed; then again"),
+    ):
+        store.take_over(CELL, mark, why)
+        found = store.get(CELL, mark)
+        assert found is not None
+        assert (found.taken_over, found.rules, found.figures["auc"]) == (told, frozenset({"a rule"}), 0.75)
+    assert store.get(CELL, "one") is None
 
 
 def test_a_cell_of_another_fingerprint_arm_seed_or_case_is_as_good_as_none(tmp_path: Path) -> None:

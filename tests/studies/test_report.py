@@ -4,7 +4,7 @@ import io
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,27 @@ def test_the_json_holds_every_cell_and_no_nan(tmp_path: Path) -> None:
     assert told["cells"][-1]["figures"] == {"auc": None}
     assert told["claims"][0]["verdict"] == "holds"
     assert told["program"]["commit"] == "abc"
+
+
+def test_each_claim_says_whether_its_rule_is_older_than_its_cells(tmp_path: Path) -> None:
+    report = report_of(tmp_path)
+    assert "The rule stood when its 6 cells were run." in report.to_markdown(None)
+
+    wider = replace(claim(), rule=Above(arm="better", others=("plain",), figure="auc", margin=0.05))
+    cells = dict(report.outcome.results.finished)
+    for cell in [one for one in cells if one.seed == 2]:
+        cells[cell] = replace(cells[cell], rules=None)
+    study = toy(claims=(claim(), wider))
+    outcome = replace(report.outcome, results=Results(cells))
+    judged = make_report(study, study.full, outcome, MADE_BY)
+    assert [asdict(one.standing) for one in judged.judged] == [
+        {"stood": 4, "later": 0, "unknown": 2},
+        {"stood": 0, "later": 4, "unknown": 2},
+    ]
+    text = judged.to_markdown(None)
+    assert "Of its 6 cells: 4 run when the rule stood, 2 of which that was not recorded." in text
+    assert "4 run before the rule was written as it is, 2 of which" in text
+    assert json.loads(judged.to_json())["claims"][1]["rule_standing"]["later"] == 4
 
 
 def test_missing_cases_and_open_cells_are_told(tmp_path: Path) -> None:
@@ -168,6 +189,11 @@ def test_a_guard_whose_data_is_not_here_is_told_and_no_failure(
     monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(quick=quick)})
     assert reproduce(Options(quick=True), console) == 0
     assert "not run: absent is not on this machine" in said(console)
+
+
+def test_kept_cells_cannot_be_taken_over_where_none_are_kept(console: Console) -> None:
+    with pytest.raises(ConfigError, match="--take-over is for kept cells, and --quick keeps none"):
+        reproduce(Options(quick=True, take_over="why not"), console)
 
 
 def test_studies_are_asked_for_by_name(console: Console) -> None:

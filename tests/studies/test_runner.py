@@ -17,6 +17,7 @@ from dolmen.studies import Cell, CellStore, Outcome, Part, Plan, Setting, Study,
 from dolmen.studies import runner as runner_module
 from dolmen.studies.study import PREPARED
 
+MACHINE = {"cpu": "a chip", "cores": 2, "torch": "2"}
 MADE_BY = {"command": "toy", "date": "2026-01-01", "program": {"commit": "none"}, "machine": {}}
 
 
@@ -97,6 +98,22 @@ def test_stored_runs_nothing_and_counts_what_is_open(tmp_path: Path) -> None:
     outcome = run(study, store, only_stored=True)
     assert (len(outcome.results.finished), outcome.open_counts) == (2, {"films": 4})
     assert len(runs.read_text().splitlines()) == 2
+
+
+def test_cells_of_other_code_are_believed_for_a_reason_and_tell_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, runs = counted(tmp_path)
+    store = CellStore(tmp_path / "cells")
+    run(study, store, seed_count=1)
+    monkeypatch.setattr(runner_module, "code_fingerprint", lambda modules: f"changed {len(modules)}")
+    outcome = run(study, store, only_stored=True, take_over="only a name changed")
+    assert [done.taken_over for done in outcome.results.finished.values()] == ["only a name changed"] * 2
+    assert outcome.open_counts == {"films": 4}
+    run(study, store)
+    assert len(runs.read_text().splitlines()) == 6  # four that nobody had run
+    text = make_report(study, study.full, run(study, store), MADE_BY | {"machine": MACHINE}).to_markdown(None)
+    assert "2 of 6 cells were taken over from other code: only a name changed." in text
 
 
 def test_a_device_that_is_not_here_is_refused_before_anything_runs(

@@ -18,7 +18,7 @@ from .metrics import (
 from .negatives import draw_negatives
 from .progressive import Progressive
 from .ranking import Candidates, CatalogueRanking, Ranks, Ties, rank_catalogue, sampled_ranks
-from .significance import Comparison, compare
+from .significance import Comparison, Mean, compare, mean_of
 from .splits import (
     GivenSplit,
     LeaveOneOut,
@@ -38,6 +38,7 @@ __all__ = [
     "GivenSplit",
     "GroupAUC",
     "LeaveOneOut",
+    "Mean",
     "Needs",
     "PeopleSplit",
     "PersonRatio",
@@ -58,6 +59,7 @@ __all__ = [
     "gauc",
     "intra_list_diversity",
     "log_loss",
+    "mean_of",
     "mean_popularity",
     "normalized_entropy",
     "novelty",

@@ -4,8 +4,8 @@ from dolmen.studies.cells import CellStore
 from dolmen.studies.command import Options, list_studies, reproduce
 from dolmen.studies.measured import measured, verdicts
 from dolmen.studies.registry import names, study
-from dolmen.studies.report import Judged, Report, judge, make_report, write_report
-from dolmen.studies.results import Cell, Finished, Mean, Results
+from dolmen.studies.report import Judged, Report, Standing, judge, make_report, write_report
+from dolmen.studies.results import Cell, Finished, Results
 from dolmen.studies.rules import Above, Finding, Ordered, Rule, Verdict, Within, verdict_of
 from dolmen.studies.runner import Outcome, run_study
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
@@ -19,7 +19,6 @@ __all__ = [
     "Finding",
     "Finished",
     "Judged",
-    "Mean",
     "Options",
     "Ordered",
     "Outcome",
@@ -30,6 +29,7 @@ __all__ = [
     "Rule",
     "Setting",
     "Shown",
+    "Standing",
     "Study",
     "Verdict",
     "Within",

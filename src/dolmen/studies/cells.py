@@ -18,6 +18,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,7 @@ _SOURCES: Final = frozenset({".py", ".cpp", ".hpp"})
 _CPP_COMMENT: Final = re.compile(
     r'(?P<text>"(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL
 )  # or a text, to pass over
+_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, AttributeError)  # whatever a torn file may raise
 _LIBRARIES: Final = ("numpy", "torch")  # another version may give other figures
 
 
@@ -49,9 +51,8 @@ class CellStore:
             kept = json.loads(self._path(cell).read_text(encoding="utf-8"))
             if kept["fingerprint"] != fingerprint:
                 return None
-            figures = {str(name): _from_json(value) for name, value in kept["figures"].items()}
-            return Finished(figures=figures, seconds=float(kept["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return _finished(kept)
+        except _UNREADABLE:
             return None
 
     def put(self, cell: Cell, fingerprint: str, finished: Finished) -> None:
@@ -61,11 +62,15 @@ class CellStore:
             DataError: it could not be written; what was there before still is.
         """
         path = self._path(cell)
-        kept = {
+        kept: dict[str, Any] = {
             "fingerprint": fingerprint,
             "figures": {name: _to_json(value) for name, value in finished.figures.items()},
             "seconds": finished.seconds,
         }
+        if finished.rules is not None:
+            kept["rules"] = sorted(finished.rules)
+        if finished.taken_over is not None:
+            kept["taken_over"] = finished.taken_over
         beside = path.with_suffix(f".{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +78,21 @@ class CellStore:
             beside.replace(path)
         except OSError as problem:
             raise DataError(f"{path}: {problem}; finished cells are kept there, name another folder") from problem
+
+    def take_over(self, cell: Cell, fingerprint: str, why: str) -> None:
+        """Believe what is kept of a cell under whatever fingerprint, and write down with it why.
+
+        Raises:
+            DataError: as for ``put``.
+        """
+        try:
+            kept = json.loads(self._path(cell).read_text(encoding="utf-8"))
+            before, finished = str(kept["fingerprint"]), _finished(kept)
+        except _UNREADABLE:
+            return
+        if before != fingerprint:
+            told = f"{finished.taken_over}; then {why}" if finished.taken_over else why
+            self.put(cell, fingerprint, replace(finished, taken_over=told))
 
     @contextmanager
     def scratch(self, cell: Cell, fingerprint: str) -> Iterator[Path]:
@@ -171,6 +191,16 @@ def _bare(path: Path) -> str:
     if path.suffix == ".py":
         return ast.dump(_Bare().visit(ast.parse(text)))
     return " ".join(_CPP_COMMENT.sub(lambda found: found["text"] or " ", text).split())
+
+
+def _finished(kept: Mapping[str, Any]) -> Finished:
+    rules, taken_over = kept.get("rules"), kept.get("taken_over")
+    return Finished(
+        figures={str(name): _from_json(value) for name, value in kept["figures"].items()},
+        seconds=float(kept["seconds"]),
+        rules=None if rules is None else frozenset(map(str, rules)),
+        taken_over=None if taken_over is None else str(taken_over),
+    )
 
 
 def _to_json(value: float) -> float | None:

@@ -41,6 +41,7 @@ class Options:
         device: where models run: ``cpu``, ``cuda`` or ``auto``.
         out: where reports go.
         only_stored: run nothing, report what is stored.
+        take_over: why stored cells of other code are believed; each keeps the reason, and the report tells it.
         touched_since: a commit: only studies that stand on a file changed since; all, where git cannot tell.
     """
 
@@ -50,6 +51,7 @@ class Options:
     device: str = "cpu"
     out: Path = Path("docs/results/studies")
     only_stored: bool = False
+    take_over: str | None = None
     touched_since: str | None = None
 
 
@@ -86,6 +88,8 @@ def list_studies(out: Path) -> Sheet:
 def _chosen(options: Options, console: Console) -> Sequence[Study]:
     if not options.studies and not options.quick:
         raise ConfigError(f"name a study: {', '.join(names())}; or --list them, or guard over all with --quick")
+    if options.quick and options.take_over is not None:
+        raise ConfigError("--take-over is for kept cells, and --quick keeps none; leave one of them out")
     chosen = [study(name) for name in options.studies or names()]
     if options.touched_since is None:
         return chosen
@@ -120,6 +124,7 @@ def _run(one: Study, options: Options) -> Report:
             seed_count=options.seed_count,
             device=options.device,
             only_stored=options.only_stored,
+            take_over=options.take_over,
         )
     return make_report(one, plan, outcome, made_by)
 

@@ -11,8 +11,9 @@ __all__ = ["write_index"]
 
 _HEAD: Final = """# Studies
 
-Papers put to the test. Each page is written by `dolmen reproduce NAME`, as is this one, and says by a rule that was
-written before the run whether a claim holds here. How that works: [Reproduce a paper](../../how-to/studies.md).
+Papers put to the test. Each page is written by `dolmen reproduce NAME`, as is this one. It says by a rule whether a
+claim holds here, and of each rule whether it stood already when the cells that it judges were run.
+[Reproduce a paper](../../how-to/studies.md) tells how that works.
 
 | study | paper | claims |
 | --- | --- | --- |

@@ -33,7 +33,8 @@ def measured(folder: Path) -> dict[str, str]:
             found = [
                 float(cell["figures"][shown.figure])
                 for cell in cells
-                if (cell["case"], cell["arm"]) == (shown.case, shown.arm) and shown.figure in cell["figures"]
+                if (cell["case"], cell["arm"]) == (shown.case, shown.arm)
+                and cell["figures"].get(shown.figure) is not None
             ]
             if found:
                 spread = f" ± {stdev(found):.4f}" if len(found) > 1 else ""

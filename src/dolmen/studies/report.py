@@ -4,29 +4,52 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from dolmen.evaluation import Mean
 from dolmen.studies.chart import draw
 from dolmen.studies.index import write_index
-from dolmen.studies.results import Mean, Results
-from dolmen.studies.rules import Finding, Verdict, verdict_of
+from dolmen.studies.results import Finished, Results
+from dolmen.studies.rules import Finding, Verdict, checksum_of_rule, verdict_of
 from dolmen.studies.runner import Outcome
 from dolmen.studies.study import Claim, Plan, Study
 
-__all__ = ["Judged", "Report", "judge", "make_report", "write_report"]
+__all__ = ["Judged", "Report", "Standing", "judge", "make_report", "write_report"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Of the cells that a rule judges: how many were run when it stood already, before it did, and nobody knows."""
+
+    stood: int
+    later: int
+    unknown: int
+
+    def describe(self) -> str:
+        """In words."""
+        count = self.stood + self.later + self.unknown
+        if self.stood == count:
+            return f"The rule stood when its {count} cells were run." if count else "No cell that it judges was run."
+        told = ((self.stood, "run when the rule stood"), (self.later, "run before the rule was written as it is"))
+        parts = [f"{one} {what}" for one, what in told if one]
+        parts += [f"{self.unknown} of which that was not recorded"] if self.unknown else []
+        return f"Of its {count} cells: {', '.join(parts)}."
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A claim, what was found, and what follows."""
+    """A claim, what was found, what follows, and whether the rule is older than what it judges."""
 
     claim: Claim
     findings: tuple[Finding, ...]
     verdict: Verdict
+    standing: Standing
 
     @property
     def summary(self) -> str:
@@ -78,15 +101,18 @@ class Report:
         lines += [f"| {figure} | {what} |" for figure, what in study.figures.items()]
         lines += ["", "## How it was judged", ""]
         lines += [
-            "A claim holds if every comparison of its rule does, partly if at least half do; the rules were written"
-            " before the run. Intervals are of 95 %, over seeds.",
+            "A claim holds if every comparison of its rule does, partly if at least half do. Each cell keeps the"
+            " checksums of the rules that stood when it was run. Intervals are of 95 %, over seeds.",
             "",
         ]
         for one in self.judged:
-            lines += [f"**{one.claim.name}: {one.verdict}.** {_sentence(one.claim.rule.describe())}", ""]
+            rule = _sentence(one.claim.rule.describe())
+            lines += [f"**{one.claim.name}: {one.verdict}.** {rule} {one.standing.describe()}", ""]
             lines += ["| case | comparison | needed | measured | |", "| --- | --- | --- | --- | --- |"]
             lines += [_finding_row(finding) for finding in one.findings]
             lines += [""]
+        for why, count in self._taken_over().items():
+            lines += [f"{count} of {len(results.finished)} cells were taken over from other code: {why}.", ""]
         lines += ["## Protocol", "", *(f"- {sentence}" for sentence in study.protocol), ""]
         lines += ["## Made by", "", *(f"- {name}: {told}" for name, told in self._facts().items())]
         return "\n".join(lines) + "\n"
@@ -110,6 +136,8 @@ class Report:
                     "statement": one.claim.statement,
                     "paper": one.claim.paper,
                     "rule": one.claim.rule.describe(),
+                    "rule_checksum": checksum_of_rule(one.claim.rule),
+                    "rule_standing": asdict(one.standing),
                     "verdict": str(one.verdict),
                     "findings": [asdict(finding) for finding in one.findings],
                 }
@@ -118,8 +146,13 @@ class Report:
             "prepared": {case: dict(figures) for case, figures in self.outcome.prepared.items()},
             "missing": dict(self.outcome.missing),
             "open_counts": dict(self.outcome.open_counts),
-            "cells": [{**asdict(cell), **asdict(done)} for cell, done in self.outcome.results.finished.items()],
+            "cells": [{**asdict(cell), **_told(done)} for cell, done in self.outcome.results.finished.items()],
         }
+
+    def _taken_over(self) -> Counter[str]:
+        """How many cells, by the reason."""
+        cells = self.outcome.results.finished.values()
+        return Counter(done.taken_over for done in cells if done.taken_over is not None)
 
     def _table(self, results: Results, case: str) -> list[str]:
         figures = [
@@ -155,7 +188,8 @@ def judge(claims: Sequence[Claim], results: Results, cases: Sequence[str]) -> tu
     judged = []
     for claim in claims:
         findings = tuple(claim.rule.findings(results, cases))
-        judged.append(Judged(claim=claim, findings=findings, verdict=verdict_of(findings)))
+        standing = _standing(claim, results, {finding.case for finding in findings})
+        judged.append(Judged(claim=claim, findings=findings, verdict=verdict_of(findings), standing=standing))
     return tuple(judged)
 
 
@@ -183,6 +217,22 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for path, text in written.items():
         path.write_text(text, encoding="utf-8")
     return [*written, *([picture] if drawn else []), write_index(folder)]
+
+
+def _standing(claim: Claim, results: Results, cases: Collection[str]) -> Standing:
+    rule = checksum_of_rule(claim.rule)
+    cells = [
+        done.rules for cell, done in results.finished.items() if cell.case in cases and cell.arm in claim.rule.arms
+    ]
+    known = [rules for rules in cells if rules is not None]
+    stood = sum(rule in rules for rules in known)
+    return Standing(stood=stood, later=len(known) - stood, unknown=len(cells) - len(known))
+
+
+def _told(done: Finished) -> dict[str, Any]:
+    """Of a cell, for a reader; its rules' checksums are told of the claims."""
+    told = {"figures": done.figures, "seconds": done.seconds}
+    return told if done.taken_over is None else {**told, "taken_over": done.taken_over}
 
 
 def _finding_row(finding: Finding) -> str:

@@ -1,20 +1,14 @@
-"""What the cells of a study measured, by case and arm; and how sure a mean over seeds is."""
+"""What the cells of a study measured, by case and arm."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
-import numpy as np
-from numpy.typing import NDArray
+from dolmen.evaluation import Mean, mean_of
 
-__all__ = ["Cell", "Finished", "Mean", "Results", "mean_of"]
-
-# Student's t at 97.5 %, for 1, 2, ... degrees of freedom; beyond them 2, which is a little wide.
-_T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-_T_975_LATER: Final = ((15, 2.201), (20, 2.120), (30, 2.080), (60, 2.040))  # up to n degrees: the value at its start
+__all__ = ["Cell", "Finished", "Results"]
 
 
 @final
@@ -30,25 +24,19 @@ class Cell:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What a cell measured, figure by name, and how long that took."""
+    """What a cell measured, and how it came about.
+
+    Args:
+        figures: by name.
+        seconds: how long it took.
+        rules: checksums of the rules that the study had when the cell was run; ``None``: nobody wrote them down.
+        taken_over: why the cell is believed though other code made it; ``None``: it is of the code that asks.
+    """
 
     figures: Mapping[str, float]
     seconds: float
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Mean:
-    """A mean over seeds: ``deviation`` of one seed, and the 95 % interval of the mean by Student's t.
-
-    Of one seed nothing is known but its value: deviation and interval are NaN then.
-    """
-
-    value: float
-    deviation: float
-    low: float
-    high: float
-    count: int
+    rules: frozenset[str] | None = None
+    taken_over: str | None = None
 
 
 @final
@@ -90,25 +78,3 @@ class Results:
         ours, theirs = self.by_seed(case, arm, figure), self.by_seed(case, other, figure)
         shared = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
         return mean_of(shared) if shared else None
-
-
-def mean_of(values: Iterable[float]) -> Mean:
-    """The mean of at least one value, and how sure it is.
-
-    >>> found = mean_of([1.0, 2.0, 3.0])
-    >>> round(found.low, 2), found.value, round(found.high, 2)
-    (-0.48, 2.0, 4.48)
-    """
-    column: NDArray[np.float64] = np.fromiter(values, dtype=np.float64)
-    count, value = len(column), float(column.mean())
-    if count < 2:
-        return Mean(value=value, deviation=math.nan, low=math.nan, high=math.nan, count=count)
-    deviation = float(column.std(ddof=1))
-    reach = _t_975(count - 1) * deviation / math.sqrt(count)
-    return Mean(value=value, deviation=deviation, low=value - reach, high=value + reach, count=count)
-
-
-def _t_975(degrees: int) -> float:
-    if degrees <= len(_T_975):
-        return _T_975[degrees - 1]
-    return next((value for last, value in _T_975_LATER if degrees <= last), 2.001)

@@ -1,22 +1,24 @@
 """The rules by which a claim is judged. A rule is data, written with the study before any run; this code applies it.
 
 A rule makes *findings*: one comparison each, on one case. A claim **holds** if every finding does, **partly** if at
-least half of them do, and **does not hold** otherwise. What could not be run (a data set that is not here) is *not
-judged* and counts for nothing; where nothing was judged, neither is the claim.
+least half of them do, and **does not hold** otherwise. What could not be run (a data set that is not here), or came out
+as no number, is *not judged* and counts for nothing; where nothing was judged, neither is the claim.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from enum import StrEnum
 from itertools import pairwise
-from typing import Protocol, final
+from typing import Any, ClassVar, Protocol, final
 
-from dolmen.studies.results import Mean, Results
+from dolmen.evaluation import Mean
+from dolmen.studies.results import Results
 
-__all__ = ["Above", "Finding", "Ordered", "Rule", "Verdict", "Within", "verdict_of"]
+__all__ = ["Above", "Finding", "Ordered", "Rule", "Verdict", "Within", "checksum_of_rule", "verdict_of"]
 
 
 class Verdict(StrEnum):
@@ -33,7 +35,7 @@ class Verdict(StrEnum):
 class Finding:
     """One comparison: ``value`` was measured (with its 95 % interval) and ``needed`` says what it had to be.
 
-    ``holds`` is ``None`` where a figure is missing, or too few seeds were run.
+    ``holds`` is ``None`` where a figure is missing or no number, or too few seeds were run.
     """
 
     case: str
@@ -46,7 +48,9 @@ class Finding:
 
 
 class Rule(Protocol):
-    """What judges results."""
+    """What judges results: a frozen dataclass, all of whose fields say what is asked."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -240,6 +244,16 @@ class Ordered:
         return found.value <= self.slack
 
 
+def checksum_of_rule(rule: Rule) -> str:
+    """What is asked, as 16 hex digits: by it a cell knows later whether a rule stood already when it was run.
+
+    Fields that say nothing but the default do not count, so that a new one leaves the rules before it as they were.
+    """
+    told = {one.name: getattr(rule, one.name) for one in fields(rule)}
+    asked = {one.name: told[one.name] for one in fields(rule) if told[one.name] != one.default}
+    return hashlib.blake2b(f"{type(rule).__name__} {sorted(asked.items())}".encode(), digest_size=8).hexdigest()
+
+
 def verdict_of(findings: Sequence[Finding]) -> Verdict:
     """All hold, at least half do, fewer do, or none was judged.
 
@@ -259,7 +273,7 @@ class _Test(Protocol):
 
 
 def _finding(case: str, what: str, needed: str, found: Mean | None, test: _Test) -> Finding:
-    if found is None:
+    if found is None or not math.isfinite(found.value):
         return Finding(case=case, what=what, needed=needed)
     return Finding(
         case=case, what=what, needed=needed, value=found.value, low=found.low, high=found.high, holds=test(found)

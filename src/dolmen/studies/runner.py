@@ -52,6 +52,7 @@ def run_study(
     seed_count: int | None = None,
     device: str = "cpu",
     only_stored: bool = False,
+    take_over: str | None = None,
     console: Console | None = None,
 ) -> Outcome:
     """Run what is not in ``store`` yet, or is there of other code or settings.
@@ -63,13 +64,15 @@ def run_study(
         seed_count: how many seeds each arm is run from, instead of the plan's.
         device: what ``run`` is told; ``auto`` is decided here.
         only_stored: run nothing, take what is there.
+        take_over: why cells in ``store`` are believed though their fingerprint is another; each keeps the reason, and
+            the report tells it. ``None``: they are not believed.
         console: where progress goes; stderr if ``None``.
 
     Raises:
         ConfigError: ``device`` is not to be had.
     """
     there = Compute.of(device, section="reproduce").device
-    runner = _Runner(study, plan, store, there, only_stored=only_stored)
+    runner = _Runner(study, plan, store, there, only_stored=only_stored, take_over=take_over)
     cells = list(plan.cells(seed_count))
     with torch_threads(_THREADS), _Shown(study.name, len(cells), console) as shown:
         for cell in cells:
@@ -86,9 +89,11 @@ def run_study(
 
 @final
 class _Runner:
-    def __init__(self, study: Study, plan: Plan, store: CellStore, device: Device, *, only_stored: bool) -> None:
+    def __init__(
+        self, study: Study, plan: Plan, store: CellStore, device: Device, *, only_stored: bool, take_over: str | None
+    ) -> None:
         self._study, self._plan, self._store, self._device = study, plan, store, device
-        self._only_stored = only_stored
+        self._only_stored, self._take_over = only_stored, take_over
         self._code = _code(study, device)
         self.finished: dict[Cell, Finished] = {}
         self.prepared: dict[str, Mapping[str, float]] = {}
@@ -123,6 +128,8 @@ class _Runner:
 
     def _done(self, cell: Cell, prepared: Mapping[str, float]) -> Finished | None:
         mark = fingerprint(self._code, cell, _settings_of(self._plan, cell.case), self._device, prepared)
+        if self._take_over is not None:
+            self._store.take_over(cell, mark, self._take_over)
         kept = self._store.get(cell, mark)
         if kept is not None or self._only_stored:
             return kept
@@ -134,7 +141,8 @@ class _Runner:
                 figures = self._study.prepare(cell.case, setting)
             else:
                 figures = self._study.run(cell, setting)
-            done = Finished(figures=figures, seconds=round(time.perf_counter() - started, 3))
+            seconds = round(time.perf_counter() - started, 3)
+            done = Finished(figures=figures, seconds=seconds, rules=self._study.rules)
             self._store.put(cell, mark, done)
         # What was read back is what a rerun will see: both must give the same report.
         return self._store.get(cell, mark)

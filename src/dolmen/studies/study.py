@@ -14,7 +14,7 @@ from typing import Any, Final, final
 
 from dolmen.devices import Device
 from dolmen.studies.results import Cell
-from dolmen.studies.rules import Rule
+from dolmen.studies.rules import Rule, checksum_of_rule
 
 __all__ = ["PREPARED", "Chart", "Claim", "Part", "Plan", "Setting", "Shown", "Study"]
 
@@ -173,6 +173,11 @@ class Study:
     run: Callable[[Cell, Setting], Mapping[str, float]]
     prepare: Callable[[str, Setting], Mapping[str, float]] | None = None
     shows: Mapping[str, Shown] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> frozenset[str]:
+        """The checksums of all its rules, for cells to keep."""
+        return frozenset(checksum_of_rule(claim.rule) for claim in (*self.claims, *self.guards))
 
     def __post_init__(self) -> None:
         parts = (*self.full.parts, *self.quick.parts)
