@@ -35,6 +35,8 @@ class Standing:
         count = self.stood + self.later + self.unknown
         if self.stood == count:
             return f"The rule stood when its {count} cells were run." if count else "No cell that it judges was run."
+        if self.unknown == count:
+            return f"Whether the rule is older than its {count} cells was not recorded."
         told = ((self.stood, "run when the rule stood"), (self.later, "run before the rule was written as it is"))
         parts = [f"{one} {what}" for one, what in told if one]
         parts += [f"{self.unknown} of which that was not recorded"] if self.unknown else []
