@@ -1,4 +1,4 @@
-"""Two towers that also learn, without labels, that two partial views of an item are one item: better for rare items.
+"""Two towers that also learn, without labels, that two partial views of an item are one item: meant for rare ones.
 
 Source: T. Yao et al., "Self-supervised Learning for Large-scale Item Recommendations", CIKM 2021 (arXiv 2007.12865):
 contrastive loss (equation 1), masking and dropout (section 3.3), correlated masking by mutual information (3.3),
