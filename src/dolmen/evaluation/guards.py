@@ -6,10 +6,13 @@ pass, so it does not count for what a study's cells stand on (``dolmen.studies.c
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.features import Jagged
+if TYPE_CHECKING:
+    from dolmen.features import Jagged  # which loads torch
 
 __all__ = ["require_distinct", "require_probabilities", "require_weights"]
 
@@ -54,6 +57,7 @@ def require_distinct(name: str, places: Jagged) -> None:
     Raises:
         ValueError: a row of ``places`` holds a value twice.
 
+    >>> from dolmen.features import Jagged
     >>> require_distinct("relevant", Jagged.from_lists([[4], [3, 3]]))
     Traceback (most recent call last):
     ValueError: relevant names item 3 twice for query 1; name each once
