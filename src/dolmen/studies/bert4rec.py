@@ -175,6 +175,6 @@ STUDY: Final = Study(
         minutes=0.9,
     ),
     stands_on=(*MODULES, "dolmen.models.sequence"),
-    shows={name: Shown(case=FILMS, arm=name, figure="full_ndcg@10") for name in ("bert4rec", "sasrec")},
+    shows={name: Shown(case=FILMS, arm=name, figure="full_ndcg@10") for name in ("bert4rec", "sasrec", "gru4rec")},
     run=_run,
 )
