@@ -8,7 +8,7 @@ home. Training and serving thus share extraction, look-up and pooling, and canno
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, final, get_args
@@ -156,7 +156,8 @@ class Tape:
 
 def _close(leaf: Tensor) -> None:
     """Let no gradient come to it any more."""
-    leaf.register_hook(_refuse_late)  # type: ignore[no-untyped-call]  # torch has no types here
+    register: Callable[[Callable[[Tensor], Tensor]], object] = leaf.register_hook  # which torch leaves untyped
+    register(_refuse_late)
 
 
 def _refuse_late(_: Tensor) -> Tensor:

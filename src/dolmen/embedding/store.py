@@ -24,7 +24,7 @@ from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.embedding.rows import PendingCounts, TableHeader
-from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep, _as_fids
+from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep, as_fids
 from dolmen.errors import SchemaError, SnapshotError
 from dolmen.features import Admission, Policy, Schema, Slot, slot_numbers
 from dolmen.features.fids import SLOT_NUMBER_MAX
@@ -360,7 +360,7 @@ class Embeddings:
 
     def _own(self, slot: str, fids: Tensor) -> NDArray[np.int64]:
         """The FIDs, of slots that live in the table of ``slot``: others would get rows that nobody tells of."""
-        array, dim = _as_fids(fids), self.schema.slot(slot).dim
+        array, dim = as_fids(fids), self.schema.slot(slot).dim
         place = first_foreign(array, self._is_known[dim])
         if place == len(array):
             return array

@@ -34,12 +34,12 @@ from dolmen.embedding.rows import (
     Upkeep,
 )
 from dolmen.features import Absent
+from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.seeds import SEED_MAX
 from dolmen.settings import chosen, require_float32, require_whole
 
 __all__ = ["Capacity", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "Table", "Upkeep"]
 
-_SLOT_MAX: Final = (1 << 10) - 1
 _DIM_MAX: Final = 1 << 16
 _THREADS_MAX: Final = 64  # kThreadsMax of the core
 _EXPIRE_STEP_ROWS: Final = 8192
@@ -217,21 +217,21 @@ class Table:
 
         A FID without a row reads as zeros, or where its slot's rule says so as the vector that it would begin with.
         """
-        fids = _as_fids(fids)
+        fids = as_fids(fids)
         out = self._out(len(fids), out)
         self._native.lookup(fids, out)
         return out
 
     def contains(self, fids: ArrayLike) -> NDArray[np.bool_]:
         """Whether each FID has a row."""
-        fids = _as_fids(fids)
+        fids = as_fids(fids)
         out = np.empty(len(fids), dtype=np.bool_)
         self._native.contains(fids, out)
         return out
 
     def counts(self, fids: ArrayLike) -> NDArray[np.int64]:
         """How often each FID was seen, at most 2^32 - 1; 0 for one without a row."""
-        fids = _as_fids(fids)
+        fids = as_fids(fids)
         out = np.empty(len(fids), dtype=np.int64)
         self._native.counts(fids, out)
         return out
@@ -241,7 +241,7 @@ class Table:
 
         A row that was only assigned counts as seen at the latest time the table knew then.
         """
-        fids = _as_fids(fids)
+        fids = as_fids(fids)
         out = np.empty(len(fids), dtype=np.int64)
         self._native.last_seen(fids, out)
         return out
@@ -282,7 +282,7 @@ class Table:
         Raises:
             ValueError: ``now_us`` is negative or past the year 2100, or the arrays do not fit; nothing is counted then.
         """
-        fids = _as_fids(fids)
+        fids = as_fids(fids)
         _require_time(now_us)
         out = self._out(len(fids), out)
         with self._writing:
@@ -304,7 +304,7 @@ class Table:
                 is learned then.
         """
         require_float32("learning_rate_scale", learning_rate_scale)
-        fids, grads = _as_fids(fids), _as_array(grads, np.float32, "grads")
+        fids, grads = as_fids(fids), _as_array(grads, np.float32, "grads")
         with self._writing:
             return self._native.apply_gradients(fids, grads, learning_rate_scale, is_checked)
 
@@ -316,13 +316,13 @@ class Table:
         Raises:
             ValueError: a value is NaN or infinite, or shapes do not fit; nothing is assigned then.
         """
-        fids, vectors = _as_fids(fids), _as_array(vectors, np.float32, "vectors")
+        fids, vectors = as_fids(fids), _as_array(vectors, np.float32, "vectors")
         with self._writing:
             self._native.assign(fids, vectors)
 
     def erase(self, fids: ArrayLike) -> int:
         """Remove rows, and the exact counts of FIDs that had none yet. Returns how many rows went."""
-        fids = _as_fids(fids)
+        fids = as_fids(fids)
         with self._writing:
             return self._native.erase(fids)
 
@@ -465,13 +465,13 @@ class Table:
     def _columns_of(self, delta: Delta) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
         if not isinstance(delta, Delta):
             raise TypeError(f"delta must be a Delta, as delta_since gives it, got {type(delta).__name__}")
-        fids, vectors = _as_fids(delta.fids, "delta.fids"), _as_array(delta.vectors, np.float32, "delta.vectors")
+        fids, vectors = as_fids(delta.fids, "delta.fids"), _as_array(delta.vectors, np.float32, "delta.vectors")
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(
                 f"delta.vectors must have the shape (count, {self.dim}), got {vectors.shape}; the delta is of another "
                 "table"
             )
-        return fids, vectors, _as_fids(delta.removed, "delta.removed")
+        return fids, vectors, as_fids(delta.removed, "delta.removed")
 
     # Whole contents: snapshots, copies, moving rows between shards.
 
@@ -495,7 +495,7 @@ class Table:
         """
         with self._writing:
             self._native.restore_rows(
-                _as_fids(chunk.fids, "chunk.fids"),
+                as_fids(chunk.fids, "chunk.fids"),
                 _as_array(chunk.vectors, np.float32, "chunk.vectors"),
                 _as_array(chunk.states, np.float32, "chunk.states"),
                 _as_array(chunk.last_seen_us, np.int64, "chunk.last_seen_us"),
@@ -516,7 +516,7 @@ class Table:
         """
         with self._writing:
             self._native.restore_pending(
-                _as_fids(pending.fids, "pending.fids"),
+                as_fids(pending.fids, "pending.fids"),
                 _as_array(pending.counts, np.int64, "pending.counts"),
                 _as_array(pending.last_seen_us, np.int64, "pending.last_seen_us"),
             )
@@ -620,7 +620,8 @@ def _as_array(values: ArrayLike, dtype: DTypeLike, name: str) -> NDArray[Any]:
     return np.ascontiguousarray(array)
 
 
-def _as_fids(fids: ArrayLike, name: str = "fids") -> NDArray[np.int64]:
+def as_fids(fids: ArrayLike, name: str = "fids") -> NDArray[np.int64]:
+    """FIDs of one dimension as the core takes them; ``name`` is what a refusal calls them."""
     array = np.asarray(fids)
     if array.dtype.kind in "USO":
         raise ValueError(
@@ -657,7 +658,7 @@ def _require_rules(rules: Mapping[int, RowRules] | None) -> None:
 def _require_slot(slot: int) -> None:
     if isinstance(slot, str):
         raise TypeError(f"slot must be a slot's number, got {slot!r}; schema.slot_number({slot!r}) tells it")
-    require_whole("slot", slot, most=_SLOT_MAX)
+    require_whole("slot", slot, most=SLOT_NUMBER_MAX)
 
 
 def _require_time(now_us: int) -> None:
