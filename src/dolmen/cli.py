@@ -314,6 +314,38 @@ def data_show(name: Annotated[str, typer.Argument(help="A name from `dolmen data
     _out.print(record(info.title, {key: str(value) for key, value in rows.items() if value}))
 
 
+@data_app.command("correlation")
+def data_correlation(
+    name: Annotated[str, typer.Argument(help="A name from `dolmen data list`.")],
+    attribute: Annotated[str, typer.Argument(help="A column of its items, such as genres, whose values are compared.")],
+    negatives: Annotated[
+        int, typer.Option(min=0, help="Random items beside each that was acted on, where the set tells of no others.")
+    ] = 0,
+    positions: Annotated[int, typer.Option(min=1, max=1000, help="How many past behaviours to look back.")] = 10,
+    categories: Annotated[int, typer.Option(min=1, max=100, help="How many values: those with most candidates.")] = 10,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder that gets JSON, a page and a picture besides.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure whether time matters: what a past behaviour tells of the answer, by what it was and how long ago.
+
+    A ranker that knows positions or ages, such as tin, can win where the figures fall from left to right.
+    """
+    from dolmen import datasets, studies
+
+    report = studies.measure_correlation(
+        datasets.load(name), attribute, negatives=negatives, position_max=positions, category_count=categories
+    )
+    _out.print(report.sheet())
+    if out is not None:
+        told = f"dolmen data correlation {name} {attribute}"
+        told += f" --negatives {negatives}" if negatives else ""
+        told += f" --positions {positions}" if positions != 10 else ""
+        told += f" --categories {categories}" if categories != 10 else ""
+        for path in studies.write_correlation(report, out, command=f"{told} --out {out}"):
+            _out.print(f"written: {path}", soft_wrap=True)
+
+
 @data_app.command("fetch")
 def data_fetch(name: Annotated[str, typer.Argument(help="A name from `dolmen data list`.")]) -> None:
     """Get a data set, check it, and say what is in it."""

@@ -54,7 +54,38 @@ def test_a_decay_that_is_there_is_seen() -> None:
     assert (grid.bits[:, 0] > 0.5).all()
 
 
+def test_a_behaviour_of_several_categories_counts_for_each_and_once() -> None:
+    # Two examples. The first, which is positive, has behaviours of {1, 2} and, newest, of {2, 2}; the other of {}, {1}.
+    grid = temporal_correlation(
+        [1, 2, 2, 2, 1], [0, 2, 4], [7, 7], [1, 0], target=7, position_max=2, starts=[0, 2, 4, 4, 5]
+    )
+    assert grid.categories.tolist() == [1, 2]
+    assert grid.counts.tolist() == [[1, 1], [1, 1]]  # of 1: the other's newest, the first's oldest; of 2: the first's
+    # Each cell tells the two apart, so it tells the whole entropy of a fair label: one bit.
+    assert grid.bits == pytest.approx(np.ones((2, 2)))
+
+
+def test_rows_may_be_named_and_then_others_are_left_out() -> None:
+    grid = temporal_correlation([1, 2, 1], [0, 2, 3], [7, 7], [1, 0], target=7, position_max=2, rows=[9, 1])
+    assert grid.categories.tolist() == [1, 9]
+    assert grid.counts.tolist() == [[1, 1], [0, 0]]
+    assert grid.bits[1].tolist() == [0, 0]
+
+
+def test_what_tells_nothing_shows_on_average_what_luck_is_said_to() -> None:
+    random, size, cells = np.random.default_rng(7), 500, 400
+    labels = random.integers(0, 2, size)
+    past = random.integers(0, 2, (size, cells))
+    grid = temporal_correlation(
+        past.flatten(), np.arange(size + 1) * cells, np.ones(size), labels, target=1, position_max=cells, rows=[1]
+    )
+    # Chi-squared with one degree has variance 2, so the mean of 400 such is 1 within 3 x sqrt(2 / 400) = 0.21.
+    assert grid.bits.mean() / grid.chance_bits == pytest.approx(1, abs=0.21)
+
+
 def test_arrays_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="starts must end with the count of categories, 1, got 2"):
+        temporal_correlation([1], [0, 1], [1], [0], target=1, starts=[0, 2])
     with pytest.raises(ValueError, match="2 targets need as many labels and one offset more"):
         temporal_correlation([1], [0, 1], [1, 1], [0, 1], target=1)
     with pytest.raises(ValueError, match="no candidate is of the category 7"):

@@ -7,6 +7,7 @@ section 3: category-wise target-aware correlation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import final
 
 import numpy as np
@@ -28,6 +29,14 @@ class TemporalCorrelation:
     bits: NDArray[np.float64]
     counts: NDArray[np.int64]
     example_count: int
+
+    @property
+    def chance_bits(self) -> float:
+        """What a cell shows on average where the behaviour tells nothing, so that only luck is in it.
+
+        Of n examples, 2 n ln(2) times the bits is then chi-squared with one degree of freedom, whose mean is 1.
+        """
+        return 1 / (2 * log(2) * self.example_count)
 
 
 def mutual_information(
@@ -66,6 +75,8 @@ def temporal_correlation(
     target: int,
     position_max: int = 10,
     category_count: int = 10,
+    starts: ArrayLike | None = None,
+    rows: ArrayLike | None = None,
 ) -> TemporalCorrelation:
     """Mutual information between "a behaviour of category c stands at position p" and the label.
 
@@ -74,39 +85,46 @@ def temporal_correlation(
 
     Args:
         categories: of all behaviours, oldest first within each example, int64 (total,).
-        offsets: where each example's behaviours begin, and the end, (example + 1,).
+        offsets: which of the behaviours is each example's first, and the end, (example + 1,).
         targets: category of each candidate, (example,).
         labels: 0 or 1, (example,).
         target: the candidates' category to look at.
         position_max: how many positions back.
         category_count: how many categories: those with most behaviours in the part looked at.
+        starts: where the categories of each behaviour begin, and the end, (behaviour + 1,): a behaviour may be of
+            several or of none. ``None``: each is of one.
+        rows: the categories to tell of, instead of the most frequent ones.
 
     Raises:
         ValueError: the arrays do not go together, or nothing has the category ``target``.
     """
     values, ends = np.asarray(categories, dtype=np.int64), np.asarray(offsets, dtype=np.int64)
+    begins = np.arange(len(values) + 1) if starts is None else np.asarray(starts, dtype=np.int64)
     chosen, answers = np.asarray(targets) == target, np.asarray(labels) > 0
-    if len(ends) != len(chosen) + 1 or len(answers) != len(chosen) or ends[-1] != len(values):
+    if len(ends) != len(chosen) + 1 or len(answers) != len(chosen) or ends[-1] != len(begins) - 1:
         raise ValueError(
             f"{len(chosen)} targets need as many labels and one offset more, and the last offset is the count of "
-            f"behaviours; got {len(answers)} labels, {len(ends)} offsets and {len(values)} behaviours"
+            f"behaviours; got {len(answers)} labels, {len(ends)} offsets and {len(begins) - 1} behaviours"
         )
+    if begins[-1] != len(values):
+        raise ValueError(f"starts must end with the count of categories, {len(values)}, got {begins[-1]}")
     if not chosen.any():
         raise ValueError(f"no candidate is of the category {target}")
     owners = np.repeat(np.arange(len(chosen)), np.diff(ends))
-    positions = ends[1:][owners] - np.arange(len(values))
-    is_seen = chosen[owners] & (positions <= position_max)
-    values, owners, positions = values[is_seen], owners[is_seen], positions[is_seen]
-    found, sizes = np.unique(values, return_counts=True)
-    kept = np.sort(found[np.argsort(-sizes, kind="stable")[:category_count]])
-    rows = np.searchsorted(kept, values)
+    positions = ends[1:][owners] - np.arange(len(owners))
+    behaviours = np.repeat(np.arange(len(owners)), np.diff(begins))
+    is_seen = (chosen[owners] & (positions <= position_max))[behaviours]
+    values, behaviours = values[is_seen], behaviours[is_seen]
+    kept = _most_frequent(values, category_count) if rows is None else np.unique(np.asarray(rows, dtype=np.int64))
     is_kept = np.isin(values, kept)
-    cells = np.where(is_kept, rows, 0) * position_max + positions - 1
-    shape = (len(kept), position_max)
-    # One behaviour stands at each position of an example, so a count of behaviours is a count of examples.
+    # A behaviour that names a category twice is of it once; then a count of behaviours is a count of examples, since
+    # one behaviour stands at each position of an example.
+    named = np.unique(behaviours[is_kept] * len(kept) + np.searchsorted(kept, values[is_kept]))
+    behaviours, categories_at = named // max(1, len(kept)), named % max(1, len(kept))
+    cells = categories_at * position_max + positions[behaviours] - 1
+    is_positive, shape = answers[owners[behaviours]], (len(kept), position_max)
     with_positive, with_negative = (
-        np.bincount(cells[is_kept & part], minlength=shape[0] * shape[1]).reshape(shape)
-        for part in (answers[owners], ~answers[owners])
+        np.bincount(cells[part], minlength=shape[0] * shape[1]).reshape(shape) for part in (is_positive, ~is_positive)
     )
     positive, negative = int((chosen & answers).sum()), int((chosen & ~answers).sum())
     return TemporalCorrelation(
@@ -115,3 +133,9 @@ def temporal_correlation(
         counts=with_positive + with_negative,
         example_count=positive + negative,
     )
+
+
+def _most_frequent(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The ``count`` most frequent of ``values``, in their own order; of equally frequent ones the smaller."""
+    found, sizes = np.unique(values, return_counts=True)
+    return np.sort(found[np.argsort(-sizes, kind="stable")[:count]])

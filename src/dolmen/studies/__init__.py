@@ -2,6 +2,7 @@
 
 from dolmen.studies.cells import CellStore
 from dolmen.studies.command import Options, list_studies, reproduce
+from dolmen.studies.correlation import CorrelationReport, measure_correlation, write_correlation
 from dolmen.studies.measured import measured, verdicts
 from dolmen.studies.registry import names, study
 from dolmen.studies.report import Judged, Report, Standing, judge, make_report, write_report
@@ -16,6 +17,7 @@ __all__ = [
     "CellStore",
     "Chart",
     "Claim",
+    "CorrelationReport",
     "Finding",
     "Finished",
     "Judged",
@@ -36,6 +38,7 @@ __all__ = [
     "judge",
     "list_studies",
     "make_report",
+    "measure_correlation",
     "measured",
     "names",
     "reproduce",
@@ -43,5 +46,6 @@ __all__ = [
     "study",
     "verdict_of",
     "verdicts",
+    "write_correlation",
     "write_report",
 ]

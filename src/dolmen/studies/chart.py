@@ -1,7 +1,9 @@
-"""The picture of a study, by matplotlib where it is installed (``dolmen[studies]``)."""
+"""Pictures, that of a study first, by matplotlib where it is installed (``dolmen[studies]``)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,34 +12,51 @@ from typing import Any, Final
 from dolmen.studies.results import Results
 from dolmen.studies.study import Chart, Study
 
-__all__ = ["draw"]
+__all__ = ["COLOURS", "can_draw", "draw", "panels"]
 
 _PANEL_INCHES: Final = (3.6, 3.0)
 _PANELS_A_ROW: Final = 3
 # Okabe and Ito's colours, which people who see colours differently tell apart.
-_COLOURS: Final = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS: Final = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def draw(study: Study, results: Results, path: Path) -> bool:
     """Draw the study's chart into ``path`` (SVG). False where there is nothing to draw, or nothing to draw with."""
     cases = [case for case in results.cases if _has(study.chart, results, case)]
-    if not cases or find_spec("matplotlib") is None:
+    if not cases or not can_draw():
         return False
+    with panels(len(cases), path, name=study.name) as axes:
+        for panel, case in zip(axes, cases, strict=True):
+            _draw_case(panel, study.chart, results, case)
+        axes[0].legend(fontsize=8)
+    return True
+
+
+def can_draw() -> bool:
+    """Whether there is something to draw with."""
+    return find_spec("matplotlib") is not None
+
+
+@contextmanager
+def panels(count: int, path: Path, *, name: str) -> Iterator[list[Any]]:
+    """So many panels to draw in, a few a row; what was drawn is written to ``path`` (SVG) at the block's end.
+
+    Args:
+        count: at least 1.
+        path: the file.
+        name: what the ids in the file follow from. The same figures give the same file: no date is in it either.
+    """
     mpl, figures = import_module("matplotlib"), import_module("matplotlib.figure")  # an extra: most do without it
 
-    columns = min(_PANELS_A_ROW, len(cases))
-    rows = -(-len(cases) // columns)
-    # The same figures give the same file: no date in it, and ids that do not change.
-    with mpl.rc_context({"svg.hashsalt": study.name, "font.size": 9}):
+    columns = min(_PANELS_A_ROW, count)
+    rows = -(-count // columns)
+    with mpl.rc_context({"svg.hashsalt": name, "font.size": 9}):
         figure = figures.Figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for panel, case in zip(panels, cases, strict=False):
-            _draw_case(panel, study.chart, results, case)
-        for panel in panels[len(cases) :]:
+        axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+        for panel in axes[count:]:
             panel.set_visible(False)
-        panels[0].legend(fontsize=8)
+        yield axes[:count]
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-    return True
 
 
 def _draw_case(panel: Any, chart: Chart, results: Results, case: str) -> None:
@@ -48,7 +67,7 @@ def _draw_case(panel: Any, chart: Chart, results: Results, case: str) -> None:
         panel.set_xscale("log", base=2)
         panel.set_xlabel(chart.across_label)
     names: list[str] = []
-    for (line, arms), colour in zip(chart.lines.items(), _COLOURS, strict=False):
+    for (line, arms), colour in zip(chart.lines.items(), COLOURS, strict=False):
         seen = [arm for arm in arms if results.by_seed(case, arm, chart.figure)]
         values = [results.by_seed(case, arm, chart.figure) for arm in seen]
         if not seen:
