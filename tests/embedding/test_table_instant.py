@@ -1,7 +1,7 @@
 """An instant is one: whatever is changed, removed or put in its place afterwards, it gives the rows as they were."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from dolmen._core import NativeTable
 from dolmen.embedding import SGD, AdaGrad
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.table import RowChunk, RowRules, Table
@@ -198,3 +199,26 @@ def test_an_instant_that_is_forgotten_lets_go_of_its_table() -> None:
     del table  # The instant keeps the rows alive.
     assert len(next(instant.chunks()).fids) == 5
     del instant
+
+
+@pytest.mark.parametrize(
+    "take", [lambda table: table.all_rows(), lambda table: table.changes_since(0)], ids=["rows", "changes"]
+)
+def test_whoever_drops_an_instant_waits_for_the_writer_and_other_threads_do_not(
+    take: Callable[[NativeTable], object],
+) -> None:
+    table = NativeTable(8, "sgd", {"learning_rate": 1.0, "weight_decay": 0.0}, 0, 0, 0.0, "float32")
+    fids = np.arange(1_500_000)
+    held = [take(table)]
+    writer = threading.Thread(target=table.lookup_or_insert, args=(fids, 1, np.empty((len(fids), 8), np.float32)))
+    dropper = threading.Thread(target=held.clear)
+    writer.start()
+    while len(table) == 0:
+        assert writer.is_alive()
+    # From the first row to the last the writer has its lock, and the table grows.
+    dropper.start()
+    sizes = [len(table)]
+    while dropper.is_alive():
+        sizes.append(len(table))
+    writer.join()
+    assert any(len(fids) // 2 < size < len(fids) for size in sizes)

@@ -14,31 +14,15 @@
 #include <vector>
 
 #include "in_parallel.hpp"
+#include "native_tests.hpp"
 #include "row_set.hpp"
-#include "table.hpp"
 
 namespace {
 
 using dolmen::Table;
 
-#define REQUIRE(condition)                                                         \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                                \
-    }                                                                              \
-  } while (false)
-
-constexpr std::uint32_t kDim = 5;
-
 Table make_table(std::uint64_t hash_seed) {
   return Table({kDim, 1, hash_seed, 0.01F}, dolmen::AdaGrad{0.05F, 0.1F, 1e-8F, 0.0F});
-}
-
-std::vector<float> rows_of(const std::vector<std::int64_t>& fids, float plus = 0.0F) {
-  std::vector<float> rows;
-  for (const std::int64_t fid : fids) rows.insert(rows.end(), kDim, static_cast<float>(fid % 100'000) + plus);
-  return rows;
 }
 
 // Assign and erase at random, from few FIDs to many, so that segments grow and split; then every FID reads back.
@@ -435,11 +419,15 @@ int main(int argument_count, char** arguments) {
   test_load_before_growth();
   test_reserve();
   test_expire_and_restore();
+#ifndef DOLMEN_THREAD_SANITIZER  // Which has nothing to find there, and takes a minute.
+  test_without_memory();
+#endif
   test_readers_beside_a_writer(seconds);
   for (const auto precision : {dolmen::Precision::kFloat16, dolmen::Precision::kBfloat16, dolmen::Precision::kInt8}) {
     test_narrow_rows_beside_a_writer(precision, seconds / 10.0);
   }
   test_threads_that_share_a_batch(seconds / 2.0);
+  test_upkeep_beside_readers(seconds);
   for (std::uint64_t seed = 0; seed < 5; ++seed) test_histories_are_linearizable(seed, seconds / 5.0);
   std::puts("native tests: ok");
 }

@@ -10,10 +10,8 @@
 namespace dolmen {
 namespace {
 
-constexpr std::size_t kHugeSize = std::size_t{2} << 20;
-
 Mapping zeros(std::size_t size) {
-  return Mapping(size, size >= kHugeSize);
+  return Mapping(size, size >= kHugePage);
 }
 
 std::uint64_t hash_of(std::int64_t fid, std::uint64_t seed) noexcept {
@@ -117,7 +115,7 @@ void ExactCounts::copy_to(std::vector<PendingFid>& all) const {
 }
 
 std::size_t ExactCounts::memory_size() const noexcept {
-  constexpr std::size_t kPage = 4096;  // At most so much of the places is in use for each entry.
+  // Of the places, at most a page is in use for each entry.
   return used_end_ * sizeof(Entry) + std::min(place_memory_.size(), used_end_ * kPage);
 }
 

@@ -13,7 +13,7 @@ constexpr double kLoadMax = 0.93;
 constexpr std::size_t kSearchMax = 512;
 
 CuckooIndex::Memory from_heap(std::size_t size) {
-  void* memory = std::aligned_alloc(64, (size + 63) / 64 * 64);
+  void* memory = std::aligned_alloc(alignof(Bucket), rounded_up(size, alignof(Bucket)));
   if (memory == nullptr) throw std::bad_alloc();
   return CuckooIndex::Memory(memory);
 }

@@ -27,9 +27,9 @@ class GradientSums {
     heads_.resize(std::bit_ceil(std::max<std::size_t>(2 * fid_count, 2)));
     if (order_.size() >= fid_count + kAheadMax) return;
     mine_.resize(fid_count);
-    order_.resize(fid_count + kAheadMax);
     ends_.resize(fid_count);
     fids_.resize(fid_count);
+    order_.resize(fid_count + kAheadMax);  // Last, since it tells that there is room in all.
   }
 
   // Of the FIDs whose hash falls to this share, of so many. There must be room. Both spans must stay as they are while

@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <exception>
 #include <span>
-#include <system_error>
 #include <thread>
 
 namespace dolmen {
@@ -31,14 +31,14 @@ inline Stretch stretch_of(std::size_t fid_count, std::size_t share, std::size_t 
 }
 
 // Calls `work(share)` for each share below `share_count` (at most kThreadsMax), all at once; `work` must not throw.
-// Where the system has no thread to give, the caller does that share as well.
+// Where the system has no thread to give, or no memory for one, the caller does that share as well.
 template <typename Work>
 void in_parallel(std::size_t share_count, const Work& work) noexcept {
   std::array<std::thread, kThreadsMax> threads;
   for (std::size_t share = 1; share < share_count; ++share) {
     try {
       threads[share] = std::thread([&work, share] { work(share); });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
       work(share);
     }
   }

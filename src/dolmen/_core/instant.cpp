@@ -9,10 +9,10 @@ namespace dolmen {
 Instant::Instant(const RowStore& rows, const std::vector<std::uint64_t>& due)
     : rows_(rows),
       row_end_(static_cast<std::uint32_t>(std::min<std::size_t>(due.size() * 64, 0xFFFFFFFFU))),
-      saved_size_(sizeof(Saved) + (std::size_t{rows.dim()} + rows.state_dim()) * sizeof(float)),
+      saved_size_(
+          rounded_up(sizeof(Saved) + (std::size_t{rows.dim()} + rows.state_dim()) * sizeof(float), alignof(Saved))),
       due_(due.size()),
       heads_(due.size(), nullptr) {
-  saved_size_ = (saved_size_ + alignof(Saved) - 1) / alignof(Saved) * alignof(Saved);
   for (std::size_t i = 0; i < due.size(); ++i) due_[i].store(due[i], std::memory_order_relaxed);
 }
 

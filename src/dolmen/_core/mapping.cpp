@@ -7,11 +7,6 @@
 #include <utility>
 
 namespace dolmen {
-namespace {
-
-constexpr std::size_t kPage = 4096;
-
-}  // namespace
 
 Mapping::Mapping(std::size_t size, bool is_huge) : size_(rounded_up(size, kPage)) {
   // To begin on a huge page, map one more than needed and cut off both ends.

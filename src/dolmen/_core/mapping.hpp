@@ -7,6 +7,7 @@
 
 namespace dolmen {
 
+constexpr std::size_t kPage = 4096;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 constexpr std::size_t rounded_up(std::size_t size, std::size_t step) noexcept {

@@ -260,9 +260,33 @@ auto hash_bytes(const Column<const std::uint8_t>& data, const Fids& offsets, std
   return handed_over(std::move(values));
 }
 
+// An instant of a table, held by a Python object or a read under way. Letting go may wait for the writer's lock, which
+// is done without Python's. Its holders have Python's lock whenever they touch it.
+class Held {
+ public:
+  explicit Held(std::shared_ptr<dolmen::Instant> instant) noexcept : instant_(std::move(instant)) {}
+  Held(const Held&) = default;
+  Held(Held&&) noexcept = default;
+  Held& operator=(const Held&) = delete;
+  Held& operator=(Held&&) = delete;
+  ~Held() { let_go(); }
+
+  void let_go() noexcept {
+    if (!instant_) return;
+    auto last = std::move(instant_);  // Others may look at this object meanwhile.
+    const nb::gil_scoped_release unlocked;
+    last.reset();
+  }
+  explicit operator bool() const noexcept { return instant_ != nullptr; }
+  dolmen::Instant* operator->() const noexcept { return instant_.get(); }
+
+ private:
+  std::shared_ptr<dolmen::Instant> instant_;
+};
+
 // What a Python object holds of a table at one instant.
 struct AllRows {
-  std::shared_ptr<dolmen::Instant> rows;  // Shared with the reads under way when it is closed.
+  Held rows;  // Shared with the reads under way when it is closed.
   std::uint32_t dim, state_dim;
 };
 
@@ -278,7 +302,7 @@ auto read_all_rows(const AllRows& held, std::uint32_t begin, std::uint32_t end, 
   require_length(counts, count_max, "counts");
   require_length(epochs, count_max, "epochs");
   require_length(row_numbers, count_max, "row_numbers");
-  const auto rows = held.rows;
+  const Held rows = held.rows;
   nb::gil_scoped_release unlocked;
   const auto progress = rows->read(begin, end,
                                    {span_of(fids), span_of(vectors), span_of(states), span_of(last_seen_us),
@@ -287,37 +311,40 @@ auto read_all_rows(const AllRows& held, std::uint32_t begin, std::uint32_t end, 
 }
 
 struct HeldChanges {
-  dolmen::Changes changes;
+  Held rows;
+  std::uint32_t first, last;
+  std::vector<std::int64_t> removed;
   std::uint32_t dim, state_dim;
 };
 
 // The vectors alone: optimiser state, counts and ages stay behind.
 nb::tuple read_changes(HeldChanges& held) {
-  auto& [changes, dim, state_dim] = held;
   constexpr std::size_t kStepRows = 1024;
-  if (!changes.rows) throw nb::value_error("these changes were read already; take them anew");
+  if (!held.rows) throw nb::value_error("these changes were read already; take them anew");
+  Held rows = std::move(held.rows);  // Two reads at once would share the rows between them.
+  const std::size_t dim = held.dim;
   std::vector<std::int64_t> fids;
   std::vector<float> vectors;
   {
     nb::gil_scoped_release unlocked;
     std::vector<std::int64_t> step_fids(kStepRows), last_seen_us(kStepRows), counts(kStepRows);
-    std::vector<float> step_vectors(kStepRows * dim), states(kStepRows * std::size_t{state_dim});
+    std::vector<float> step_vectors(kStepRows * dim), states(kStepRows * std::size_t{held.state_dim});
     std::vector<std::uint32_t> epochs(kStepRows), row_numbers(kStepRows);
-    for (std::uint32_t at = 0; at < changes.rows->row_end();) {
-      const auto progress = changes.rows->read(
-          at, changes.rows->row_end(), {step_fids, step_vectors, states, last_seen_us, counts, epochs, row_numbers});
+    for (std::uint32_t at = 0; at < rows->row_end();) {
+      const auto progress =
+          rows->read(at, rows->row_end(), {step_fids, step_vectors, states, last_seen_us, counts, epochs, row_numbers});
       for (std::size_t i = 0; i < progress.count; ++i) {
-        if (epochs[i] < changes.first || epochs[i] > changes.last) continue;  // A number that was used anew.
+        if (epochs[i] < held.first || epochs[i] > held.last) continue;  // A number that was used anew.
         fids.push_back(step_fids[i]);
         vectors.insert(vectors.end(), &step_vectors[i * dim], &step_vectors[i * dim] + dim);
       }
       at = progress.next;
     }
-    changes.rows.reset();
   }
+  rows.let_go();
   const std::size_t count = fids.size();
-  return nb::make_tuple(handed_over(std::move(fids)), handed_over(std::move(vectors), {count, std::size_t{dim}}),
-                        handed_over(std::move(changes.removed)));
+  return nb::make_tuple(handed_over(std::move(fids)), handed_over(std::move(vectors), {count, dim}),
+                        handed_over(std::move(held.removed)));
 }
 
 void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vectors, const Rows<const float>& states,
@@ -397,7 +424,7 @@ NB_MODULE(_native, m) {
       .def("read", &read_all_rows, "begin"_a, "end"_a, "fids"_a.noconvert(), "vectors"_a.noconvert(),
            "states"_a.noconvert(), "last_seen_us"_a.noconvert(), "counts"_a.noconvert(), "epochs"_a.noconvert(),
            "row_numbers"_a.noconvert())
-      .def("close", [](AllRows& held) { held.rows.reset(); }, nb::call_guard<nb::gil_scoped_release>());
+      .def("close", [](AllRows& held) { held.rows.let_go(); });
 
   nb::class_<HeldChanges>(m, "Changes").def("read", &read_changes);
 
@@ -568,7 +595,9 @@ NB_MODULE(_native, m) {
                                         .c_str());
             }
             nb::gil_scoped_release unlocked;
-            return HeldChanges{table.changes_since(epoch), table.dim(), table.state_dim()};
+            auto changes = table.changes_since(epoch);
+            return HeldChanges{Held(std::move(changes.rows)), changes.first, changes.last,
+                               std::move(changes.removed),    table.dim(),   table.state_dim()};
           },
           "epoch"_a, nb::keep_alive<0, 1>())
       .def("check_delta", &check_delta, "fids"_a.noconvert(), "vectors"_a.noconvert(), "removed"_a.noconvert())
@@ -585,7 +614,7 @@ NB_MODULE(_native, m) {
           "all_rows",
           [](Table& table) {
             nb::gil_scoped_release unlocked;
-            return AllRows{table.all_rows(), table.dim(), table.state_dim()};
+            return AllRows{Held(table.all_rows()), table.dim(), table.state_dim()};
           },
           nb::keep_alive<0, 1>())
       .def("reserve", &Table::reserve, "row_count"_a, kWaits)

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "row_bits.hpp"
@@ -38,11 +39,13 @@ class RowSet {
     std::size_t node_count = bits_.word_count();
     for (std::size_t i = 0; i == 0 || node_count > 1; ++i) {
       node_count = (node_count + kBranches - 1) / kBranches;
-      if (i == levels_.size()) levels_.emplace_back();
-      std::vector<Node>& level = levels_[i];
-      const bool is_new = level.empty();
-      level.resize(node_count);
-      if (is_new) level[0].count_after(0, static_cast<std::uint32_t>(count_));  // The tree so far is its first branch.
+      if (i < levels_.size()) {
+        levels_[i].resize(node_count);
+      } else {
+        std::vector<Node> level(node_count);
+        level[0].count_after(0, static_cast<std::uint32_t>(count_));  // The tree so far is its first branch.
+        levels_.push_back(std::move(level));
+      }
     }
     row_max_ = bits_.row_count();
   }

@@ -621,9 +621,15 @@ CuckooIndex::Place Table::insert_row(std::int64_t fid, std::int64_t last_seen_us
     clocks_.inserted_count += 1;
     return place;
   } catch (...) {
-    rows_.release(row);
+    give_up(row);
     throw;
   }
+}
+
+// Takes back a row that never came into the index. Whoever gets its number next is not yet touched.
+void Table::give_up(std::uint32_t row) noexcept {
+  rows_.release(row);
+  if (row < touched_.row_count()) touched_.clear(row);
 }
 
 // Sets a vector, in a new row if need be; a row's optimiser state stays. Returns the row number.
@@ -654,7 +660,7 @@ void Table::count_row(std::int64_t fid, std::uint32_t row) noexcept {
   totals_[slot].rows += 1;
 }
 
-void Table::touch(std::uint32_t row) {
+void Table::touch(std::uint32_t row) noexcept {
   if (is_touched(row)) return;
   changes_.back().rows.add(row, rows_.row_max());
   touched_.set(row);
@@ -827,12 +833,12 @@ bool Table::restore_row(const RowColumns<true>& columns, std::size_t i) {
     totals_[slot_of(fid)].sights += count;
     return true;
   } catch (...) {
-    rows_.release(row);
+    give_up(row);
     throw;
   }
 }
 
-void Table::restore_epoch(std::uint32_t row, std::uint32_t epoch) {
+void Table::restore_epoch(std::uint32_t row, std::uint32_t epoch) noexcept {
   rows_.facts(row).epoch.store(epoch, std::memory_order_relaxed);
   if (epoch >= oldest_epoch_ && epoch <= current_epoch()) {
     changes_[epoch - oldest_epoch_].rows.add(row, rows_.row_max());

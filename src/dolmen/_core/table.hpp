@@ -197,8 +197,9 @@ class Table {
   void make_room_to_count(std::int64_t fid, std::uint32_t row);
   void count_row(std::int64_t fid, std::uint32_t row) noexcept;
   CuckooIndex::Place insert_row(std::int64_t fid, std::int64_t last_seen_us, const float* vector);
+  void give_up(std::uint32_t row) noexcept;
   std::uint32_t put(std::int64_t fid, const float* vector);
-  void touch(std::uint32_t row);
+  void touch(std::uint32_t row) noexcept;
   // Must be called before any change to a row that was there before.
   void about_to_change(std::uint32_t row) noexcept {
     for (Instant* instant : instants_) instant->save(row);
@@ -206,7 +207,7 @@ class Table {
   HeldInstant at_this_instant(const std::vector<std::uint64_t>& due);
   void remove(CuckooIndex::Place place) noexcept;
   bool restore_row(const RowColumns<true>& columns, std::size_t i);
-  void restore_epoch(std::uint32_t row, std::uint32_t epoch);
+  void restore_epoch(std::uint32_t row, std::uint32_t epoch) noexcept;
   void prefetch_ahead(std::span<const std::int64_t> fids, std::size_t i) const noexcept;
   template <typename Fact>
   void read_facts(std::span<const std::int64_t> fids, std::span<std::int64_t> out, std::atomic<Fact> RowFacts::* fact,
