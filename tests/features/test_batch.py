@@ -1,5 +1,6 @@
 """Jagged columns against lists of lists, and batches through Arrow and back."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,24 @@ def test_rows_that_examples_share_read_like_rows_laid_out(data: st.DataObject) -
     assert spread.to_lists(chosen) == [rows[owners[place]] for place in chosen]
     assert spread.take(torch.tensor(chosen, dtype=torch.int64)).to_lists() == spread.to_lists(chosen)
     assert spread.last(2).to_lists() == [rows[owner][-2:] for owner in owners]
+
+
+def test_what_a_batch_makes_lies_where_it_does() -> None:
+    batch = batch_of([[1, 2, 3], [], [4]])
+    batch = replace(batch, slots={**batch.slots, "tags": Spread(batch.slots["tags"], torch.tensor([1, 0, 2]))})
+
+    def change() -> list[Batch]:
+        tags = {"tags": batch.slot("tags").last(2), "user": Jagged.single(batch.slot("user").values)}
+        return [
+            batch.take(torch.tensor([2, 0], device="cpu")),
+            Batch.concat([batch, batch]),
+            replace(batch, slots=tags),
+        ]
+
+    expected = change()
+    with torch.device("meta"):  # where tensors land of which nobody says where: as if the batch were elsewhere
+        found = change()
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_what_nobody_said_has_a_default() -> None:

@@ -57,7 +57,10 @@ class RowRules:
             )
         if self.eviction is Eviction.SCORE and self.half_life_us == 0:
             raise ValueError("RowRules.half_life_us must be above 0 with the eviction score, got 0")
-        require_float32("RowRules.learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
+        scale = require_float32("RowRules.learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
+        object.__setattr__(self, "learning_rate_scale", scale)
+        if not isinstance(self.name, str):
+            raise TypeError(f"RowRules.name must be a text, got {self.name!r:.80}; it is the slot's name")
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class Table:
         dim = require_whole("dim", dim, least=1, most=_DIM_MAX)
         seed = require_whole("seed", seed, most=SEED_MAX)
         threads = require_whole("threads", threads, least=1, most=_THREADS_MAX)
-        require_float32("initial_range", initial_range)
+        initial_range = require_float32("initial_range", initial_range)
         _require_optimizer(optimizer)
         _require_capacity(capacity)
         _require_rules(rules)
@@ -303,7 +303,7 @@ class Table:
                 optimiser can take (the message names the first, its FID and position); the scale is out of range;
                 shapes do not fit. Nothing is learned then.
         """
-        require_float32("learning_rate_scale", learning_rate_scale, most=SCALE_MAX)
+        learning_rate_scale = require_float32("learning_rate_scale", learning_rate_scale, most=SCALE_MAX)
         fids, grads = as_fids(fids), _as_array(grads, np.float32, "grads")
         with self._writing:
             return self._native.apply_gradients(fids, grads, learning_rate_scale, is_checked)

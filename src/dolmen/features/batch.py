@@ -86,7 +86,7 @@ class Jagged:
     def single(cls, values: NDArray[np.int64] | Tensor) -> Jagged:
         """Exactly one value in each row."""
         tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
-        return cls(tensor, torch.arange(len(tensor) + 1, dtype=torch.int64))
+        return cls(tensor, torch.arange(len(tensor) + 1, dtype=torch.int64, device=tensor.device))
 
     @property
     def size(self) -> int:
@@ -123,12 +123,13 @@ class Jagged:
     def take(self, rows: Tensor) -> Jagged:
         """The rows at ``rows`` (int64, any order, repeats allowed), as a new jagged array."""
         starts, lengths = self.offsets[rows], self.lengths[rows]
-        ends = torch.zeros(len(rows) + 1, dtype=torch.int64)
+        ends = starts.new_zeros(len(rows) + 1)
         torch.cumsum(lengths, dim=0, out=ends[1:])
         if bool((lengths == 1).all()):
             return Jagged(self.values[starts], ends)
         # Place p of the result lies (p - start of its row in the result) behind the start of its row here.
-        places = torch.arange(int(ends[-1])) + torch.repeat_interleave(starts - ends[:-1], lengths)
+        places = torch.arange(int(ends[-1]), device=ends.device)
+        places += torch.repeat_interleave(starts - ends[:-1], lengths)
         return Jagged(self.values[places], ends)
 
     def last(self, count: int) -> Jagged:
@@ -136,10 +137,10 @@ class Jagged:
         if self.size == 0 or int(self.lengths.max()) <= count:
             return self
         lengths = self.lengths.clamp(max=count)
-        ends = torch.zeros(self.size + 1, dtype=torch.int64)
+        ends = lengths.new_zeros(self.size + 1)
         torch.cumsum(lengths, dim=0, out=ends[1:])
         shift = self.offsets[1:] - lengths - ends[:-1]
-        places = torch.arange(int(ends[-1])) + torch.repeat_interleave(shift, lengths)
+        places = torch.arange(int(ends[-1]), device=ends.device) + torch.repeat_interleave(shift, lengths)
         return Jagged(self.values[places], ends)
 
     def to_lists(self, rows: Sequence[int] | None = None) -> list[list[int]]:
@@ -153,7 +154,7 @@ class Jagged:
     @classmethod
     def concat(cls, parts: Sequence[Jagged]) -> Jagged:
         """The rows of all parts (at least one), one part after the other."""
-        ends, base = [torch.zeros(1, dtype=torch.int64)], 0
+        ends, base = [parts[0].offsets[:1]], 0
         for part in parts:
             ends.append(part.offsets[1:] + base)
             base += len(part.values)

@@ -19,7 +19,15 @@ from dolmen.clock import Duration, parse_duration_us
 from dolmen.errors import ConfigError, SchemaError
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX, Absent, Admission, Eviction
-from dolmen.settings import INT64_MAX, SCALE_MAX, read_settings, require_float32, require_whole, suggestion
+from dolmen.settings import (
+    INT64_MAX,
+    SCALE_MAX,
+    read_settings,
+    require_bool,
+    require_float32,
+    require_whole,
+    suggestion,
+)
 
 __all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
@@ -116,15 +124,15 @@ class Slot:
             object.__setattr__(self, "of", _choice(self.name, "of", Side, self.of))
 
     def _check_kinds(self) -> None:
-        for option in ("many", "ordered"):
-            if not isinstance(getattr(self, option), bool):
-                raise SchemaError(f"Slot {self.name!r}: {option} must be True or False, got {getattr(self, option)!r}")
         try:
+            for option in ("many", "ordered"):
+                require_bool(option, getattr(self, option))
             for option, (least, most) in _WHOLE.items():
                 value = getattr(self, option)
                 if value is not None or _SLOT_DEFAULTS[option] is not None:
                     object.__setattr__(self, option, require_whole(option, value, least=least, most=most))
-            require_float32("learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
+            scale = require_float32("learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
+            object.__setattr__(self, "learning_rate_scale", scale)
         except (TypeError, ValueError) as problem:
             raise SchemaError(f"Slot {self.name!r}: {problem}") from None
 
@@ -213,7 +221,7 @@ class Dense:
 
     Args:
         name: the column's or attribute's name.
-        default: stands in where the number is missing.
+        default: stands in where the number is missing; finite, in float32 too.
         of: whose feature it is.
     """
 
@@ -223,6 +231,11 @@ class Dense:
 
     def __post_init__(self) -> None:
         _check_name("Dense", self.name)
+        try:
+            default = require_float32("default", self.default, may_be_negative=True)
+        except (TypeError, ValueError) as problem:
+            raise SchemaError(f"Dense {self.name!r}: {problem}") from None
+        object.__setattr__(self, "default", default)
         if not isinstance(self.of, Side):
             object.__setattr__(self, "of", _choice(self.name, "of", Side, self.of))
 
