@@ -25,6 +25,7 @@ from dolmen.errors import ConfigError, DolmenError
 
 __all__ = [
     "INT64_MAX",
+    "SCALE_MAX",
     "chosen",
     "expectation",
     "read_settings",
@@ -39,6 +40,7 @@ T = TypeVar("T")
 KindT = TypeVar("KindT", bound=StrEnum)
 
 INT64_MAX: Final = (1 << 63) - 1
+SCALE_MAX: Final = 100.0  # of each factor on a learning rate
 
 _EXPECTATIONS: Final = {
     **dict.fromkeys(("int_type", "int_from_float", "int_parsing", "int_parsing_size"), "be a whole number"),
@@ -164,7 +166,9 @@ def require_whole(name: str, value: object, *, least: int = 0, most: int = INT64
     return number
 
 
-def require_float32(name: str, value: object, *, is_above_zero: bool = False, below: float | None = None) -> None:
+def require_float32(
+    name: str, value: object, *, is_above_zero: bool = False, below: float | None = None, most: float | None = None
+) -> None:
     """Refuse a number that cannot be computed with in float32, as the tables do.
 
     Args:
@@ -172,6 +176,7 @@ def require_float32(name: str, value: object, *, is_above_zero: bool = False, be
         value: it must be 0 or more and finite, both as it is and rounded to float32.
         is_above_zero: 0 is too little.
         below: a bound that it must not reach.
+        most: a bound that it may reach.
 
     Raises:
         TypeError: it is no number.
@@ -186,11 +191,16 @@ def require_float32(name: str, value: object, *, is_above_zero: bool = False, be
 
     def holds(number: float) -> bool:
         is_enough = number > 0.0 if is_above_zero else number >= 0.0
-        return is_enough and math.isfinite(number) and (below is None or number < below)
+        is_within = (below is None or number < below) and (most is None or number <= most)
+        return is_enough and math.isfinite(number) and is_within
 
-    expected = (
-        f"in [0, {below:g})" if below is not None else f"{'above 0' if is_above_zero else '0 or more'} and finite"
-    )
+    least = "above 0" if is_above_zero else "0 or more"
+    if below is not None:
+        expected = f"in [0, {below:g})"
+    elif most is not None:
+        expected = f"{least} and at most {most:g}"
+    else:
+        expected = f"{least} and finite"
     try:
         number = float(value)
     except OverflowError:

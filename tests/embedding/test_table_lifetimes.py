@@ -470,7 +470,7 @@ def test_expiry_in_turns_removes_what_one_call_would_have(tmp_path: Path) -> Non
         ({"admission_capacity": 0}, "admission_capacity must be between 1 and 2147483648, got 0"),
         ({"eviction": Eviction.SCORE}, "half_life_us must be above 0 with the eviction score, got 0"),
         ({"capacity": -1}, "capacity must be 0 or more, got -1"),
-        ({"learning_rate_scale": float("nan")}, "learning_rate_scale must be 0 or more and finite, got nan"),
+        ({"learning_rate_scale": float("nan")}, "learning_rate_scale must be 0 or more and at most 100, got nan"),
     ],
 )
 def test_a_rule_that_cannot_be_is_named(rule: dict[str, object], told: str) -> None:

@@ -7,13 +7,16 @@ the last place a step is left for a reference that is written as the paper write
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dolmen._core import NativeTable
@@ -39,6 +42,23 @@ from dolmen.embedding.table import RowRules, Table
 Vector = NDArray[np.float32]
 State = dict[str, Vector]
 f32 = np.float32
+
+LARGEST, SMALLEST = float(np.finfo(f32).max), float(np.finfo(f32).smallest_subnormal)
+ABOVE_ZERO = st.sampled_from([SMALLEST, 1e-38, 1e-23, 1e-12, 1e-8, 1.0, 1e8, 1e19, 1e30, LARGEST])
+SIZES = st.just(0.0) | ABOVE_ZERO
+SIGNED = st.tuples(SIZES, st.sampled_from([-1.0, 1.0])).map(lambda one: one[0] * one[1])
+RATES = st.sampled_from([0.0, SMALLEST, 1e-12, 1e-6, 0.01, 1.0, 1e6])
+SCALES = st.sampled_from([0.0, SMALLEST, 1e-12, 0.01, 1.0, 100.0])
+SETTINGS = {
+    "learning_rate": RATES,
+    "weight_decay": RATES,
+    "gradient_value_max": st.none() | ABOVE_ZERO,
+    "gradient_norm_max": st.none() | ABOVE_ZERO,
+    "decoupled": st.booleans(),
+    **dict.fromkeys(
+        ("beta1", "beta2", "decay", "momentum"), st.sampled_from([0.0, 0.5, float(np.nextafter(f32(1), f32(0)))])
+    ),
+}
 
 
 def sgd_step(_o: SGD, w: Vector, g: Vector, _state: State, rate: np.float32) -> Vector:
@@ -328,6 +348,49 @@ def test_a_row_goes_on_learning_after_a_gradient_whose_square_overflows(optimize
     assert np.isfinite(chunk.vectors).all()
 
 
+@st.composite
+def any_optimizer(draw: st.DrawFn) -> Optimizer:
+    """Whatever settings are accepted, mostly at the ends of their ranges."""
+    kind = draw(st.sampled_from(get_args(Optimizer)))
+    try:
+        return kind(**{one.name: draw(SETTINGS.get(one.name, SIZES)) for one in fields(kind)})
+    except ValueError:
+        reject()
+
+
+@pytest.mark.property
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.filter_too_much])
+@given(
+    any_optimizer(),
+    st.lists(st.tuples(st.lists(SIGNED, min_size=3, max_size=3), SCALES), min_size=1, max_size=5),
+    SCALES,
+)
+def test_what_is_learned_is_finite(
+    optimizer: Optimizer, steps: list[tuple[list[float], float]], slot_scale: float
+) -> None:
+    table, fid = Table(3, optimizer=optimizer, rules={0: RowRules(learning_rate_scale=slot_scale)}), np.array([1])
+    table.lookup_or_insert(fid, 0)
+    for gradient, scale in steps:
+        # Factors above 1 multiply the decay as well, and a weight that is thrown past zero each time has no bound.
+        assume(getattr(optimizer, "weight_decay", 0.0) * optimizer.learning_rate * slot_scale * scale <= 1.0)
+        with suppress(ValueError):  # A gradient may be too large for the rate.
+            table.apply_gradients(fid, np.array([gradient], f32), learning_rate_scale=scale)
+        chunk = next(table.export_chunks())
+        assert np.isfinite(chunk.vectors).all()
+        assert np.isfinite(chunk.states).all()
+
+
+@pytest.mark.parametrize("optimizer", ONE_OF_EACH, ids=lambda one: one.name)
+def test_the_higher_the_rate_the_sooner_a_gradient_is_refused(optimizer: Optimizer) -> None:
+    fid, grads = np.array([1]), np.full((1, 3), 1e20, f32)
+    fast = replace(optimizer, learning_rate=1e6)
+    with pytest.raises(ValueError, match=r"grads must be at most 5.*e\+14 .* got 1e\+20 at position .* of FID 1 "):
+        Table(3, optimizer=fast).apply_gradients(fid, grads)
+    table = Table(3, optimizer=replace(fast, gradient_norm_max=1.0))
+    table.lookup_or_insert(fid, 0)
+    assert table.apply_gradients(fid, grads) == 1
+
+
 @pytest.mark.parametrize("kind", [FTRL, GroupFTRL])
 def test_a_lower_rate_undoes_nothing_that_ftrl_learned(kind: type[FTRL]) -> None:
     # Without l1 and l2 each of its steps is AdaGrad's with the square root's beta in epsilon's place, at any rate: what
@@ -385,23 +448,38 @@ def test_settings_survive_json(optimizer: Optimizer) -> None:
         ({"name": "adagard"}, "optimizer.name: there is no optimizer 'adagard'; did you mean 'adagrad'"),
         ({"learning_rate": 1.0}, "optimizer.name: there is no optimizer None; known are adadelta"),
         ({"name": "sgd", "momentum": 1.0}, "optimizer: unknown setting 'momentum'"),
-        ({"name": "sgd", "learning_rate": 0.0}, r"SGD.learning_rate must be above 0 and finite, got 0.0"),
+        ({"name": "sgd", "learning_rate": 0.0}, r"SGD.learning_rate must be above 0 and at most 1e\+06, got 0.0"),
         ({"name": "adam", "beta2": 1.0}, r"Adam.beta2 must be in \[0, 1\), got 1.0"),
         ({"name": "adagrad", "epsilon": float("inf")}, "AdaGrad.epsilon must be 0 or more and finite, got inf"),
-        ({"name": "adagrad", "weight_decay": -1.0}, "AdaGrad.weight_decay must be 0 or more and finite, got -1.0"),
+        (
+            {"name": "adagrad", "weight_decay": -1.0},
+            r"AdaGrad.weight_decay must be 0 or more and at most 1e\+06, got -1.0",
+        ),
         ({"name": "sgd", "gradient_norm_max": 0.0}, "SGD.gradient_norm_max must be above 0 and finite, got 0.0"),
         (
             {"name": "ftrl", "gradient_value_max": float("nan")},
             "FTRL.gradient_value_max must be above 0 and finite, got nan",
         ),
         ({"name": "group_ftrl", "l21": -1.0}, "GroupFTRL.l21 must be 0 or more and finite, got -1.0"),
-        ({"name": "adagrad", "learning_rate": 1e39}, "AdaGrad.learning_rate must be above 0 .* make it inf, got 1e"),
+        (
+            {"name": "adagrad", "learning_rate": 1e39},
+            r"AdaGrad.learning_rate must be above 0 and at most 1e\+06, got 1e\+39",
+        ),
         ({"name": "sgd", "gradient_norm_max": 1e-46}, "SGD.gradient_norm_max must be above 0 .* make it 0, got 1e-46"),
         ({"name": "adam", "beta2": 1 - 1e-12}, r"Adam.beta2 must be in \[0, 1\) also in float32, which .* make it 1"),
         ({"name": "ftrl", "l1": 1e39}, "FTRL.l1 must be 0 or more and finite also in float32"),
-        ({"name": "sgd", "weight_decay": 1e39}, "SGD.weight_decay must be 0 or more and finite also in float32"),
-        ({"name": "adagrad", "initial_accumulator": 0.0, "epsilon": 0.0}, "AdaGrad.epsilon must be above 0 and finite"),
-        ({"name": "ftrl", "beta": 0.0}, "FTRL.beta must be above 0 and finite, got 0.0"),
+        ({"name": "sgd", "weight_decay": 1e39}, r"SGD.weight_decay must be 0 or more and at most 1e\+06, got 1e\+39"),
+        (
+            {"name": "sgd", "learning_rate": 0.5, "weight_decay": 3},
+            r"SGD.weight_decay must be at most 2 \(1 / learning",
+        ),
+        ({"name": "adam", "weight_decay": 2e3, "decoupled": True}, r"Adam.weight_decay must be at most 1000 \(1 / lea"),
+        (
+            {"name": "ftrl", "learning_rate": 1e-13},
+            "FTRL.learning_rate must be at least 1e-12, since steps divide by it, got",
+        ),
+        ({"name": "adagrad", "initial_accumulator": 0.0, "epsilon": 0.0}, "AdaGrad.epsilon must be at least 1e-12"),
+        ({"name": "ftrl", "beta": 0.0}, "FTRL.beta must be at least 1e-12, since steps divide by it, got 0"),
         ({"name": "lazy_adam", "beta1": 1.0}, r"LazyAdam.beta1 must be in \[0, 1\), got 1.0"),
     ],
 )

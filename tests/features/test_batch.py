@@ -1,5 +1,7 @@
 """Jagged columns against lists of lists, and batches through Arrow and back."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dolmen.embedding import Embed, Embeddings
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Dense, Jagged, Label, Schema, Slot, Spread, examples_schema
 
@@ -160,3 +163,31 @@ def test_a_field_that_is_not_there_is_named() -> None:
         batch.to_examples(Schema(Slot("city")))
     with pytest.raises(SchemaError, match=r"examples have the columns .* the schema asks for"):
         Batch.from_examples(Schema(Slot("user"), Label("click")), batch.to_examples(SCHEMA))
+
+
+@pytest.mark.parametrize(
+    ("values", "offsets", "told"),
+    [
+        ([1, 2, 3], [0, 2], r"Jagged.offsets must begin with 0 and end with 3, the count of values, got \[0, 2\]"),
+        ([1, 2], [1, 2], r"Jagged.offsets must begin with 0 and end with 2"),
+        ([1, 2], [], r"Jagged.offsets must be an int64 tensor of one dimension, got torch.float32 of shape \(0,\)"),
+        ([[1], [2]], [0, 2], r"Jagged.values must be an int64 tensor of one dim.* got torch.int64 of shape \(2, 1\)"),
+        ([1.0, 2.0], [0, 2], "Jagged.values must be an int64 tensor of one dimension, got torch.float32"),
+    ],
+)
+def test_offsets_that_do_not_fit_are_refused(values: list[int], offsets: list[int], told: str) -> None:
+    with pytest.raises(SchemaError, match=told):
+        Jagged(torch.tensor(values), torch.tensor(offsets))
+
+
+def test_offsets_that_fall_are_refused_where_they_are_used() -> None:
+    wrong = Jagged(torch.tensor([5, 6]), torch.tensor([0, 2, 1, 2]))
+    embed = Embed(Embeddings(Schema(Slot("tags", dim=2, many=True))))
+    with pytest.raises(SchemaError, match=r"Jagged.offsets must not fall, got 2 and then 1 for row 1; Jagged"):
+        embed(Batch(size=3, slots={"tags": wrong}), ["tags"])
+
+
+def test_lists_are_no_tensors() -> None:
+    values: Any = [1, 2]
+    with pytest.raises(SchemaError, match=r"Jagged.values must be .* got \[1, 2\]"):
+        Jagged(values, torch.tensor([0, 2]))

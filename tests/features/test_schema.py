@@ -89,7 +89,7 @@ def test_whatever_changes_rows_or_examples_changes_the_fingerprint() -> None:
         (lambda: Slot("a", admit_after=0), "Slot 'a': admit_after must be at least 1, got 0"),
         (
             lambda: Slot("a", learning_rate_scale=-1.0),
-            "Slot 'a': learning_rate_scale must be 0 or more and finite, got -1",
+            "Slot 'a': learning_rate_scale must be 0 or more and at most 100, got -1",
         ),
         (lambda: Slot("a", expire_after="0s"), "Slot 'a': expire_after must be above 0, got '0s'"),
         (lambda: Slot("a", admit_after="2"), r"Slot 'a': admit_after must be a whole number, got '2' \(write 2 w"),

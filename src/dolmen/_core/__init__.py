@@ -2,6 +2,6 @@
 
 from dolmen._core._native import AllRows as NativeAllRows
 from dolmen._core._native import Table as NativeTable
-from dolmen._core._native import checksum, find_moving, first_foreign, hash_bytes, pool_rows
+from dolmen._core._native import checksum, first_foreign, hash_bytes, pool_rows
 
-__all__ = ["NativeAllRows", "NativeTable", "checksum", "find_moving", "first_foreign", "hash_bytes", "pool_rows"]
+__all__ = ["NativeAllRows", "NativeTable", "checksum", "first_foreign", "hash_bytes", "pool_rows"]

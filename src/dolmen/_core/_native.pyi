@@ -15,13 +15,6 @@ def hash_bytes(data: NDArray[np.uint8], offsets: NDArray[np.int64], seed: int = 
 def first_foreign(fids: NDArray[np.int64], is_known: NDArray[np.bool_]) -> int:
     """The position of the first FID whose slot number ``is_known`` (1024,) denies, or the count of FIDs."""
 
-def find_moving(fids: NDArray[np.int64], grads: NDArray[np.float32], out: NDArray[np.bool_]) -> None:
-    """Into ``out`` (count,): which of the gradients (count, dim) are other than zeros.
-
-    Raises:
-        ValueError: a value is not finite, or so large that a sum of the batch's could leave float32.
-    """
-
 def checksum(data: NDArray[np.uint8], seed: int) -> int:
     """XXH64 of all of ``data``."""
 
@@ -110,6 +103,7 @@ class Table:
     def apply_gradients(
         self, fids: NDArray[np.int64], grads: NDArray[np.float32], learning_rate_scale: float, is_checked: bool = False
     ) -> int: ...
+    def find_moving(self, fids: NDArray[np.int64], grads: NDArray[np.float32], out: NDArray[np.bool_]) -> None: ...
     def assign(self, fids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None: ...
     def contains(self, fids: NDArray[np.int64], out: NDArray[np.bool_]) -> None: ...
     def counts(self, fids: NDArray[np.int64], out: NDArray[np.int64]) -> None: ...

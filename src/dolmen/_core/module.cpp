@@ -111,35 +111,37 @@ bool is_not_finite(float value) {
   return !std::isfinite(value);
 }
 
-// Refuses gradients whose `largest` size is not finite, or such that a sum of the batch's could leave float32.
-void require_learnable(const Fids& fids, const Rows<const float>& grads, float largest) {
+// Refuses gradients whose `largest` size is not finite, or such that a sum of the batch's could be beyond what the
+// table's optimiser can take.
+void require_learnable(const Table& table, const Fids& fids, const Rows<const float>& grads, float largest) {
   constexpr const char* kMend = "nothing was learned; leave the batch out, or mend the loss that it comes from";
   if (!std::isfinite(largest)) refuse_rows(fids, grads, "grads", "finite", is_not_finite, kMend);
-  const double most = static_cast<double>(std::numeric_limits<float>::max()) / static_cast<double>(fids.size() + 1);
+  const double most = double{table.gradient_sum_max()} / static_cast<double>(fids.size() + 1);
   if (double{largest} <= most) return;
   refuse_rows(
-      fids, grads, "grads", "at most " + number_text(static_cast<float>(most)) + " in size (float32 shared by the sum)",
+      fids, grads, "grads",
+      "at most " + number_text(static_cast<float>(most)) + " in size (what the optimizer can take, shared by the sum)",
       [&](float value) { return std::fabs(double{value}) > most; }, kMend);
 }
 
-void require_learnable(const Fids& fids, const Rows<const float>& grads) {
+void require_learnable(const Table& table, const Fids& fids, const Rows<const float>& grads) {
   float largest = 0.0F;
   {
     nb::gil_scoped_release unlocked;
     largest = dolmen::largest_size(span_of(grads));
   }
-  require_learnable(fids, grads, largest);
+  require_learnable(table, fids, grads, largest);
 }
 
-void find_moving(const Fids& fids, const Rows<const float>& grads, const Column<bool>& out) {
-  require_shape(grads, fids.size(), grads.shape(1), "grads");
+void find_moving(const Table& table, const Fids& fids, const Rows<const float>& grads, const Column<bool>& out) {
+  require_shape(grads, fids.size(), table.dim(), "grads");
   require_length(out, fids.size(), "out");
   float largest = 0.0F;
   {
     nb::gil_scoped_release unlocked;
     largest = dolmen::largest_size(span_of(grads), grads.shape(1), {out.data(), out.size()});
   }
-  require_learnable(fids, grads, largest);
+  require_learnable(table, fids, grads, largest);
 }
 
 // The position of the first FID whose slot is not known, or how many FIDs there are. One pass without branches.
@@ -361,7 +363,6 @@ void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vecto
 
 NB_MODULE(_native, m) {
   m.def("hash_bytes", &hash_bytes, "data"_a.noconvert(), "offsets"_a.noconvert(), "seed"_a = 0);
-  m.def("find_moving", &find_moving, "fids"_a.noconvert(), "grads"_a.noconvert(), "out"_a.noconvert());
   m.def("first_foreign", &first_foreign, "fids"_a.noconvert(), "is_known"_a.noconvert());
   m.def(
       "checksum",
@@ -479,11 +480,12 @@ NB_MODULE(_native, m) {
             require_learning(table);
             require_fids(fids);
             require_shape(grads, fids.size(), table.dim(), "grads");
-            if (!is_checked) require_learnable(fids, grads);
+            if (!is_checked) require_learnable(table, fids, grads);
             nb::gil_scoped_release unlocked;
             return table.apply_gradients(span_of(fids), span_of(grads), learning_rate_scale);
           },
           "fids"_a.noconvert(), "grads"_a.noconvert(), "learning_rate_scale"_a, "is_checked"_a = false)
+      .def("find_moving", &find_moving, "fids"_a.noconvert(), "grads"_a.noconvert(), "out"_a.noconvert())
       .def(
           "assign",
           [](Table& table, const Fids& fids, const Rows<const float>& vectors) {

@@ -85,6 +85,22 @@ template class AdamOf<AdamKind::kLazy>;
 template class AdamOf<AdamKind::kRowwise>;
 template class AdamOf<AdamKind::kMaximum>;
 
+float gradient_sum_max(const Optimizer& optimizer, const Clip& clip) noexcept {
+  const float rate = std::visit(
+      [](const auto& one) {
+        if constexpr (requires { one.learning_rate(); }) {
+          return one.learning_rate();
+        } else {
+          return one.learning_rate;
+        }
+      },
+      optimizer);
+  // A rate has two factors, a slot's and a call's, each at most a hundred, and Adam may divide its mean by no more than
+  // epsilon, which is 1e-12 at least: 1e37 is the largest step.
+  const float most = 0x1p70F / std::max(rate, 1.0F);
+  return std::min(clip.value_max, clip.norm_max) <= most ? std::numeric_limits<float>::max() : most;
+}
+
 std::pair<Optimizer, Clip> make_optimizer(const std::string& name, std::map<std::string, double> settings) {
   Settings left(name, std::move(settings));
   Optimizer optimizer = make(name, left);

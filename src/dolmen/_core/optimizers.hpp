@@ -239,6 +239,7 @@ class AdamOf {
     bool is_decoupled;
   };
   explicit AdamOf(const Settings& settings);
+  float learning_rate() const noexcept { return settings_.learning_rate; }
   static std::uint32_t state_dim(std::uint32_t dim) noexcept {
     switch (kind) {
       case AdamKind::kLazy:
@@ -349,6 +350,10 @@ struct Clip {
     return out;
   }
 };
+
+// How large the sum of a row's gradients may be, before it is clipped: so far from the end of float32 that its step, at
+// any rate, does not lead there.
+float gradient_sum_max(const Optimizer& optimizer, const Clip& clip) noexcept;
 
 // By name, from settings by name. Throws std::invalid_argument that names what is unknown or missing.
 std::pair<Optimizer, Clip> make_optimizer(const std::string& name, std::map<std::string, double> settings);

@@ -67,6 +67,7 @@ Table::Table(const TableOptions& options, Optimizer optimizer)
             options.precision),
       optimizer_(std::move(optimizer)),
       clip_(options.clip),
+      gradient_sum_max_(dolmen::gradient_sum_max(optimizer_, clip_)),
       seed_(options.seed),
       hash_seed_(options.hash_seed),
       start_values_(options.seed, options.initial_range),

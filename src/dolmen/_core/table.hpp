@@ -103,6 +103,8 @@ class Table {
   std::size_t thread_count() const noexcept { return thread_count_.load(std::memory_order_relaxed); }
   void set_thread_count(std::size_t count);
   std::size_t size() const noexcept { return index_.size(); }
+  // Of a row's gradients, which the caller has to see to.
+  float gradient_sum_max() const noexcept { return gradient_sum_max_; }
 
   // Absent FIDs read as zeros.
   void lookup(std::span<const std::int64_t> fids, std::span<float> out) const noexcept;
@@ -232,6 +234,7 @@ class Table {
   RowStore rows_;
   Optimizer optimizer_;
   Clip clip_;
+  float gradient_sum_max_;
   // What one of the threads that share a batch works with.
   struct Share {
     explicit Share(std::uint64_t hash_seed) : sums(hash_seed) {}

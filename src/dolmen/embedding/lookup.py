@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dolmen._core import find_moving, pool_rows
+from dolmen._core import pool_rows
 from dolmen.embedding.policies import RowPolicy, policies_of
 from dolmen.embedding.store import Embeddings
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Jagged, Schema, Spread
-from dolmen.settings import require_float32, suggestion
+from dolmen.settings import SCALE_MAX, require_float32, suggestion
 
 __all__ = ["Embed", "Pooling", "Tape", "pool"]
 
@@ -73,7 +73,7 @@ class Tape:
         """
         if self._is_applied:
             raise RuntimeError("this tape was applied already; record each step on its own tape")
-        require_float32("scale", scale)
+        require_float32("scale", scale, most=SCALE_MAX)
         ready = self._checked()
         self._is_applied, self._ready = True, {}
         self._reads.clear()
@@ -106,8 +106,7 @@ class Tape:
             fids, grads = torch.cat([fids for fids, _ in parts]), torch.cat([grads for _, grads in parts])
             # Rows that were read but had no say in the loss are not touched: an optimiser with momentum would move
             # them, and each would travel in the next delta.
-            is_moving = torch.empty(len(fids), dtype=torch.bool)
-            find_moving(fids.numpy(), grads.numpy(), is_moving.numpy())
+            is_moving = torch.from_numpy(self._embeddings.tables[dim].find_moving(fids.numpy(), grads.numpy()))
             ready[dim] = (fids, grads) if is_moving.all() else (fids[is_moving], grads[is_moving])
         self._ready = ready
         for read in self._reads.values():
@@ -416,8 +415,7 @@ class Embed:
         by_slot = (len(columns), columns[0].size, merged.shape[1])
         if not is_shared and all(column.is_single for column in columns):
             return merged.view(by_slot).transpose(0, 1)
-        ends = [_here(column.offsets).numpy() for column in held]
-        lengths = np.concatenate([some[1:] - some[:-1] for some in ends])
+        lengths = np.concatenate([_here(column.lengths).numpy() for column in held])
         pooled = np.empty((len(lengths), merged.shape[1]), dtype=np.float32)
         pool_rows(_here(merged).numpy(), lengths, is_mean=pooling == "mean", out=pooled)
         if not is_shared:

@@ -7,7 +7,7 @@ then the row's length to ``gradient_norm_max``); ``weight_decay`` (λ) adds λ·
 only then; the rate is ``learning_rate`` times the slot's and the call's scale. At a rate of 0 nothing moves.
 Sums and means of squares end at 2^126: a mean forgets one huge gradient with time, where infinity would stay. A sum
 (AdaGrad, FTRL) forgets nothing, and such a row hardly moves again: clip where gradients may be huge.
-Settings must be finite and in range in float32 too.
+Settings must be finite and in range in float32 too; a rate and λ may be 10^6 at most, a scale 100.
 """
 
 import typing
@@ -35,6 +35,9 @@ __all__ = [
     "optimizer_from_dict",
     "optimizer_to_dict",
 ]
+
+_RATE_MAX: Final = 1e6
+_SMALLEST: Final = 1e-12  # of what is divided by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,7 @@ class SGD(_Clipping):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_learning_settings(self)
+        _require_decay_to_zero(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,7 @@ class AdaGrad(_Clipping):
     Args:
         learning_rate: of a step, before it is divided by the root of n.
         initial_accumulator: n of a new row; the larger, the smaller its first steps.
-        epsilon: added to the root, so that nothing is divided by 0. Above 0 unless ``initial_accumulator`` is.
+        epsilon: added to the root, or 0 would divide. At least 1e-12 unless ``initial_accumulator`` is above 0.
         weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
     """
 
@@ -101,7 +105,9 @@ class AdaGrad(_Clipping):
         super().__post_init__()
         _require_learning_settings(self)
         _require(self, "initial_accumulator")
-        _require(self, "epsilon", is_above_zero=self.initial_accumulator == 0)
+        _require(self, "epsilon")
+        if self.initial_accumulator == 0:
+            _require_divisor(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +118,7 @@ class _AdamFamily(_Clipping):
         learning_rate: of a step.
         beta1: how much of the gradients' mean a step keeps.
         beta2: how much of their squares' mean.
-        epsilon: added to the root of that mean. Above 0.
+        epsilon: added to the root of that mean. At least 1e-12.
         weight_decay: λ; 0 for none.
         decoupled: the weight loses rate·λ·w beside the step (AdamW); otherwise λ·w is added to the gradient (L2).
     """
@@ -129,7 +135,10 @@ class _AdamFamily(_Clipping):
         _require_learning_settings(self)
         _require(self, "beta1", below=1.0)
         _require(self, "beta2", below=1.0)
-        _require(self, "epsilon", is_above_zero=True)
+        _require(self, "epsilon")
+        _require_divisor(self, "epsilon")
+        if self.decoupled:
+            _require_decay_to_zero(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +188,7 @@ class RowwiseAdaGrad(_Clipping):
     Args:
         learning_rate: of a step, before it is divided by the root of n.
         initial_accumulator: n of a new row; the larger, the smaller its first steps.
-        epsilon: added to the root, so that nothing is divided by 0. Above 0 unless ``initial_accumulator`` is.
+        epsilon: added to the root, or 0 would divide. At least 1e-12 unless ``initial_accumulator`` is above 0.
         weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
     """
 
@@ -194,7 +203,9 @@ class RowwiseAdaGrad(_Clipping):
         super().__post_init__()
         _require_learning_settings(self)
         _require(self, "initial_accumulator")
-        _require(self, "epsilon", is_above_zero=self.initial_accumulator == 0)
+        _require(self, "epsilon")
+        if self.initial_accumulator == 0:
+            _require_divisor(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +227,7 @@ class Momentum(_Clipping):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_learning_settings(self)
+        _require_decay_to_zero(self)
         _require(self, "momentum", below=1.0)
 
 
@@ -226,7 +238,7 @@ class RMSProp(_Clipping):
     Args:
         learning_rate: of a step, before it is divided by the root of the mean.
         decay: how much of the mean a step keeps, below 1.
-        epsilon: added to the root, so that nothing is divided by 0. Above 0.
+        epsilon: added to the root, so that nothing is divided by 0. At least 1e-12.
         weight_decay: λ of L2: λ·w is added to the gradient; 0 for none.
     """
 
@@ -241,7 +253,8 @@ class RMSProp(_Clipping):
         super().__post_init__()
         _require_learning_settings(self)
         _require(self, "decay", below=1.0)
-        _require(self, "epsilon", is_above_zero=True)
+        _require(self, "epsilon")
+        _require_divisor(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +279,8 @@ class AdaDelta(_Clipping):
         super().__post_init__()
         _require_learning_settings(self)
         _require(self, "decay", below=1.0)
-        _require(self, "epsilon", is_above_zero=True)
+        _require(self, "epsilon")
+        _require_divisor(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +293,7 @@ class FTRL(_Clipping):
 
     Args:
         learning_rate: the paper's alpha.
-        beta: the paper's: the larger, the smaller the first steps. Above 0 unless ``l2`` is.
+        beta: the paper's: the larger, the smaller the first steps. At least 1e-12, unless ``l2`` is.
         l1: what a weight's gradients must earn, or it is exactly zero.
         l2: pulls weights towards zero, in the place of weight decay.
     """
@@ -293,10 +307,13 @@ class FTRL(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self, "learning_rate", is_above_zero=True)
+        _require(self, "learning_rate", is_above_zero=True, most=_RATE_MAX)
+        _require_divisor(self, "learning_rate")
         _require(self, "l1")
         _require(self, "l2")
-        _require(self, "beta", is_above_zero=self.l2 == 0)
+        _require(self, "beta")
+        if self.l2 < _SMALLEST:
+            _require_divisor(self, "beta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,11 +381,35 @@ def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
     return read_settings(kind, values, "optimizer")
 
 
-def _require(optimizer: Any, setting: str, *, is_above_zero: bool = False, below: float | None = None) -> None:
+def _require(
+    optimizer: Any,
+    setting: str,
+    *,
+    is_above_zero: bool = False,
+    below: float | None = None,
+    most: float | None = None,
+) -> None:
     name = f"{type(optimizer).__name__}.{setting}"
-    require_float32(name, getattr(optimizer, setting), is_above_zero=is_above_zero, below=below)
+    require_float32(name, getattr(optimizer, setting), is_above_zero=is_above_zero, below=below, most=most)
 
 
 def _require_learning_settings(optimizer: Any) -> None:
-    _require(optimizer, "learning_rate", is_above_zero=True)
-    _require(optimizer, "weight_decay")
+    _require(optimizer, "learning_rate", is_above_zero=True, most=_RATE_MAX)
+    _require(optimizer, "weight_decay", most=_RATE_MAX)
+
+
+def _require_divisor(optimizer: Any, setting: str) -> None:
+    value = getattr(optimizer, setting)
+    if value < _SMALLEST:
+        name = f"{type(optimizer).__name__}.{setting}"
+        raise ValueError(f"{name} must be at least {_SMALLEST:g}, since steps divide by it, got {value:g}")
+
+
+def _require_decay_to_zero(optimizer: Any) -> None:
+    """Where a step takes rate·λ·w off w: all of w at most."""
+    rate, decay = optimizer.learning_rate, optimizer.weight_decay
+    if rate * decay > 1.0:
+        raise ValueError(
+            f"{type(optimizer).__name__}.weight_decay must be at most {1.0 / rate:g} (1 / learning_rate), or each step "
+            f"throws a weight past zero, got {decay:g}"
+        )

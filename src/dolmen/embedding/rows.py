@@ -10,7 +10,7 @@ from dolmen.embedding.optimizers import Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.features import Absent, Admission, Eviction
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX
-from dolmen.settings import INT64_MAX, chosen, require_float32, require_whole
+from dolmen.settings import INT64_MAX, SCALE_MAX, chosen, require_float32, require_whole
 
 __all__ = ["Capacity", "Clocks", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "TableHeader", "Upkeep"]
 
@@ -57,7 +57,7 @@ class RowRules:
             )
         if self.eviction is Eviction.SCORE and self.half_life_us == 0:
             raise ValueError("RowRules.half_life_us must be above 0 with the eviction score, got 0")
-        require_float32("RowRules.learning_rate_scale", self.learning_rate_scale)
+        require_float32("RowRules.learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from dolmen.embedding.rows import (
 from dolmen.features import Absent
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.seeds import SEED_MAX
-from dolmen.settings import chosen, require_float32, require_whole
+from dolmen.settings import SCALE_MAX, chosen, require_float32, require_whole
 
 __all__ = ["Capacity", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "Table", "Upkeep"]
 
@@ -299,14 +299,25 @@ class Table:
         the caller has looked for what is refused here, as ``Tape.apply`` has: looking reads all gradients once more.
 
         Raises:
-            ValueError: a gradient is NaN, infinite, or so large that a sum of the batch's could leave float32 (the
-                message names the first, its FID and position); the scale is out of range; shapes do not fit. Nothing
-                is learned then.
+            ValueError: a gradient is NaN, infinite, or so large that a sum of the batch's could be beyond what the
+                optimiser can take (the message names the first, its FID and position); the scale is out of range;
+                shapes do not fit. Nothing is learned then.
         """
-        require_float32("learning_rate_scale", learning_rate_scale)
+        require_float32("learning_rate_scale", learning_rate_scale, most=SCALE_MAX)
         fids, grads = as_fids(fids), _as_array(grads, np.float32, "grads")
         with self._writing:
             return self._native.apply_gradients(fids, grads, learning_rate_scale, is_checked)
+
+    def find_moving(self, fids: ArrayLike, grads: ArrayLike) -> NDArray[np.bool_]:
+        """Which of the gradients (count, dim) are other than zeros, as (count,); refuses what ``apply_gradients`` does.
+
+        Raises:
+            ValueError: as for ``apply_gradients``.
+        """
+        fids, grads = as_fids(fids), _as_array(grads, np.float32, "grads")
+        is_moving = np.empty(len(fids), np.bool_)
+        self._native.find_moving(fids, grads, is_moving)
+        return is_moving
 
     def assign(self, fids: ArrayLike, vectors: ArrayLike) -> None:
         """Set vectors (count, dim), in new rows where needed, past admission. Optimiser state and counts stay.

@@ -41,11 +41,28 @@ _DEFAULTS: Final = {
 class Jagged:
     """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
 
-    ``values``: int64 FIDs, shape (total,). ``offsets``: int64, shape (batch + 1,), starting at 0.
+    ``values``: int64 FIDs, shape (total,). ``offsets``: int64, shape (batch + 1,), from 0 to total, never falling.
+
+    Raises:
+        SchemaError: they are of another kind, or do not fit each other.
     """
 
     values: Tensor
     offsets: Tensor
+
+    def __post_init__(self) -> None:
+        for name, tensor in (("values", self.values), ("offsets", self.offsets)):
+            if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64 or tensor.dim() != 1:
+                told = f"{tensor.dtype} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else repr(tensor)
+                raise SchemaError(f"Jagged.{name} must be an int64 tensor of one dimension, got {told:.80}")
+        if self.offsets.device.type != "cpu":
+            return  # They were looked at before they went there, and to look again would wait for the device.
+        ends = self.offsets.numpy()
+        if len(ends) == 0 or ends[0] != 0 or ends[-1] != len(self.values):
+            raise SchemaError(
+                f"Jagged.offsets must begin with 0 and end with {len(self.values)}, the count of values, got "
+                f"{self.offsets.tolist()!r:.80}; Jagged.from_lists makes them"
+            )
 
     @classmethod
     def empty(cls, size: int) -> Jagged:
@@ -78,8 +95,19 @@ class Jagged:
 
     @cached_property
     def lengths(self) -> Tensor:
-        """How many values each row has, shape (batch,). Computed once: do not change it in place."""
-        return self.offsets.diff()
+        """How many values each row has, shape (batch,). Computed once: do not change it in place.
+
+        Raises:
+            SchemaError: offsets fall.
+        """
+        lengths = self.offsets.diff()
+        if lengths.device.type == "cpu" and len(lengths) > 0 and int(lengths.min()) < 0:
+            row = int(lengths.argmin())
+            raise SchemaError(
+                f"Jagged.offsets must not fall, got {int(self.offsets[row])} and then {int(self.offsets[row + 1])} for "
+                f"row {row}; Jagged.from_lists makes them"
+            )
+        return lengths
 
     @cached_property
     def is_single(self) -> bool:

@@ -19,7 +19,7 @@ from dolmen.clock import Duration, parse_duration_us
 from dolmen.errors import ConfigError, SchemaError
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX, Absent, Admission, Eviction
-from dolmen.settings import INT64_MAX, read_settings, require_float32, require_whole, suggestion
+from dolmen.settings import INT64_MAX, SCALE_MAX, read_settings, require_float32, require_whole, suggestion
 
 __all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
@@ -124,7 +124,7 @@ class Slot:
                 value = getattr(self, option)
                 if value is not None or _SLOT_DEFAULTS[option] is not None:
                     object.__setattr__(self, option, require_whole(option, value, least=least, most=most))
-            require_float32("learning_rate_scale", self.learning_rate_scale)
+            require_float32("learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
         except (TypeError, ValueError) as problem:
             raise SchemaError(f"Slot {self.name!r}: {problem}") from None
 
