@@ -23,6 +23,7 @@ from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.embedding.rows import (
+    EPOCH_MAX,
     Capacity,
     Clocks,
     Delta,
@@ -210,7 +211,7 @@ class Table:
     def __len__(self) -> int:
         return len(self._native)
 
-    # Reading: any thread, at any time.
+    # Reading: any thread, at any time; but `slots`, `total_count`, `fids` and `memory` take turns with writers.
 
     def lookup(self, fids: ArrayLike, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """The vector of each FID, shape (count, dim). Changes and counts nothing.
@@ -422,8 +423,8 @@ class Table:
         """
         with self._writing:
             self.require_epoch(epoch)
-            until, changes = self.epoch, self._native.changes_since(epoch)
-        return Delta(*changes.read(), since=epoch, until=until)  # As they were at that instant; writers go on.
+            changes = self._native.changes_since(epoch)
+        return Delta(*changes.read())  # As they were at that instant; writers go on.
 
     def require_epoch(self, epoch: int) -> None:
         """See that ``delta_since(epoch)`` is there to be had.
@@ -469,7 +470,11 @@ class Table:
         self._native.check_delta(*self._columns_of(delta))
 
     def follow_epoch(self, epoch: int) -> None:
-        """Say that this copy holds all that another table had changed before its ``epoch``, which becomes its own."""
+        """Say that this copy holds all that another table had changed before its ``epoch``, which becomes its own.
+
+        Lists of what this table has changed itself are dropped.
+        """
+        require_whole("epoch", epoch, most=EPOCH_MAX)
         with self._writing:
             self._native.follow_epoch(epoch)
 
