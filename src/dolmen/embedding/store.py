@@ -420,11 +420,10 @@ class Embeddings:
         place = first_foreign(array, self._is_known[dim])
         if place == len(array):
             return array
-        fid = int(array[place])
         names = ", ".join(name for name, one in self.schema.slots.items() if one.dim == dim)
         raise SchemaError(
-            f"fids must be of slots of dim {dim} ({names}), got {fid} at position {place}, of slot number {fid >> 53}; "
-            f"encode_values(schema.slot_number({slot!r}), ids) makes FIDs of ids"
+            f"fids must be of slots of dim {dim} ({names}), got {array[place]} at position {place}, of slot number "
+            f"{slot_numbers(array)[place]}; encode_values(schema.slot_number({slot!r}), ids) makes FIDs of ids"
         )
 
     def _require_time(self, now_us: int) -> None:

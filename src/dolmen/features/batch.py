@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
-from typing import Final, TypeVar, final
+from typing import ClassVar, Final, TypeVar, final
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,6 @@ T = TypeVar("T")
 
 _NONE: Final = torch.empty(0)
 _NO_TIMES: Final = torch.empty(0, dtype=torch.int64)
-_KINDS: Final = {"slots": "slot", "dense": "dense feature", "labels": "label"}
 _DEFAULTS: Final = {
     "weights": np.float32(1.0),
     "sampling_rates": np.float32(1.0),
@@ -214,12 +213,25 @@ class Spread(Jagged):
 class _Named(dict[str, T]):
     """Columns of one kind by name: who asks for one that is not there is told the nearest."""
 
-    def __init__(self, kind_name: str, columns: Mapping[str, T]) -> None:
-        super().__init__(columns)
-        self._kind_name = kind_name
+    kind: ClassVar[str]
 
     def __missing__(self, name: str) -> T:
-        raise SchemaError(f"the batch has no {_KINDS[self._kind_name]} {name!r}{suggestion(name, self)}")
+        raise SchemaError(f"the batch has no {self.kind} {name!r}{suggestion(name, self)}")
+
+
+class _Slots(_Named[Jagged]):
+    kind = "slot"
+
+
+class _Dense(_Named[Tensor]):
+    kind = "dense feature"
+
+
+class _Labels(_Named[Tensor]):
+    kind = "label"
+
+
+_KINDS: Final = {"slots": _Slots, "dense": _Dense, "labels": _Labels}
 
 
 @final
@@ -228,6 +240,7 @@ class Batch:
     """Columns of ``size`` examples.
 
     ``slots``: FIDs by slot name. Asking for a name that is not there is a ``SchemaError`` that offers the nearest.
+    So they are dicts of a kind of their own, which torch's ``tree_map`` does not open: give it ``dict(batch.labels)``.
     ``dense`` and ``labels``: float32 tensors, shape (batch,). ``weights``: what each
     example counts in the loss. ``sampling_rates``: the odds with which each was kept (1 where nothing was dropped).
     ``served_probabilities``: what serving predicted when it showed the item (NaN where nothing was served), so that
@@ -253,8 +266,8 @@ class Batch:
                 count = self.size
             if count != self.size:
                 raise SchemaError(f"batch of {self.size} examples: {name} has {count} values")
-        for kind_name in _KINDS:
-            object.__setattr__(self, kind_name, _Named(kind_name, getattr(self, kind_name)))
+        for name, kind in _KINDS.items():
+            object.__setattr__(self, name, kind(getattr(self, name)))
         for name, jagged in self.slots.items():
             if jagged.size != self.size:
                 raise SchemaError(f"batch of {self.size} examples: slot {name!r} has {jagged.size} rows")
