@@ -26,6 +26,7 @@ __all__ = ["Batch", "Jagged", "Spread"]
 
 T = TypeVar("T")
 
+_INT64: Final = np.dtype(np.int64)
 _NONE: Final = torch.empty(0)
 _NO_TIMES: Final = torch.empty(0, dtype=torch.int64)
 _DEFAULTS: Final = {
@@ -50,28 +51,38 @@ class Jagged:
     offsets: Tensor
 
     def __post_init__(self) -> None:
-        for name, tensor in (("values", self.values), ("offsets", self.offsets)):
-            if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64 or tensor.dim() != 1:
-                told = f"{tensor.dtype} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else repr(tensor)
-                raise SchemaError(f"Jagged.{name} must be an int64 tensor of one dimension, got {told:.80}")
-        if self.offsets.device.type != "cpu":
-            return  # They were looked at before they went there, and to look again would wait for the device.
-        ends = self.offsets.numpy()
-        if len(ends) == 0 or ends[0] != 0 or ends[-1] != len(self.values):
+        # Cheap calls only, for a request makes a dozen of these.
+        values, offsets = self.values, self.offsets
+        if not _is_row_of_int64(values) or not _is_row_of_int64(offsets):
+            name, came = ("offsets", offsets) if _is_row_of_int64(values) else ("values", values)
+            told = f"{came.dtype} of shape {tuple(came.shape)}" if isinstance(came, Tensor) else repr(came)
+            raise SchemaError(f"Jagged.{name} must be an int64 tensor of one dimension, got {told:.80}")
+        # On a device: they were looked at before they went there, and to look again would wait for it.
+        if offsets.is_cpu and not _spans(offsets.numpy(), values.shape[0]):
             raise SchemaError(
-                f"Jagged.offsets must begin with 0 and end with {len(self.values)}, the count of values, got "
-                f"{self.offsets.tolist()!r:.80}; Jagged.from_lists makes them"
+                f"Jagged.offsets must begin with 0 and end with {values.shape[0]}, the count of values, got "
+                f"{offsets.tolist()!r:.80}; Jagged.from_lists makes them"
             )
+
+    @classmethod
+    def _fitting(cls, values: Tensor, offsets: Tensor) -> Jagged:
+        """Of what was made here to fit: nothing is looked at."""
+        made = object.__new__(Jagged)
+        object.__setattr__(made, "values", values)
+        object.__setattr__(made, "offsets", offsets)
+        return made
 
     @classmethod
     def empty(cls, size: int) -> Jagged:
         """``size`` rows without values."""
-        return cls(torch.empty(0, dtype=torch.int64), torch.zeros(size + 1, dtype=torch.int64))
+        return cls._fitting(torch.empty(0, dtype=torch.int64), torch.zeros(size + 1, dtype=torch.int64))
 
     @classmethod
     def from_arrays(cls, values: NDArray[np.int64], offsets: NDArray[np.int64]) -> Jagged:
         """The same from NumPy arrays, whose memory is shared."""
-        return cls(torch.from_numpy(values), torch.from_numpy(offsets))
+        tensors = torch.from_numpy(values), torch.from_numpy(offsets)
+        is_fitting = values.dtype == offsets.dtype == _INT64 and values.ndim == offsets.ndim == 1
+        return cls._fitting(*tensors) if is_fitting and _spans(offsets, len(values)) else Jagged(*tensors)
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> Jagged:
@@ -117,7 +128,7 @@ class Jagged:
         """The same on another device; this one where it lies there already."""
         if self.values.device.type == device:
             return self
-        return Jagged(self.values.to(device), self.offsets.to(device))
+        return Jagged._fitting(self.values.to(device), self.offsets.to(device))
 
     def take(self, rows: Tensor) -> Jagged:
         """The rows at ``rows`` (int64, any order, repeats allowed), as a new jagged array."""
@@ -125,11 +136,11 @@ class Jagged:
         ends = starts.new_zeros(len(rows) + 1)
         torch.cumsum(lengths, dim=0, out=ends[1:])
         if bool((lengths == 1).all()):
-            return Jagged(self.values[starts], ends)
+            return Jagged._fitting(self.values[starts], ends)
         # Place p of the result lies (p - start of its row in the result) behind the start of its row here.
         places = torch.arange(int(ends[-1]), device=ends.device)
         places += torch.repeat_interleave(starts - ends[:-1], lengths)
-        return Jagged(self.values[places], ends)
+        return Jagged._fitting(self.values[places], ends)
 
     def last(self, count: int) -> Jagged:
         """Each row cut to its last ``count`` values."""
@@ -140,7 +151,7 @@ class Jagged:
         torch.cumsum(lengths, dim=0, out=ends[1:])
         shift = self.offsets[1:] - lengths - ends[:-1]
         places = torch.arange(int(ends[-1]), device=ends.device) + torch.repeat_interleave(shift, lengths)
-        return Jagged(self.values[places], ends)
+        return Jagged._fitting(self.values[places], ends)
 
     def to_lists(self, rows: Sequence[int] | None = None) -> list[list[int]]:
         """Rows as lists: those at ``rows``, in their order, or all."""
@@ -157,7 +168,7 @@ class Jagged:
         for part in parts:
             ends.append(part.offsets[1:] + base)
             base += len(part.values)
-        return cls(torch.cat([part.values for part in parts]), torch.cat(ends))
+        return cls._fitting(torch.cat([part.values for part in parts]), torch.cat(ends))
 
 
 @final
@@ -371,6 +382,14 @@ class Batch:
             served_probabilities=_tensor(examples.column("served_probability")),
             event_times_us=_tensor(examples.column("event_time")),
         )
+
+
+def _is_row_of_int64(tensor: object) -> bool:
+    return isinstance(tensor, Tensor) and tensor.dtype == torch.int64 and tensor.dim() == 1
+
+
+def _spans(offsets: NDArray[np.int64], count: int) -> bool:
+    return len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == count
 
 
 def _arrow(tensor: Tensor) -> pa.Array:
