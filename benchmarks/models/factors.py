@@ -28,7 +28,16 @@ from torch import Tensor
 from dolmen import new_trainer
 from dolmen.embedding import Adam
 from dolmen.evaluation import catalogue_coverage as coverage
-from dolmen.evaluation import intra_list_diversity, item_knn, novelty, popularity, rank_catalogue
+from dolmen.evaluation import (
+    intra_list_diversity,
+    item_knn,
+    mean_popularity,
+    novelty,
+    popularity,
+    popularity_lift,
+    rank_catalogue,
+    tail_share,
+)
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, encode_array
 from dolmen.models import retriever
 from dolmen.provenance import machine, program
@@ -82,7 +91,18 @@ class Films:
             "coverage@10": coverage(found.top, size),
             "novelty@10": novelty(found.top, counts),
             "diversity@10": intra_list_diversity(found.top, by_people),
+            "mean_popularity@10": mean_popularity(found.top, counts),
+            "popularity_lift@10": popularity_lift(found.top, table_of(past), counts),
+            "tail_share@10": tail_share(found.top, counts),
         }
+
+
+def table_of(lists: Jagged) -> np.ndarray:
+    """The lists as rows of one width, filled up with -1."""
+    lengths = lists.lengths.numpy()
+    table = np.full((len(lengths), int(lengths.max())), -1, dtype=np.int64)
+    table[np.arange(table.shape[1]) < lengths[:, None]] = lists.values.numpy()
+    return table
 
 
 def towers(data: Films, passes: int, seed: int) -> dict[str, float]:

@@ -29,6 +29,7 @@ __all__ = [
     "chosen",
     "expectation",
     "read_settings",
+    "require_bool",
     "require_float32",
     "require_whole",
     "shown",
@@ -167,16 +168,23 @@ def require_whole(name: str, value: object, *, least: int = 0, most: int = INT64
 
 
 def require_float32(
-    name: str, value: object, *, is_above_zero: bool = False, below: float | None = None, most: float | None = None
-) -> None:
-    """Refuse a number that cannot be computed with in float32, as the tables do.
+    name: str,
+    value: object,
+    *,
+    is_above_zero: bool = False,
+    below: float | None = None,
+    most: float | None = None,
+    may_be_negative: bool = False,
+) -> float:
+    """``value`` as Python's own number, unrounded, or a refusal if float32, in which tables compute, cannot hold it.
 
     Args:
         name: what messages call it.
-        value: it must be 0 or more and finite, both as it is and rounded to float32.
+        value: a number, Python's or NumPy's: 0 or more and finite, both as it is and rounded to float32.
         is_above_zero: 0 is too little.
         below: a bound that it must not reach.
         most: a bound that it may reach.
+        may_be_negative: any finite number will do; without bounds.
 
     Raises:
         TypeError: it is no number.
@@ -190,12 +198,14 @@ def require_float32(
         raise TypeError(f"{name} must be a number, got {value!r:.80}{_unquoted(value)}")
 
     def holds(number: float) -> bool:
-        is_enough = number > 0.0 if is_above_zero else number >= 0.0
+        is_enough = may_be_negative or (number > 0.0 if is_above_zero else number >= 0.0)
         is_within = (below is None or number < below) and (most is None or number <= most)
         return is_enough and math.isfinite(number) and is_within
 
     least = "above 0" if is_above_zero else "0 or more"
-    if below is not None:
+    if may_be_negative:
+        expected = "finite"
+    elif below is not None:
         expected = f"in [0, {below:g})"
     elif most is not None:
         expected = f"{least} and at most {most:g}"
@@ -210,6 +220,18 @@ def require_float32(
     rounded = ctypes.c_float(number).value
     if not holds(rounded):
         raise ValueError(f"{name} must be {expected} also in float32, which would make it {rounded:g}, got {value}")
+    return number
+
+
+def require_bool(name: str, value: object) -> bool:
+    """``value`` as it is, or a refusal: what merely counts as true, such as the text "no", may be meant otherwise.
+
+    Raises:
+        TypeError: it is neither ``True`` nor ``False``.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r:.80}")
+    return value
 
 
 def expectation(error: Mapping[str, Any]) -> str:

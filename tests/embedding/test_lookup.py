@@ -87,6 +87,27 @@ def test_sequence_is_every_row_in_its_order_then_zeros(rows: list[list[int]]) ->
             np.testing.assert_array_equal(vectors[i, j].numpy(), expected)
 
 
+def test_what_a_look_up_makes_lies_where_its_batch_does() -> None:
+    embed, batch = filled(), batch_of(user=[[1], [2]], tags=[[1, 3], []], history=[[1], [2, 3]])
+    weights = {"tags": torch.tensor([0.5, 2.0])}
+
+    def read() -> list[torch.Tensor]:
+        pooled, weighted = embed(batch, POOLED), embed(batch, ["user", "tags"], weights=weights)
+        seen = [*embed.sequence(batch, "history"), *embed.values(batch, "tags"), *embed.occurring(batch, ["tags"])]
+        return [pooled, weighted, *seen, embed.frequencies(batch, "user"), embed.live("user")]
+
+    expected = read()
+    with torch.device("meta"):  # where tensors land of which nobody says where: as if the batch were elsewhere
+        found = read()
+        with embed.recording(now_us=2) as tape:
+            learning = read()
+            learning[0].sum().backward()
+            tape.apply()
+    for tensors in (found, learning):
+        assert [one.device.type for one in tensors] == ["cpu"] * len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_reading_inserts_nothing_and_unknown_ids_read_as_zeros() -> None:
     embed = filled()
     rows = len(embed.embeddings)

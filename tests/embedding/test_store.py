@@ -1,5 +1,10 @@
 """All tables of a schema as one: rules by slot, deltas, copies, files."""
 
+import json
+import pickle
+import threading
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +126,154 @@ def test_late_deltas_are_passed_over_and_a_gap_is_refused(way: str, tmp_path: Pa
         behind.apply_delta(last)
     behind.apply_delta(store.delta_since(behind.epoch))
     assert_same(behind, store, people(0, 6))
+
+
+def test_a_loaded_learner_is_followed_only_by_who_was_not_ahead_of_its_save(tmp_path: Path) -> None:
+    learner = Embeddings(SCHEMA)
+    train(learner, people(0, 4))
+    ahead, behind = learner.serving_copy(), learner.serving_copy()
+    first = learner.delta_since(0)
+    behind.apply_delta(first)
+    learner.save(tmp_path)
+    for _ in range(3):  # What the learner learns now is lost with it.
+        train(learner, people(0, 4))
+        ahead.apply_delta(learner.delta_since(ahead.epoch))
+    loaded = Embeddings.load(tmp_path, SCHEMA)
+    new = Embeddings.load_for_serving(tmp_path, SCHEMA)
+    for step in range(5):
+        train(loaded, people(step, 4))
+        new.apply_delta(loaded.delta_since(new.epoch))
+    before = ahead.lookup("item", people(0, 8).slot("item").values)
+    with pytest.raises(
+        SnapshotError, match=r"lineage \w{16}, which has not been at epoch 4 of .* its serving_copy\(\)"
+    ):
+        ahead.apply_delta(loaded.delta_since(ahead.epoch))
+    assert torch.equal(ahead.lookup("item", people(0, 8).slot("item").values), before)
+    assert ahead.epoch == 4
+    behind.apply_delta(loaded.delta_since(behind.epoch))
+    for follower in (behind, new):
+        assert_same(follower, loaded, people(0, 10))
+    with pytest.raises(SnapshotError, match="which has not been at epoch 8 of"):
+        behind.apply_delta(learner.delta_since(4))  # The old learner was not dead after all.
+    with pytest.raises(SnapshotError, match="another learner"):
+        new.apply_delta(Embeddings(SCHEMA).delta_since(0))
+
+
+def test_a_clone_is_another_learner_from_there_on() -> None:
+    learner = Embeddings(SCHEMA)
+    train(learner, people(0, 4))
+    learner.advance_epoch()
+    twin, follower = learner.clone(), learner.serving_copy()
+    train(twin, people(2, 4))
+    follower.apply_delta(twin.delta_since(follower.epoch))
+    assert_same(follower, twin, people(0, 8))
+    with pytest.raises(SnapshotError, match="another learner"):
+        follower.apply_delta(learner.delta_since(1))
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "told"),
+    [
+        (0, -5, "delta.until must be .* got -5"),
+        (0, 1.5, "delta.until must be a whole number, got 1.5"),
+        (2, 1, "delta.until must be .* got 1"),
+        (0, 2**32 - 1, "delta.until must be .* got 4294967295"),
+        (0, "7", "delta.until must be a whole number, got '7'"),
+        (-1, 1, "delta.since must be .* got -1"),
+    ],
+)
+def test_a_delta_of_impossible_epochs_is_refused_whole(since: Any, until: Any, told: str) -> None:
+    learner, follower = Embeddings(SCHEMA), Embeddings.for_serving(SCHEMA)
+    train(learner, people(0, 4))
+    good = learner.delta_since(0)
+    with pytest.raises(SnapshotError, match=f"the delta of dim 8 does not fit its table: {told}"):
+        follower.apply_delta({4: good[4], 8: replace(good[8], since=since, until=until)})
+    assert len(follower) == 0
+    follower.apply_delta(good)
+    assert_same(follower, learner, people(0, 4))
+
+
+def test_what_a_single_table_gives_is_always_taken_over() -> None:
+    learner, follower = Embeddings(SCHEMA), Embeddings.for_serving(SCHEMA)
+    train(learner, people(0, 4))
+    follower.apply_delta({dim: table.delta_since(0) for dim, table in learner.tables.items()})  # Of an open epoch.
+    assert_same(follower, learner, people(0, 4))
+
+
+def test_copies_saves_and_deltas_beside_one_another_are_of_one_epoch_each(tmp_path: Path) -> None:
+    learner = Embeddings(SCHEMA)
+    train(learner, people(0, 50))
+    is_over, problems = threading.Event(), []
+
+    def publish() -> None:
+        follower = learner.serving_copy()
+        try:
+            while not is_over.is_set():
+                follower.apply_delta(learner.delta_since(follower.epoch))
+        except Exception as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=publish) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    made = []
+    for number in range(10):
+        made.append(learner.clone())
+        learner.save(tmp_path / str(number))
+        made.append(Embeddings.load(tmp_path / str(number), SCHEMA))
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    for one in made:
+        assert len({table.epoch for table in one.tables.values()}) == 1
+        one.delta_since(one.epoch)
+    manifests = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("3/table-*/table.json"))]
+    assert len({manifest["table"]["epoch"] for manifest in manifests}) == 1
+
+
+def test_an_older_delta_in_another_thread_never_wins() -> None:
+    learner = Embeddings(SCHEMA)
+    train(learner, people(0, 2000))
+    copy = learner.serving_copy()
+    for _ in range(20):
+        follower = copy.clone()
+        old = learner.delta_since(follower.epoch)
+        train(learner, people(0, 2000))
+        new = learner.delta_since(follower.epoch)
+        threads = [threading.Thread(target=follower.apply_delta, args=(delta,)) for delta in (new, old)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert_same(follower, learner, people(0, 2000))
+        copy = follower
+
+
+def test_a_torn_lineage_is_refused_by_name_and_a_missing_one_begins_anew(tmp_path: Path) -> None:
+    learner = Embeddings(SCHEMA)
+    train(learner, people(0, 4))
+    learner.save(tmp_path)
+    path = tmp_path / "lineage.json"
+    text = path.read_bytes()
+    for wrong in (text[:-9], text.replace(b'"ancestors":{}', b'"ancestors":{"0123456789abcdef":5}')):
+        path.write_bytes(wrong)
+        with pytest.raises(SnapshotError, match=r"lineage.json (is no lineage|fails its checksum)"):
+            Embeddings.load(tmp_path, SCHEMA)
+    path.unlink()
+    assert_same(Embeddings.load(tmp_path, SCHEMA), learner, people(0, 4))
+
+
+def test_a_deep_copy_is_a_clone_and_nothing_is_pickled() -> None:
+    learner = Embeddings(SCHEMA)
+    train(learner, people(0, 4))
+    copy = deepcopy(Embed(learner))
+    assert_same(copy.embeddings, learner, people(0, 4))
+    train(learner, people(0, 4))
+    fids = people(0, 4).slot("item").values
+    assert not torch.equal(copy.embeddings.lookup("item", fids), learner.lookup("item", fids))
+    with pytest.raises(TypeError, match="embeddings cannot be pickled; save them into a folder"):
+        pickle.dumps(learner)
 
 
 def test_asking_for_changes_of_an_epoch_to_come_closes_none() -> None:

@@ -9,8 +9,9 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ from dolmen.embedding.optimizers import (
     optimizer_from_dict,
     optimizer_to_dict,
 )
-from dolmen.embedding.table import RowRules, Table
+from dolmen.embedding.table import Capacity, RowRules, Table
 
 Vector = NDArray[np.float32]
 State = dict[str, Vector]
@@ -440,6 +441,31 @@ def test_the_native_table_names_a_setting_that_it_does_not_know() -> None:
 @pytest.mark.parametrize("optimizer", [case[0] for case in CASES], ids=str)
 def test_settings_survive_json(optimizer: Optimizer) -> None:
     assert optimizer_from_dict(json.loads(json.dumps(optimizer_to_dict(optimizer)))) == optimizer
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble, Fraction, int])
+def test_numbers_of_every_kind_are_kept_as_pythons_own_and_saved(kind: Callable[[float], Any], tmp_path: Path) -> None:
+    half: Any = kind(0.5) if kind is not int else 1  # what both sides of each bound allow
+    for number, optimizer in enumerate(get_args(Optimizer)):
+        names = [one.name for one in fields(optimizer) if one.name not in {"decoupled", "beta1", "beta2"}]
+        shares = {"momentum", "decay"} if kind is int else set()
+        given = {name: half for name in names if name not in shares}
+        table = Table(
+            2,
+            optimizer=optimizer(**given),
+            initial_range=half,
+            rules={1: RowRules(learning_rate_scale=half, capacity=np.uint16(9), admit_after=np.int8(2))},
+            capacity=Capacity(np.int32(7)),
+            seed=np.uint64(3),
+        )
+        table.save(tmp_path / f"table-{number}")
+        loaded = Table.load(tmp_path / f"table-{number}")
+        expected = optimizer(**{name: float(half) for name in given})
+        assert loaded.optimizer == table.optimizer == expected
+        assert all(type(getattr(table.optimizer, name)) is float for name in given)
+        assert optimizer_from_dict(json.loads(json.dumps(optimizer_to_dict(table.optimizer)))) == expected
+        assert loaded.rules == {1: RowRules(learning_rate_scale=float(half), capacity=9, admit_after=2)}
+        assert (loaded.initial_range, loaded.capacity, loaded.seed) == (float(half), Capacity(7), 3)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from dolmen.clock import TIME_US_MAX
 from dolmen.embedding.lookup import Embed, Tape
-from dolmen.embedding.optimizers import SGD
+from dolmen.embedding.optimizers import SGD, Adam, AMSGrad
 from dolmen.embedding.rows import Capacity, PendingCounts, RowChunk, RowRules
 from dolmen.embedding.store import Embeddings
 from dolmen.embedding.table import Table
@@ -186,6 +187,7 @@ def test_pending_counts_below_zero_are_refused(column: str) -> None:
             TypeError,
             r"SGD.learning_rate must be a number, got '1' \(write 1 without qu",
         ),
+        (lambda: SGD(learning_rate=Decimal("0.5")), TypeError, "SGD.learning_rate must be a number, got Decimal"),
         (lambda: Embeddings(SHOP, seed="1"), TypeError, r"seed must be a whole number, got '1' \(write 1 without quot"),
         (lambda: Embeddings(SHOP, threads=0), ValueError, "threads must be between 1 and 64, got 0"),
         (lambda: Embeddings([Slot("user")]), TypeError, r"schema must be a Schema, got \[Slot.*; write Schema"),
@@ -215,6 +217,9 @@ def test_pending_counts_below_zero_are_refused(column: str) -> None:
         (lambda: Capacity(5, "lri"), ValueError, "Capacity.eviction must be one of lru, lfu, score, got 'lri'"),
         (lambda: RowRules(capacity="9"), TypeError, "RowRules.capacity must be a whole number, got '9'"),
         (lambda: RowRules(admit_after=1.5), TypeError, "RowRules.admit_after must be a whole number, got 1.5"),
+        (lambda: RowRules(name=5), TypeError, "RowRules.name must be a text, got 5; it is the slot's name"),
+        (lambda: Adam(decoupled="no"), TypeError, "Adam.decoupled must be True or False, got 'no'"),
+        (lambda: AMSGrad(decoupled=2), TypeError, "AMSGrad.decoupled must be True or False, got 2"),
         (lambda: RowRules(admission="exct"), ValueError, "RowRules.admission must be one of exact, sketch"),
     ],
 )

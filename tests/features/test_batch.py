@@ -1,5 +1,8 @@
 """Jagged columns against lists of lists, and batches through Arrow and back."""
 
+import copy
+import pickle
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -126,12 +129,42 @@ def test_rows_that_examples_share_read_like_rows_laid_out(data: st.DataObject) -
     assert spread.last(2).to_lists() == [rows[owner][-2:] for owner in owners]
 
 
+def test_what_a_batch_makes_lies_where_it_does() -> None:
+    batch = batch_of([[1, 2, 3], [], [4]])
+    batch = replace(batch, slots={**batch.slots, "tags": Spread(batch.slots["tags"], torch.tensor([1, 0, 2]))})
+
+    def change() -> list[Batch]:
+        tags = {"tags": batch.slot("tags").last(2), "user": Jagged.single(batch.slot("user").values)}
+        return [
+            batch.take(torch.tensor([2, 0], device="cpu")),
+            Batch.concat([batch, batch]),
+            replace(batch, slots=tags),
+        ]
+
+    expected = change()
+    with torch.device("meta"):  # where tensors land of which nobody says where: as if the batch were elsewhere
+        found = change()
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_what_nobody_said_has_a_default() -> None:
     batch = Batch(size=2, slots={})
     assert batch.weights.tolist() == batch.sampling_rates.tolist() == [1, 1]
     assert batch.served_probabilities.isnan().all()
     assert batch.event_times_us.tolist() == [0, 0]
     assert batch.event_times_us.dtype == torch.int64
+
+
+def test_a_batch_may_be_pickled_copied_and_taken_for_plain_values() -> None:
+    batch = batch_of([[1, 2], []])
+    for made in (pickle.loads(pickle.dumps(batch)), copy.deepcopy(batch), copy.copy(batch)):
+        assert same(made, batch)
+        with pytest.raises(SchemaError, match="the batch has no label 'clik'; did you mean 'click'"):
+            made.labels["clik"]
+    plain = asdict(batch)
+    assert plain["slots"]["tags"]["offsets"].tolist() == [0, 2, 2]
+    assert plain["labels"]["click"].tolist() == [0, 1]
+    assert plain["size"] == 2
 
 
 @pytest.mark.parametrize(

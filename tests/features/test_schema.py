@@ -1,9 +1,15 @@
 """The schema: what it tells, how it is written, and what it refuses in which words."""
 
+import json
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from dolmen.embedding import Embeddings
 from dolmen.errors import SchemaError
 from dolmen.features import Dense, Label, Schema, Side, Slot
 
@@ -76,12 +82,34 @@ def test_whatever_changes_rows_or_examples_changes_the_fingerprint() -> None:
     assert base != others[0]
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble, Fraction])
+def test_numbers_of_every_kind_are_written_as_pythons_own(kind: Callable[[float], Any], tmp_path: Path) -> None:
+    slot = Slot("a", dim=np.int8(4), learning_rate_scale=kind(0.5), capacity=np.uint32(9), admit_after=np.int64(2))
+    schema = Schema(slot, Dense("b", default=kind(-2.5)))
+    plain = Schema(Slot("a", dim=4, learning_rate_scale=0.5, capacity=9, admit_after=2), Dense("b", default=-2.5))
+    assert schema == plain
+    assert schema.fingerprint == plain.fingerprint
+    assert Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == plain
+    embeddings = Embeddings(schema)
+    embeddings.save(tmp_path)
+    assert Embeddings.load(tmp_path, plain).tables[4].rules == embeddings.tables[4].rules
+
+
+def test_a_whole_number_says_the_same_as_in_a_file() -> None:
+    tables = {"slot": [{"name": "a", "learning_rate_scale": 2}], "dense": [{"name": "b", "default": 1}]}
+    schema = Schema(Slot("a", learning_rate_scale=2), Dense("b", default=1))
+    assert Schema.from_dict(tables).fingerprint == schema.fingerprint
+
+
 @pytest.mark.parametrize(
     ("declare", "told"),
     [
         (lambda: Slot("a b"), "Slot: name must be letters, digits and underscores, got 'a b'"),
         (lambda: Slot(5), "Slot: name must be letters, digits and underscores, got 5"),
         (lambda: Dense("weight"), "Dense: the name 'weight' is taken by every example"),
+        (lambda: Dense("a", default=float("nan")), "Dense 'a': default must be finite, got nan"),
+        (lambda: Dense("a", default=-1e39), r"Dense 'a': default must be finite also in float32, .* make it -inf, got"),
+        (lambda: Dense("a", default="1"), r"Dense 'a': default must be a number, got '1' \(write 1 without quotes\)"),
         (lambda: Slot("a", dim=0), "Slot 'a': dim must be between 1 and 4096, got 0"),
         (lambda: Slot("a", ordered=True), "Slot 'a': ordered=True needs many=True"),
         (lambda: Slot("a", max_len=3), "Slot 'a': max_len needs many=True, since"),

@@ -40,7 +40,7 @@ def test_snapshot_holds_everything(world, written, rows, dense) -> None:
     assert rows(snapshot.parameters) == rows(trainer)
     assert dense(snapshot.parameters.model) == dense(trainer.model)
     assert snapshot.parameters.version == snapshot.manifest.version == 6
-    assert snapshot.manifest.lineage == trainer.lineage
+    assert snapshot.manifest.lineage == trainer.lineage.name
     assert snapshot.manifest.train == write_settings(trainer.config)
 
 

@@ -245,7 +245,7 @@ def test_stream_goes_on_from_a_batch_run(settings, world, log, tmp_path, running
         eventually(_is_at(log, 13))
     manifest = read_manifest(find_snapshot(settings.folder))
     assert (manifest.version, manifest.offset) == (13, 3)
-    assert manifest.lineage != batch_trainer.lineage
+    assert manifest.lineage != batch_trainer.lineage.name
 
 
 def test_frozen_copy_is_taken_at_its_place_and_survives(settings, filled_log, world, running, eventually) -> None:

@@ -73,7 +73,7 @@ class Tape:
         """
         if self._is_applied:
             raise RuntimeError("this tape was applied already; record each step on its own tape")
-        require_float32("scale", scale, most=SCALE_MAX)
+        scale = require_float32("scale", scale, most=SCALE_MAX)
         ready = self._checked()
         self._is_applied, self._ready = True, {}
         self._reads.clear()
@@ -272,9 +272,9 @@ class Embed:
         lengths = column.lengths
         length = max(1, int(lengths.max())) if batch.size else 1
         owners = torch.repeat_interleave(lengths)
-        places = owners * length + torch.arange(len(owners)) - column.offsets[owners]
+        places = owners * length + torch.arange(len(owners), device=owners.device) - column.offsets[owners]
         padded = rows.new_zeros(batch.size * length, rows.shape[1]).index_copy(0, places, rows)
-        mask = torch.arange(length).unsqueeze(0) < lengths.unsqueeze(1)
+        mask = torch.arange(length, device=lengths.device).unsqueeze(0) < lengths.unsqueeze(1)
         return padded.view(batch.size, length, rows.shape[1]), mask
 
     def values(self, batch: Batch, slot: str) -> tuple[Tensor, Tensor]:

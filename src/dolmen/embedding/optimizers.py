@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, TypeAlias
 
 from dolmen.errors import ConfigError
-from dolmen.settings import read_settings, require_float32, suggestion
+from dolmen.settings import read_settings, require_bool, require_float32, suggestion
 
 __all__ = [
     "FTRL",
@@ -57,7 +57,7 @@ class _Clipping:
     def __post_init__(self) -> None:
         for setting in ("gradient_value_max", "gradient_norm_max"):
             if getattr(self, setting) is not None:
-                _require(self, setting, is_above_zero=True)
+                _keep_number(self, setting, is_above_zero=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class SGD(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_learning_settings(self)
+        _keep_learning_settings(self)
         _require_decay_to_zero(self)
 
 
@@ -103,9 +103,9 @@ class AdaGrad(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_learning_settings(self)
-        _require(self, "initial_accumulator")
-        _require(self, "epsilon")
+        _keep_learning_settings(self)
+        _keep_number(self, "initial_accumulator")
+        _keep_number(self, "epsilon")
         if self.initial_accumulator == 0:
             _require_divisor(self, "epsilon")
 
@@ -132,12 +132,12 @@ class _AdamFamily(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_learning_settings(self)
-        _require(self, "beta1", below=1.0)
-        _require(self, "beta2", below=1.0)
-        _require(self, "epsilon")
+        _keep_learning_settings(self)
+        _keep_number(self, "beta1", below=1.0)
+        _keep_number(self, "beta2", below=1.0)
+        _keep_number(self, "epsilon")
         _require_divisor(self, "epsilon")
-        if self.decoupled:
+        if require_bool(f"{type(self).__name__}.decoupled", self.decoupled):
             _require_decay_to_zero(self)
 
 
@@ -201,9 +201,9 @@ class RowwiseAdaGrad(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_learning_settings(self)
-        _require(self, "initial_accumulator")
-        _require(self, "epsilon")
+        _keep_learning_settings(self)
+        _keep_number(self, "initial_accumulator")
+        _keep_number(self, "epsilon")
         if self.initial_accumulator == 0:
             _require_divisor(self, "epsilon")
 
@@ -226,9 +226,9 @@ class Momentum(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_learning_settings(self)
+        _keep_learning_settings(self)
         _require_decay_to_zero(self)
-        _require(self, "momentum", below=1.0)
+        _keep_number(self, "momentum", below=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,9 +251,9 @@ class RMSProp(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_learning_settings(self)
-        _require(self, "decay", below=1.0)
-        _require(self, "epsilon")
+        _keep_learning_settings(self)
+        _keep_number(self, "decay", below=1.0)
+        _keep_number(self, "epsilon")
         _require_divisor(self, "epsilon")
 
 
@@ -277,9 +277,9 @@ class AdaDelta(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_learning_settings(self)
-        _require(self, "decay", below=1.0)
-        _require(self, "epsilon")
+        _keep_learning_settings(self)
+        _keep_number(self, "decay", below=1.0)
+        _keep_number(self, "epsilon")
         _require_divisor(self, "epsilon")
 
 
@@ -307,11 +307,11 @@ class FTRL(_Clipping):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self, "learning_rate", is_above_zero=True, most=_RATE_MAX)
+        _keep_number(self, "learning_rate", is_above_zero=True, most=_RATE_MAX)
         _require_divisor(self, "learning_rate")
-        _require(self, "l1")
-        _require(self, "l2")
-        _require(self, "beta")
+        _keep_number(self, "l1")
+        _keep_number(self, "l2")
+        _keep_number(self, "beta")
         if self.l2 < _SMALLEST:
             _require_divisor(self, "beta")
 
@@ -333,7 +333,7 @@ class GroupFTRL(FTRL):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self, "l21")
+        _keep_number(self, "l21")
 
 
 Optimizer: TypeAlias = (
@@ -381,7 +381,7 @@ def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
     return read_settings(kind, values, "optimizer")
 
 
-def _require(
+def _keep_number(
     optimizer: Any,
     setting: str,
     *,
@@ -389,13 +389,15 @@ def _require(
     below: float | None = None,
     most: float | None = None,
 ) -> None:
-    name = f"{type(optimizer).__name__}.{setting}"
-    require_float32(name, getattr(optimizer, setting), is_above_zero=is_above_zero, below=below, most=most)
+    # Python's own number, also where NumPy's or a fraction was given: JSON holds no other.
+    name, value = f"{type(optimizer).__name__}.{setting}", getattr(optimizer, setting)
+    number = require_float32(name, value, is_above_zero=is_above_zero, below=below, most=most)
+    object.__setattr__(optimizer, setting, number)
 
 
-def _require_learning_settings(optimizer: Any) -> None:
-    _require(optimizer, "learning_rate", is_above_zero=True, most=_RATE_MAX)
-    _require(optimizer, "weight_decay", most=_RATE_MAX)
+def _keep_learning_settings(optimizer: Any) -> None:
+    _keep_number(optimizer, "learning_rate", is_above_zero=True, most=_RATE_MAX)
+    _keep_number(optimizer, "weight_decay", most=_RATE_MAX)
 
 
 def _require_divisor(optimizer: Any, setting: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,23 @@ from dolmen.embedding.optimizers import Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.features import Absent, Admission, Eviction
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX
+from dolmen.lineage import Lineage
 from dolmen.settings import INT64_MAX, SCALE_MAX, chosen, require_float32, require_whole
 
-__all__ = ["Capacity", "Clocks", "Delta", "MemoryUse", "PendingCounts", "RowChunk", "RowRules", "TableHeader", "Upkeep"]
+__all__ = [
+    "EPOCH_MAX",
+    "Capacity",
+    "Clocks",
+    "Delta",
+    "MemoryUse",
+    "PendingCounts",
+    "RowChunk",
+    "RowRules",
+    "TableHeader",
+    "Upkeep",
+]
+
+EPOCH_MAX: Final = (1 << 32) - 2  # Rows keep theirs in 32 bits, of which one value says "untouched".
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +72,10 @@ class RowRules:
             )
         if self.eviction is Eviction.SCORE and self.half_life_us == 0:
             raise ValueError("RowRules.half_life_us must be above 0 with the eviction score, got 0")
-        require_float32("RowRules.learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
+        scale = require_float32("RowRules.learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
+        object.__setattr__(self, "learning_rate_scale", scale)
+        if not isinstance(self.name, str):
+            raise TypeError(f"RowRules.name must be a text, got {self.name!r:.80}; it is the slot's name")
 
 
 @dataclass(frozen=True)
@@ -127,9 +145,10 @@ class Delta:
         fids: int64, shape (count,): whose rows were made, updated or assigned; each once.
         vectors: float32, shape (count, dim): those rows as they are now.
         removed: int64: the FIDs whose rows left.
-        since: the epoch of the table that it came from with which it begins; ``None`` where who ships it sees to the
-            order.
+        since: the epoch with which it begins, of the embeddings that it came from; ``None`` where who ships it sees to
+            the order, as with what a single table gives.
         until: the epoch with which the next one has to begin.
+        lineage: of which course of learning the epochs are; ``None`` with ``since``.
     """
 
     fids: NDArray[np.int64]
@@ -137,6 +156,7 @@ class Delta:
     removed: NDArray[np.int64]
     since: int | None = None
     until: int | None = None
+    lineage: Lineage | None = None
 
 
 @dataclass(frozen=True, eq=False)

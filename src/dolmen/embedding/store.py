@@ -6,11 +6,12 @@ Epochs, deltas and files cover the tables together: they move as one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, final
+from typing import Final, Literal, NoReturn, final
 
 import numpy as np
 import torch
@@ -19,15 +20,16 @@ from torch import Tensor
 
 from dolmen._core import first_foreign
 from dolmen.clock import TIME_US_MIN, time_mend
-from dolmen.embedding import table_file
+from dolmen.embedding import lineage_file, table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
-from dolmen.embedding.rows import PendingCounts, TableHeader
+from dolmen.embedding.rows import EPOCH_MAX, PendingCounts, TableHeader
 from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep, as_fids
 from dolmen.errors import SchemaError, SnapshotError
 from dolmen.features import Admission, Policy, Schema, Slot, slot_numbers
 from dolmen.features.fids import SLOT_NUMBER_MAX
+from dolmen.lineage import Lineage
 from dolmen.seeds import SEED_MAX, derive_seed
 from dolmen.settings import require_whole
 
@@ -57,6 +59,8 @@ class Embeddings:
         tables: by width; what ``Table`` has and this has not is asked of ``table_of(slot)``.
     """
 
+    _lineage: Lineage | None  # Of embeddings for serving: what they follow, once they know it.
+
     def __init__(
         self,
         schema: Schema,
@@ -74,6 +78,7 @@ class Embeddings:
             schema,
             {dim: Table(dim, optimizer=kept, seed=_table_seed(seed, dim), rules=rules[dim]) for dim in sorted(rules)},
             is_for_serving=False,
+            lineage=Lineage(),
         )
         self.capacity, self.threads = capacity, threads
 
@@ -89,7 +94,7 @@ class Embeddings:
         _require_schema(schema)
         seed = require_whole("seed", seed, most=SEED_MAX)
         seeds = {dim: _table_seed(seed, dim) for dim in _rules(schema)}
-        return cls._of(schema, _serving_tables(schema, seeds, precision), is_for_serving=True)
+        return cls._of(schema, _serving_tables(schema, seeds, precision), is_for_serving=True, lineage=None)
 
     @property
     def is_for_serving(self) -> bool:
@@ -194,9 +199,10 @@ class Embeddings:
             ValueError: these serve; their epoch is that of those that they follow.
         """
         self._require_learning("advance_epoch")
-        epochs = {table.advance_epoch() for table in self.tables.values()}
-        assert len(epochs) == 1, f"the tables' epochs drifted apart: {sorted(epochs)}"
-        return epochs.pop()
+        with self._moving:
+            for table in self.tables.values():
+                table.advance_epoch()
+            return self.epoch
 
     def delta_since(self, epoch: int) -> dict[int, Delta]:
         """What changed in ``epoch`` and later, by width: touched rows as they are now, and FIDs that left.
@@ -207,30 +213,37 @@ class Embeddings:
             ValueError: ``epoch`` has not begun, or was forgotten, or these serve; nothing is closed then.
         """
         self._require_learning("delta_since")
-        for table in self.tables.values():
-            table.require_epoch(epoch)
-        self.advance_epoch()
-        return {dim: table.delta_since(epoch) for dim, table in self.tables.items()}
+        with self._moving:
+            for table in self.tables.values():
+                table.require_epoch(epoch)
+            until, lineage = self.advance_epoch(), self._lineage
+            return {
+                dim: replace(table.delta_since(epoch), since=epoch, until=until, lineage=lineage)
+                for dim, table in self.tables.items()
+            }
 
     def apply_delta(self, deltas: Mapping[int, Delta]) -> None:
         """Take over other embeddings' changes. Applying them twice changes nothing more.
 
         Embeddings for serving follow those of one learner by what ``delta_since`` gave: what they have already they
-        pass over, also where it comes late, and with a gap before it they refuse it. Others take what comes, in the
-        order in which it comes, and so does everyone with deltas whose ``since`` is ``None``.
+        pass over, also where it comes late, and with a gap before it they refuse it. A learner that was loaded from
+        what it saved is followed as far as the follower was not yet ahead of that; then it needs a new copy. Others
+        take what comes, in the order in which it comes, and so does everyone with deltas whose ``since`` is ``None``.
 
         Raises:
-            SnapshotError: a delta of a width that this schema has no table for or that does not fit its table, or one
-                with a gap before it; nothing is applied then.
+            SnapshotError: a delta of a width that this schema has no table for or that does not fit its table, one
+                with a gap before it, or of another learner; nothing is applied then.
             TypeError: no deltas by width.
         """
         if not isinstance(deltas, Mapping):
             raise TypeError(f"deltas must be what delta_since gave, by width, got {type(deltas).__name__}")
-        new = {dim: delta for dim, delta in deltas.items() if self._is_new(dim, delta)}
-        for dim, delta in new.items():
-            self.tables[dim].apply_delta(delta)
-            if self.is_for_serving and delta.until is not None:
-                self.tables[dim].follow_epoch(delta.until)
+        with self._moving:
+            new = {dim: delta for dim, delta in deltas.items() if self._is_new(dim, delta)}
+            for dim, delta in new.items():
+                self.tables[dim].apply_delta(delta)
+                if self.is_for_serving and delta.until is not None:
+                    self.tables[dim].follow_epoch(delta.until)
+                    self._lineage = delta.lineage if delta.lineage is not None else self._lineage
 
     def _is_new(self, dim: int, delta: Delta) -> bool:
         """Whether these changes, which fit, are to be taken over."""
@@ -241,26 +254,44 @@ class Embeddings:
             )
         try:
             table.check_delta(delta)
-        except ValueError as problem:
+            if not self.is_for_serving or delta.since is None or delta.until is None:
+                return True
+            since = require_whole("delta.since", delta.since, most=EPOCH_MAX)
+            until = require_whole("delta.until", delta.until, least=since, most=EPOCH_MAX)
+        except (TypeError, ValueError) as problem:
             raise SnapshotError(f"the delta of dim {dim} does not fit its table: {problem}") from None
-        if not self.is_for_serving or delta.since is None or delta.until is None:
-            return True
-        if delta.since > table.epoch:
+        ours, theirs = self._lineage, delta.lineage
+        if ours is not None and theirs is not None and not theirs.leads_through(ours.name, table.epoch):
             raise SnapshotError(
-                f"the delta of dim {dim} begins with epoch {delta.since}, and these embeddings have what came before "
+                f"the delta of dim {dim} is of lineage {theirs.name}, which has not been at epoch {table.epoch} of "
+                f"lineage {ours.name} as these embeddings have: another learner, or one that was loaded from an older "
+                "save; begin with its serving_copy()"
+            )
+        if since > table.epoch:
+            raise SnapshotError(
+                f"the delta of dim {dim} begins with epoch {since}, and these embeddings have what came before "
                 f"epoch {table.epoch}: one between is missing; ask for delta_since({table.epoch})"
             )
-        return delta.until > table.epoch
+        return until > table.epoch
 
     def forget_epochs(self, before: int) -> None:
         """Drop what is remembered of changes older than the epoch ``before``; it grows until this is called."""
-        for table in self.tables.values():
-            table.forget_epochs(before)
+        with self._moving:
+            for table in self.tables.values():
+                table.forget_epochs(before)
 
     def clone(self) -> Embeddings:
         """Embeddings of their own that from here on behave as these do: rows, states, counts, ages and epochs."""
-        tables = {dim: table.clone() for dim, table in self.tables.items()}
-        return self._of(self.schema, tables, is_for_serving=self.is_for_serving)
+        with self._moving:
+            tables = {dim: table.clone() for dim, table in self.tables.items()}
+            lineage = self._lineage if self.is_for_serving else self._branch()
+        return self._of(self.schema, tables, is_for_serving=self.is_for_serving, lineage=lineage)
+
+    def __deepcopy__(self, _memo: object) -> Embeddings:
+        return self.clone()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("embeddings cannot be pickled; save them into a folder, or send what delta_since gives")
 
     def serving_copy(self, precision: Precision = Precision.FLOAT32) -> Embeddings:
         """Embeddings for serving: the vectors alone, without optimiser state, counts and ages, in this precision.
@@ -269,14 +300,15 @@ class Embeddings:
         """
         seeds = {dim: table.seed for dim, table in self.tables.items()}
         tables = _serving_tables(self.schema, seeds, precision)
-        for dim, table in self.tables.items():
-            with table.instant() as instant:
+        with self._instants() as (instants, lineage):
+            for dim, instant in instants.items():
                 _take_over(tables[dim], instant.header, instant.chunks())
-        return Embeddings._of(self.schema, tables, is_for_serving=True)
+        return Embeddings._of(self.schema, tables, is_for_serving=True, lineage=lineage)
 
     def instants(self) -> dict[int, TableInstant]:
         """Every table as it is now, by width, to be read while they go on; see ``Table.instant``."""
-        return {dim: table.instant() for dim, table in self.tables.items()}
+        with self._moving:
+            return {dim: table.instant() for dim, table in self.tables.items()}
 
     def save(self, folder: Path | str) -> list[Path]:
         """Write a folder ``table-<dim>`` for each table into ``folder``, which is made. Returns the folders.
@@ -294,9 +326,12 @@ class Embeddings:
         for each in folders:
             if each.exists():
                 raise FileExistsError(f"{each} exists already; save each version into a folder of its own")
-        for dim, instant in self.instants().items():
-            with instant:
+        with self._instants() as (instants, lineage):
+            for dim, instant in instants.items():
                 table_file.write(Path(folder) / table_folder_name(dim), instant)
+                instant.close()  # Until then writers keep copies for it.
+            assert lineage is not None, "these learn"
+            lineage_file.write(Path(folder), lineage)
         return folders
 
     @classmethod
@@ -322,7 +357,13 @@ class Embeddings:
                 header, pending, chunks = table_file.read(path, is_checked=is_checked)
                 _require_slots(path, header, dim, rules[dim])
                 tables[dim] = Table.restored(*_under(rules[dim], header, pending), chunks)
-        return cls._of(schema, tables, is_for_serving=False)
+        newest = max(table.epoch for table in tables.values())
+        for table in tables.values():
+            while table.epoch < newest:
+                table.advance_epoch()
+        loaded = cls._of(schema, tables, is_for_serving=False, lineage=lineage_file.read(Path(folder)))
+        loaded._lineage = loaded._branch()
+        return loaded
 
     @classmethod
     def load_for_serving(
@@ -344,7 +385,20 @@ class Embeddings:
         for dim, table in tables.items():
             with _naming(Path(folder), dim):
                 _take_over(table, headers[dim], chunks[dim])
-        return cls._of(schema, tables, is_for_serving=True)
+        return cls._of(schema, tables, is_for_serving=True, lineage=lineage_file.read(Path(folder)))
+
+    @contextmanager
+    def _instants(self) -> Iterator[tuple[dict[int, TableInstant], Lineage | None]]:
+        """Every table at one epoch, and of which lineage it is; closed at the end, whatever came between."""
+        with ExitStack() as held:
+            with self._moving:
+                instants = {dim: held.enter_context(table.instant()) for dim, table in self.tables.items()}
+                lineage = self._lineage
+            yield instants, lineage
+
+    def _branch(self) -> Lineage:
+        """What goes on from here beside these, or after them."""
+        return self._lineage.branch(self.epoch) if self._lineage is not None else Lineage()
 
     def _require_learning(self, call: str) -> None:
         if self.is_for_serving:
@@ -353,9 +407,11 @@ class Embeddings:
             )
 
     @classmethod
-    def _of(cls, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool) -> Embeddings:
+    def _of(
+        cls, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool, lineage: Lineage | None
+    ) -> Embeddings:
         made = cls.__new__(cls)
-        made._fill(schema, tables, is_for_serving=is_for_serving)
+        made._fill(schema, tables, is_for_serving=is_for_serving, lineage=lineage)
         return made
 
     def _own(self, slot: str, fids: Tensor) -> NDArray[np.int64]:
@@ -364,23 +420,27 @@ class Embeddings:
         place = first_foreign(array, self._is_known[dim])
         if place == len(array):
             return array
-        fid = int(array[place])
         names = ", ".join(name for name, one in self.schema.slots.items() if one.dim == dim)
         raise SchemaError(
-            f"fids must be of slots of dim {dim} ({names}), got {fid} at position {place}, of slot number {fid >> 53}; "
-            f"encode_values(schema.slot_number({slot!r}), ids) makes FIDs of ids"
+            f"fids must be of slots of dim {dim} ({names}), got {array[place]} at position {place}, of slot number "
+            f"{slot_numbers(array)[place]}; encode_values(schema.slot_number({slot!r}), ids) makes FIDs of ids"
         )
 
     def _require_time(self, now_us: int) -> None:
         # Durations say which unit times must have; without any, a count of steps is as good.
-        if self._timed is not None and isinstance(now_us, int) and 0 < now_us < TIME_US_MIN:
+        if self._timed is not None and isinstance(now_us, int | np.integer) and 0 < now_us < TIME_US_MIN:
             raise ValueError(
                 f"now_us must be microseconds since 1970, of 1990 or later since slot {self._timed!r} counts in them, "
                 f"got {now_us}; {time_mend(now_us)}, and let a time of your own making begin after 1990"
             )
 
-    def _fill(self, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool) -> None:
+    def _fill(
+        self, schema: Schema, tables: Mapping[int, Table], *, is_for_serving: bool, lineage: Lineage | None
+    ) -> None:
         self.schema: Schema = schema
+        self._lineage = lineage
+        # Held by what moves all tables from epoch to epoch, or must see them at the same one.
+        self._moving: AbstractContextManager[bool] = threading.RLock()
         self.tables: Mapping[int, Table] = dict(tables)
         self._is_for_serving = is_for_serving
         self._is_known = {dim: np.zeros(SLOT_NUMBER_MAX + 1, dtype=np.bool_) for dim in self.tables}

@@ -23,6 +23,7 @@ from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.embedding.rows import (
+    EPOCH_MAX,
     Capacity,
     Clocks,
     Delta,
@@ -34,7 +35,7 @@ from dolmen.embedding.rows import (
     Upkeep,
 )
 from dolmen.features import Absent
-from dolmen.features.fids import SLOT_NUMBER_MAX
+from dolmen.features.fids import require_slot_number
 from dolmen.seeds import SEED_MAX
 from dolmen.settings import SCALE_MAX, chosen, require_float32, require_whole
 
@@ -99,7 +100,7 @@ class Table:
         dim = require_whole("dim", dim, least=1, most=_DIM_MAX)
         seed = require_whole("seed", seed, most=SEED_MAX)
         threads = require_whole("threads", threads, least=1, most=_THREADS_MAX)
-        require_float32("initial_range", initial_range)
+        initial_range = require_float32("initial_range", initial_range)
         _require_optimizer(optimizer)
         _require_capacity(capacity)
         _require_rules(rules)
@@ -210,7 +211,7 @@ class Table:
     def __len__(self) -> int:
         return len(self._native)
 
-    # Reading: any thread, at any time.
+    # Reading: any thread, at any time; but `slots`, `total_count`, `fids` and `memory` take turns with writers.
 
     def lookup(self, fids: ArrayLike, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """The vector of each FID, shape (count, dim). Changes and counts nothing.
@@ -248,7 +249,7 @@ class Table:
 
     def total_count(self, slot: int) -> int:
         """The sum of `counts` over all rows of a slot."""
-        _require_slot(slot)
+        require_slot_number(slot, "slot")
         return int(self._native.slot_totals()[1][slot])
 
     def slots(self) -> dict[int, int]:
@@ -258,12 +259,12 @@ class Table:
 
     def fids(self, slot: int) -> NDArray[np.int64]:
         """Every FID of a slot that has a row, ascending, shape (rows,). Writers wait while the table is walked."""
-        _require_slot(slot)
+        require_slot_number(slot, "slot")
         return np.sort(self._native.fids_of(slot))
 
     def admission_failures(self, slot: int) -> int:
         """How many FIDs the slot's sketch admitted at once because it had no cell for them; 0 for other kinds."""
-        _require_slot(slot)
+        require_slot_number(slot, "slot")
         return self._native.failure_count(slot)
 
     def memory(self) -> MemoryUse:
@@ -303,7 +304,7 @@ class Table:
                 optimiser can take (the message names the first, its FID and position); the scale is out of range;
                 shapes do not fit. Nothing is learned then.
         """
-        require_float32("learning_rate_scale", learning_rate_scale, most=SCALE_MAX)
+        learning_rate_scale = require_float32("learning_rate_scale", learning_rate_scale, most=SCALE_MAX)
         fids, grads = as_fids(fids), _as_array(grads, np.float32, "grads")
         with self._writing:
             return self._native.apply_gradients(fids, grads, learning_rate_scale, is_checked)
@@ -422,8 +423,8 @@ class Table:
         """
         with self._writing:
             self.require_epoch(epoch)
-            until, changes = self.epoch, self._native.changes_since(epoch)
-        return Delta(*changes.read(), since=epoch, until=until)  # As they were at that instant; writers go on.
+            changes = self._native.changes_since(epoch)
+        return Delta(*changes.read())  # As they were at that instant; writers go on.
 
     def require_epoch(self, epoch: int) -> None:
         """See that ``delta_since(epoch)`` is there to be had.
@@ -469,7 +470,11 @@ class Table:
         self._native.check_delta(*self._columns_of(delta))
 
     def follow_epoch(self, epoch: int) -> None:
-        """Say that this copy holds all that another table had changed before its ``epoch``, which becomes its own."""
+        """Say that this copy holds all that another table had changed before its ``epoch``, which becomes its own.
+
+        Lists of what this table has changed itself are dropped.
+        """
+        require_whole("epoch", epoch, most=EPOCH_MAX)
         with self._writing:
             self._native.follow_epoch(epoch)
 
@@ -661,15 +666,9 @@ def _require_rules(rules: Mapping[int, RowRules] | None) -> None:
     if rules is not None and not isinstance(rules, Mapping):
         raise TypeError(f"rules must be RowRules by slot number, got {rules!r:.80}; write {{number: RowRules(...)}}")
     for slot, rule in (rules or {}).items():
-        _require_slot(slot)
+        require_slot_number(slot, "slot")
         if not isinstance(rule, RowRules):
             raise TypeError(f"rules[{slot}] must be RowRules, got {rule!r:.80}; write {{{slot}: RowRules(...)}}")
-
-
-def _require_slot(slot: int) -> None:
-    if isinstance(slot, str):
-        raise TypeError(f"slot must be a slot's number, got {slot!r}; schema.slot_number({slot!r}) tells it")
-    require_whole("slot", slot, most=SLOT_NUMBER_MAX)
 
 
 def _require_time(now_us: int) -> None:

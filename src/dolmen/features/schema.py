@@ -19,11 +19,21 @@ from dolmen.clock import Duration, parse_duration_us
 from dolmen.errors import ConfigError, SchemaError
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.features.lifetimes import SKETCHED_SIGHTS_MAX, Absent, Admission, Eviction
-from dolmen.settings import INT64_MAX, SCALE_MAX, read_settings, require_float32, require_whole, suggestion
+from dolmen.settings import (
+    INT64_MAX,
+    SCALE_MAX,
+    read_settings,
+    require_bool,
+    require_float32,
+    require_whole,
+    suggestion,
+)
 
-__all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
+__all__ = ["RESERVED_NAMES", "Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
-_RESERVED_NAMES: Final = frozenset({"weight", "sampling_rate", "served_probability", "event_time", "request_id"})
+RESERVED_NAMES: Final = frozenset({"weight", "sampling_rate", "served_probability", "event_time", "request_id"})
+"""What examples and events have beside the schema's fields."""
+
 _DIM_MAX: Final = 4096  # a row of 16 KiB; more is a mistake in every system we know
 _CAPACITY_MAX: Final = 1 << 31
 _WHOLE: Final = {
@@ -116,15 +126,15 @@ class Slot:
             object.__setattr__(self, "of", _choice(self.name, "of", Side, self.of))
 
     def _check_kinds(self) -> None:
-        for option in ("many", "ordered"):
-            if not isinstance(getattr(self, option), bool):
-                raise SchemaError(f"Slot {self.name!r}: {option} must be True or False, got {getattr(self, option)!r}")
         try:
+            for option in ("many", "ordered"):
+                require_bool(option, getattr(self, option))
             for option, (least, most) in _WHOLE.items():
                 value = getattr(self, option)
                 if value is not None or _SLOT_DEFAULTS[option] is not None:
                     object.__setattr__(self, option, require_whole(option, value, least=least, most=most))
-            require_float32("learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
+            scale = require_float32("learning_rate_scale", self.learning_rate_scale, most=SCALE_MAX)
+            object.__setattr__(self, "learning_rate_scale", scale)
         except (TypeError, ValueError) as problem:
             raise SchemaError(f"Slot {self.name!r}: {problem}") from None
 
@@ -213,7 +223,7 @@ class Dense:
 
     Args:
         name: the column's or attribute's name.
-        default: stands in where the number is missing.
+        default: stands in where the number is missing; finite, in float32 too.
         of: whose feature it is.
     """
 
@@ -223,6 +233,11 @@ class Dense:
 
     def __post_init__(self) -> None:
         _check_name("Dense", self.name)
+        try:
+            default = require_float32("default", self.default, may_be_negative=True)
+        except (TypeError, ValueError) as problem:
+            raise SchemaError(f"Dense {self.name!r}: {problem}") from None
+        object.__setattr__(self, "default", default)
         if not isinstance(self.of, Side):
             object.__setattr__(self, "of", _choice(self.name, "of", Side, self.of))
 
@@ -436,7 +451,7 @@ def _choice(name: str, option: str, kind: type[_Kind], value: str) -> _Kind:
 def _check_name(kind: str, name: str) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise SchemaError(f"{kind}: name must be letters, digits and underscores, got {name!r}")
-    if name in _RESERVED_NAMES:
+    if name in RESERVED_NAMES:
         raise SchemaError(f"{kind}: the name {name!r} is taken by every example; choose another")
 
 

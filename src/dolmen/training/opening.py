@@ -61,7 +61,7 @@ def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
         _check_same(settings, snapshot, folder.folder)
         _check_log(settings, snapshot, log)
         trainer = Trainer.resume(snapshot, settings.train, specimens=specimens)
-        if trainer.lineage != snapshot.manifest.lineage:
+        if trainer.lineage.name != snapshot.manifest.lineage:
             _log.warning("settings of learning have changed, a new lineage begins", version=trainer.version)
         return trainer, snapshot.manifest.lineage
     if settings.start_from is not None:

@@ -94,7 +94,7 @@ class Publisher:
             return None
         dense = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()} if with_dense else None
         return ParameterDelta(
-            lineage=trainer.lineage,
+            lineage=trainer.lineage.name,
             schema=trainer.schema.fingerprint,
             from_version=self.version,
             to_version=trainer.version,

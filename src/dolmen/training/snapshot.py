@@ -33,6 +33,7 @@ from dolmen.embedding import Embed, Embeddings, Precision, table_file, table_fol
 from dolmen.embedding.instant import TableInstant
 from dolmen.errors import DolmenError, SnapshotError
 from dolmen.features import Batch, Schema
+from dolmen.lineage import Lineage
 from dolmen.models import Model, build
 from dolmen.telemetry import logger
 from dolmen.unfinished import clear_unfinished, unfinished
@@ -154,8 +155,7 @@ class Contents:
     train: Mapping[str, Any]
     version: int
     offset: int
-    lineage: str
-    ancestors: Mapping[str, int]
+    lineage: Lineage
     created_time_us: int
     newest_event_time_us: int
     positions: Mapping[str, int]
@@ -203,8 +203,8 @@ class SnapshotFolder:
             dolmen=dolmen.__version__,
             version=contents.version,
             offset=contents.offset,
-            lineage=contents.lineage,
-            ancestors=dict(contents.ancestors),
+            lineage=contents.lineage.name,
+            ancestors=dict(contents.lineage.ancestors),
             schema=contents.schema.to_dict(),
             schema_fingerprint=contents.schema.fingerprint,
             model=contents.model_name,

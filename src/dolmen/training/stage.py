@@ -89,7 +89,7 @@ class _TrainerStage:
         self._sync_due, self._dense_due = _Due(settings.sync_every), _Due(settings.dense_every)
         self._snapshot_due, self._status_due = _Due(settings.snapshot_every), _Due(settings.status_every)
         self._figures = StageFigures(self.trainer, log, settings.dataset)
-        if written_lineage == self.trainer.lineage:
+        if written_lineage == self.trainer.lineage.name:
             self._figures.snapshot_version = self.trainer.version
         self._write_snapshot_of_new_lineage()
         _log.info(
@@ -151,11 +151,11 @@ class _TrainerStage:
 
     def _write_snapshot_of_new_lineage(self) -> None:
         # Before anything of it is published, so that replicas can start from there, and learning can be repeated.
-        if self.trainer.lineage != self._lineage:
+        if self.trainer.lineage.name != self._lineage:
             self._finish_sealing()
             self._write_snapshot(must=True)
             self._finish_sealing()
-            self._lineage = self.trainer.lineage
+            self._lineage = self.trainer.lineage.name
 
     def _write_snapshot(self, *, must: bool = False) -> None:
         """Copy the parameters now; the rest is done in the background, where a failure is told and not raised."""

@@ -9,7 +9,6 @@ bit.
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from dolmen.embedding import Embed, Embeddings, Tape
 from dolmen.errors import BadEventError, ConfigError, OffsetGoneError, SchemaError, SnapshotError
 from dolmen.events import Examples, Log, Record, Topic, decode_examples
 from dolmen.features import Batch, Jagged, Schema
+from dolmen.lineage import Lineage
 from dolmen.models import Ability, Model, describe
 from dolmen.seeds import derive_seed
 from dolmen.settings import read_settings, write_settings
@@ -86,8 +86,7 @@ class Trainer:
         version: steps since the beginning; what parameters are called by.
         offset: of the next record of ``examples``.
         compute: where and how the model's layers are computed.
-        lineage: the name of this course of learning, see ``sync``.
-        ancestors: the courses that this one went on from, by the version at which each was left.
+        lineage: which course of learning this is, see ``sync``; its ancestors were left at versions.
         newest_event_time_us: the data's time so far.
         positions: what of the log's other topics the records so far include.
         counters: whole numbers for people; they are in snapshots, so that they stay true over restarts.
@@ -114,8 +113,7 @@ class Trainer:
         self._description = description
         self.specimens = specimens
         self.version = self.offset = 0
-        self.lineage = secrets.token_hex(8)
-        self.ancestors: dict[str, int] = {}
+        self.lineage = Lineage()
         self.newest_event_time_us = 0
         self.positions: dict[str, int] = {}
         self.counters = {
@@ -285,7 +283,7 @@ class Trainer:
             embeddings=self.embeddings,
             version=self.version,
             dense_version=self.version,
-            lineage=self.lineage,
+            lineage=self.lineage.name,
             newest_event_time_us=self.newest_event_time_us,
             positions=dict(self.positions),
             compute=self.compute,
@@ -308,7 +306,6 @@ class Trainer:
             version=self.version,
             offset=self.offset,
             lineage=self.lineage,
-            ancestors=dict(self.ancestors),
             created_time_us=created_time_us,
             newest_event_time_us=self.newest_event_time_us,
             positions=dict(self.positions),
@@ -346,7 +343,7 @@ class Trainer:
         if trainer.config.capacity != written.capacity:
             parameters.embeddings.capacity = trainer.config.capacity
         trainer.version, trainer.offset = manifest.version, manifest.offset
-        trainer.lineage, trainer.ancestors = manifest.lineage, dict(manifest.ancestors)
+        trainer.lineage = Lineage(manifest.lineage, dict(manifest.ancestors))
         if trainer.config != written:
             trainer.begin_lineage()
         trainer.newest_event_time_us = manifest.newest_event_time_us
@@ -362,13 +359,11 @@ class Trainer:
 
     def begin_lineage(self) -> None:
         """From here on the same version does not mean the same bits as before; what was published under it ends."""
-        self.ancestors[self.lineage] = self.version
-        self.lineage = secrets.token_hex(8)
+        self.lineage = self.lineage.branch(self.version)
 
     def has_been_at(self, lineage: str, version: int) -> bool:
         """Whether this course of learning leads through the parameters that ``lineage`` had at ``version``."""
-        left = self.version if lineage == self.lineage else self.ancestors.get(lineage, -1)
-        return version <= left
+        return version <= self.version and self.lineage.leads_through(lineage, version)
 
     def keep(self) -> Kept:
         """A copy of everything that learning changes, to come back to with ``restore``."""
