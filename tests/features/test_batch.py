@@ -1,6 +1,8 @@
 """Jagged columns against lists of lists, and batches through Arrow and back."""
 
-from dataclasses import replace
+import copy
+import pickle
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -151,6 +153,18 @@ def test_what_nobody_said_has_a_default() -> None:
     assert batch.served_probabilities.isnan().all()
     assert batch.event_times_us.tolist() == [0, 0]
     assert batch.event_times_us.dtype == torch.int64
+
+
+def test_a_batch_may_be_pickled_copied_and_taken_for_plain_values() -> None:
+    batch = batch_of([[1, 2], []])
+    for made in (pickle.loads(pickle.dumps(batch)), copy.deepcopy(batch), copy.copy(batch)):
+        assert same(made, batch)
+        with pytest.raises(SchemaError, match="the batch has no label 'clik'; did you mean 'click'"):
+            made.labels["clik"]
+    plain = asdict(batch)
+    assert plain["slots"]["tags"]["offsets"].tolist() == [0, 2, 2]
+    assert plain["labels"]["click"].tolist() == [0, 1]
+    assert plain["size"] == 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Raw values to batches: from rows and from Arrow the same, and errors that name row, field, value and mend."""
 
+import csv
+import io
 import math
+from collections import UserDict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dolmen.errors import SchemaError
-from dolmen.features import Dense, Label, Schema, Slot, encode_values, extract_rows, extract_table
+from dolmen.features import (
+    Batch,
+    Dense,
+    Label,
+    Schema,
+    Side,
+    Slot,
+    encode_values,
+    extract_rows,
+    extract_side,
+    extract_table,
+    extract_usable,
+)
+from dolmen.features.attributes import Described
 
 SCHEMA = Schema(
     Slot("user"),
@@ -198,3 +214,77 @@ def test_a_misspelt_key_is_warned_of_where_all_slots_are_wanted() -> None:
     for silent in ([{"user": 1, "colour": "red"}], [{"user": 1, "genres": None, "genre": 2}], []):
         extract_rows(schema, silent)
     extract_rows(schema, rows, slots=["user", "genres"])  # as serving does, whose rows carry more
+
+
+def test_of_a_misspelt_key_nobody_is_told_twice() -> None:
+    rows = [{"usr": 1, "itm": 2}]
+    for schema in (Schema(Slot("user"), Slot("item"), Label("click")), Schema(Slot("user"), Slot("item"))):
+        with pytest.warns(UserWarning, match="is no field of the schema") as told:
+            extract_rows(schema, rows)
+        assert sorted(str(one.message).split("'")[1] for one in told) == ["item", "user"]
+        extract_rows(schema, rows)  # a warning would be an error here
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"user": 1, "item": 2, 5: 1, "colour": "red"},
+        {"user": 1, 5: 1, None: 2, ("item",): 3},
+        {"user": 1, "item": 2, "event_time": 7, "weight": 2.0},  # what every example has is misspelt for no slot
+        next(csv.DictReader(io.StringIO("user,item\n1,2,3,4\n"))),  # with None for the cells beyond the header
+        UserDict(user=1, item=2),
+    ],
+)
+def test_keys_of_every_kind_are_passed_over(row: Any) -> None:
+    schema = Schema(Slot("user"), Slot("item"), Slot("event_type"))
+    batch = extract_rows(schema, [row, row])
+    assert batch.slot("user").lengths.tolist() == [1, 1]
+    assert batch.slot("item").lengths.tolist() == [int("item" in row)] * 2
+    assert batch.slot("event_type").lengths.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "place", "came"), [([{}, 5], 1, "5"), ([None], 0, "None"), ({"item": 1}, 0, "'item'")]
+)
+def test_a_row_that_is_no_mapping_is_named(rows: Any, place: int, came: str) -> None:
+    for slots in (None, ["item"]):
+        with pytest.raises(SchemaError, match=f"row {place} must be values by name, got {came}; make a dict of each"):
+            extract_rows(SCHEMA, rows, slots=slots)
+
+
+def usable_row_by_row(schema: Schema, side: Side, rows: list[Described]) -> Batch:
+    """What `extract_usable` promises, the slow way."""
+    parts = []
+    for raw, attributes in rows:
+        try:
+            parts.append(extract_side(schema, side, [(raw, attributes)]))
+        except SchemaError:
+            parts.append(extract_side(schema, side, [(raw, {})]))
+    return Batch.concat(parts)
+
+
+@pytest.mark.property
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["fits", "list", "price", "empty"]), min_size=1, max_size=20))
+def test_rows_that_do_not_fit_keep_their_id_and_cost_the_others_nothing(kinds: list[str]) -> None:
+    schema = Schema(
+        Slot("item"), Slot("brand", of="item"), Slot("tags", of="item", many=True), Dense("price", of="item")
+    )
+    told = {
+        "fits": {"brand": "b", "tags": ["x", "y"], "price": 2.0},
+        "list": {"brand": ["b"], "tags": ["x"], "price": 2.0},
+        "price": {"brand": "c", "price": "dear"},
+        "empty": {},
+    }
+    rows = [(f"i{number}", told[kind]) for number, kind in enumerate(kinds)]
+    found, expected = extract_usable(schema, Side.ITEM, rows), usable_row_by_row(schema, Side.ITEM, rows)
+    assert found.size == expected.size
+    for name in schema.slots:
+        assert found.slot(name).to_lists() == expected.slot(name).to_lists()
+    assert found.dense["price"].tolist() == expected.dense["price"].tolist()
+
+
+def test_an_id_that_cannot_be_is_named() -> None:
+    rows: Any = [(1, {}), (2, {}), (2.5, {}), (3, {})]
+    with pytest.raises(SchemaError, match=r"row 2: item has the value 2.5 \(float\)"):
+        extract_usable(Schema(Slot("item")), Side.ITEM, rows)

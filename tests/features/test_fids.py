@@ -117,7 +117,28 @@ def test_arrays_and_tensors_read_as_the_same_fids_as_lists(values: list[int]) ->
 @pytest.mark.parametrize(
     ("slot", "values", "kind", "told"),
     [
-        ("user", [1], TypeError, r"slot_number must be a whole number, got 'user'; schema.slot_number\('user'\) tells"),
+        (
+            "user",
+            [1],
+            TypeError,
+            r"slot_number must be a slot's number, got 'user'; schema.slot_number\('user'\) tells",
+        ),
+        (
+            1,
+            {7},
+            SchemaError,
+            r"values must be a list, an array or a tensor of ids, got \{7\}; write list\(...\) of them",
+        ),
+        (
+            1,
+            (n for n in [7]),
+            SchemaError,
+            r"values must be a list, .* got <generator object .*; write list\(...\) of them",
+        ),
+        (1, None, SchemaError, r"values must be a list, .* got None; write \[\] for none"),
+        (1, 7, SchemaError, r"values must be a list, .* got 7; write \[...\] around one"),
+        (1, torch.tensor(7), SchemaError, r"values must be a list, .* got tensor\(7\); write \[...\] around one"),
+        (1, bytearray(b"ab"), SchemaError, r"values must be a list of ids, got bytearray\(b'ab'\); write \[bytearray"),
         (1, "abc", SchemaError, r"values must be a list of ids, got 'abc'; write \['abc'\]"),
         (1, torch.tensor([1.5]), SchemaError, r"value 0 must be an integer or a string, got 1.5 \(float\)"),
         (1, np.zeros((2, 2), np.int64), SchemaError, r"values must have one dimension, got the shape \(2, 2\)"),

@@ -35,7 +35,7 @@ from dolmen.embedding.rows import (
     Upkeep,
 )
 from dolmen.features import Absent
-from dolmen.features.fids import SLOT_NUMBER_MAX
+from dolmen.features.fids import require_slot_number
 from dolmen.seeds import SEED_MAX
 from dolmen.settings import SCALE_MAX, chosen, require_float32, require_whole
 
@@ -249,7 +249,7 @@ class Table:
 
     def total_count(self, slot: int) -> int:
         """The sum of `counts` over all rows of a slot."""
-        _require_slot(slot)
+        require_slot_number(slot, "slot")
         with self._writing:
             return int(self._native.slot_totals()[1][slot])
 
@@ -261,14 +261,14 @@ class Table:
 
     def fids(self, slot: int) -> NDArray[np.int64]:
         """Every FID of a slot that has a row, ascending, shape (rows,). Writers wait while the table is walked."""
-        _require_slot(slot)
+        require_slot_number(slot, "slot")
         with self._writing:
             fids = self._native.fids_of(slot)
         return np.sort(fids)
 
     def admission_failures(self, slot: int) -> int:
         """How many FIDs the slot's sketch admitted at once because it had no cell for them; 0 for other kinds."""
-        _require_slot(slot)
+        require_slot_number(slot, "slot")
         with self._writing:
             return self._native.failure_count(slot)
 
@@ -679,15 +679,9 @@ def _require_rules(rules: Mapping[int, RowRules] | None) -> None:
     if rules is not None and not isinstance(rules, Mapping):
         raise TypeError(f"rules must be RowRules by slot number, got {rules!r:.80}; write {{number: RowRules(...)}}")
     for slot, rule in (rules or {}).items():
-        _require_slot(slot)
+        require_slot_number(slot, "slot")
         if not isinstance(rule, RowRules):
             raise TypeError(f"rules[{slot}] must be RowRules, got {rule!r:.80}; write {{{slot}: RowRules(...)}}")
-
-
-def _require_slot(slot: int) -> None:
-    if isinstance(slot, str):
-        raise TypeError(f"slot must be a slot's number, got {slot!r}; schema.slot_number({slot!r}) tells it")
-    require_whole("slot", slot, most=SLOT_NUMBER_MAX)
 
 
 def _require_time(now_us: int) -> None:

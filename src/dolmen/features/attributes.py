@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dolmen.errors import SchemaError
@@ -37,11 +37,19 @@ def extract_usable(schema: Schema, side: Side, rows: Sequence[Described]) -> Bat
     try:
         return extract_side(schema, side, rows)
     except SchemaError:
-        return Batch.concat([_one_usable(schema, side, row) for row in rows])
+        unusable = set(_unusable(schema, side, rows, 0, len(rows)))
+    kept = [(raw, {} if place in unusable else told) for place, (raw, told) in enumerate(rows)]
+    return extract_side(schema, side, kept)
 
 
-def _one_usable(schema: Schema, side: Side, row: Described) -> Batch:
-    try:
-        return extract_side(schema, side, [row])
-    except SchemaError:
-        return extract_side(schema, side, [(row[0], {})])
+def _unusable(schema: Schema, side: Side, rows: Sequence[Described], begin: int, end: int) -> Iterator[int]:
+    """Which rows from ``begin`` to ``end``, that do not all fit, do not: halves, of which one often fits as a whole."""
+    if end - begin == 1:
+        yield begin
+        return
+    middle = (begin + end) // 2
+    for first, last in ((begin, middle), (middle, end)):
+        try:
+            extract_side(schema, side, rows[first:last])
+        except SchemaError:
+            yield from _unusable(schema, side, rows, first, last)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
-from typing import Final, TypeVar, final
+from typing import ClassVar, Final, TypeVar, final
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +26,9 @@ __all__ = ["Batch", "Jagged", "Spread"]
 
 T = TypeVar("T")
 
+_INT64: Final = np.dtype(np.int64)
 _NONE: Final = torch.empty(0)
 _NO_TIMES: Final = torch.empty(0, dtype=torch.int64)
-_KINDS: Final = {"slots": "slot", "dense": "dense feature", "labels": "label"}
 _DEFAULTS: Final = {
     "weights": np.float32(1.0),
     "sampling_rates": np.float32(1.0),
@@ -51,28 +51,38 @@ class Jagged:
     offsets: Tensor
 
     def __post_init__(self) -> None:
-        for name, tensor in (("values", self.values), ("offsets", self.offsets)):
-            if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64 or tensor.dim() != 1:
-                told = f"{tensor.dtype} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else repr(tensor)
-                raise SchemaError(f"Jagged.{name} must be an int64 tensor of one dimension, got {told:.80}")
-        if self.offsets.device.type != "cpu":
-            return  # They were looked at before they went there, and to look again would wait for the device.
-        ends = self.offsets.numpy()
-        if len(ends) == 0 or ends[0] != 0 or ends[-1] != len(self.values):
+        # Cheap calls only, for a request makes a dozen of these.
+        values, offsets = self.values, self.offsets
+        if not _is_row_of_int64(values) or not _is_row_of_int64(offsets):
+            name, came = ("offsets", offsets) if _is_row_of_int64(values) else ("values", values)
+            told = f"{came.dtype} of shape {tuple(came.shape)}" if isinstance(came, Tensor) else repr(came)
+            raise SchemaError(f"Jagged.{name} must be an int64 tensor of one dimension, got {told:.80}")
+        # On a device: they were looked at before they went there, and to look again would wait for it.
+        if offsets.is_cpu and not _spans(offsets.numpy(), values.shape[0]):
             raise SchemaError(
-                f"Jagged.offsets must begin with 0 and end with {len(self.values)}, the count of values, got "
-                f"{self.offsets.tolist()!r:.80}; Jagged.from_lists makes them"
+                f"Jagged.offsets must begin with 0 and end with {values.shape[0]}, the count of values, got "
+                f"{offsets.tolist()!r:.80}; Jagged.from_lists makes them"
             )
+
+    @classmethod
+    def _fitting(cls, values: Tensor, offsets: Tensor) -> Jagged:
+        """Of what was made here to fit: nothing is looked at."""
+        made = object.__new__(Jagged)
+        object.__setattr__(made, "values", values)
+        object.__setattr__(made, "offsets", offsets)
+        return made
 
     @classmethod
     def empty(cls, size: int) -> Jagged:
         """``size`` rows without values."""
-        return cls(torch.empty(0, dtype=torch.int64), torch.zeros(size + 1, dtype=torch.int64))
+        return cls._fitting(torch.empty(0, dtype=torch.int64), torch.zeros(size + 1, dtype=torch.int64))
 
     @classmethod
     def from_arrays(cls, values: NDArray[np.int64], offsets: NDArray[np.int64]) -> Jagged:
         """The same from NumPy arrays, whose memory is shared."""
-        return cls(torch.from_numpy(values), torch.from_numpy(offsets))
+        tensors = torch.from_numpy(values), torch.from_numpy(offsets)
+        is_fitting = values.dtype == offsets.dtype == _INT64 and values.ndim == offsets.ndim == 1
+        return cls._fitting(*tensors) if is_fitting and _spans(offsets, len(values)) else Jagged(*tensors)
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> Jagged:
@@ -118,7 +128,7 @@ class Jagged:
         """The same on another device; this one where it lies there already."""
         if self.values.device.type == device:
             return self
-        return Jagged(self.values.to(device), self.offsets.to(device))
+        return Jagged._fitting(self.values.to(device), self.offsets.to(device))
 
     def take(self, rows: Tensor) -> Jagged:
         """The rows at ``rows`` (int64, any order, repeats allowed), as a new jagged array."""
@@ -126,11 +136,11 @@ class Jagged:
         ends = starts.new_zeros(len(rows) + 1)
         torch.cumsum(lengths, dim=0, out=ends[1:])
         if bool((lengths == 1).all()):
-            return Jagged(self.values[starts], ends)
+            return Jagged._fitting(self.values[starts], ends)
         # Place p of the result lies (p - start of its row in the result) behind the start of its row here.
         places = torch.arange(int(ends[-1]), device=ends.device)
         places += torch.repeat_interleave(starts - ends[:-1], lengths)
-        return Jagged(self.values[places], ends)
+        return Jagged._fitting(self.values[places], ends)
 
     def last(self, count: int) -> Jagged:
         """Each row cut to its last ``count`` values."""
@@ -141,7 +151,7 @@ class Jagged:
         torch.cumsum(lengths, dim=0, out=ends[1:])
         shift = self.offsets[1:] - lengths - ends[:-1]
         places = torch.arange(int(ends[-1]), device=ends.device) + torch.repeat_interleave(shift, lengths)
-        return Jagged(self.values[places], ends)
+        return Jagged._fitting(self.values[places], ends)
 
     def to_lists(self, rows: Sequence[int] | None = None) -> list[list[int]]:
         """Rows as lists: those at ``rows``, in their order, or all."""
@@ -158,7 +168,7 @@ class Jagged:
         for part in parts:
             ends.append(part.offsets[1:] + base)
             base += len(part.values)
-        return cls(torch.cat([part.values for part in parts]), torch.cat(ends))
+        return cls._fitting(torch.cat([part.values for part in parts]), torch.cat(ends))
 
 
 @final
@@ -214,12 +224,25 @@ class Spread(Jagged):
 class _Named(dict[str, T]):
     """Columns of one kind by name: who asks for one that is not there is told the nearest."""
 
-    def __init__(self, kind_name: str, columns: Mapping[str, T]) -> None:
-        super().__init__(columns)
-        self._kind_name = kind_name
+    kind: ClassVar[str]
 
     def __missing__(self, name: str) -> T:
-        raise SchemaError(f"the batch has no {_KINDS[self._kind_name]} {name!r}{suggestion(name, self)}")
+        raise SchemaError(f"the batch has no {self.kind} {name!r}{suggestion(name, self)}")
+
+
+class _Slots(_Named[Jagged]):
+    kind = "slot"
+
+
+class _Dense(_Named[Tensor]):
+    kind = "dense feature"
+
+
+class _Labels(_Named[Tensor]):
+    kind = "label"
+
+
+_KINDS: Final = {"slots": _Slots, "dense": _Dense, "labels": _Labels}
 
 
 @final
@@ -228,6 +251,7 @@ class Batch:
     """Columns of ``size`` examples.
 
     ``slots``: FIDs by slot name. Asking for a name that is not there is a ``SchemaError`` that offers the nearest.
+    So they are dicts of a kind of their own, which torch's ``tree_map`` does not open: give it ``dict(batch.labels)``.
     ``dense`` and ``labels``: float32 tensors, shape (batch,). ``weights``: what each
     example counts in the loss. ``sampling_rates``: the odds with which each was kept (1 where nothing was dropped).
     ``served_probabilities``: what serving predicted when it showed the item (NaN where nothing was served), so that
@@ -253,8 +277,8 @@ class Batch:
                 count = self.size
             if count != self.size:
                 raise SchemaError(f"batch of {self.size} examples: {name} has {count} values")
-        for kind_name in _KINDS:
-            object.__setattr__(self, kind_name, _Named(kind_name, getattr(self, kind_name)))
+        for name, kind in _KINDS.items():
+            object.__setattr__(self, name, kind(getattr(self, name)))
         for name, jagged in self.slots.items():
             if jagged.size != self.size:
                 raise SchemaError(f"batch of {self.size} examples: slot {name!r} has {jagged.size} rows")
@@ -358,6 +382,14 @@ class Batch:
             served_probabilities=_tensor(examples.column("served_probability")),
             event_times_us=_tensor(examples.column("event_time")),
         )
+
+
+def _is_row_of_int64(tensor: object) -> bool:
+    return isinstance(tensor, Tensor) and tensor.dtype == torch.int64 and tensor.dim() == 1
+
+
+def _spans(offsets: NDArray[np.int64], count: int) -> bool:
+    return len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == count
 
 
 def _arrow(tensor: Tensor) -> pa.Array:

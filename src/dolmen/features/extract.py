@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -19,10 +20,12 @@ from torch import Tensor
 from dolmen.errors import SchemaError
 from dolmen.features.batch import Batch, Jagged
 from dolmen.features.fids import encode_array, encode_values
-from dolmen.features.schema import Dense, Label, Schema, Slot
+from dolmen.features.schema import RESERVED_NAMES, Dense, Label, Schema, Slot
 
 __all__ = ["extract_rows", "extract_table"]
 
+_COMPARED_MAX: Final = 200  # keys beside the schema's of one call; with more they are hardly names of columns
+_warned: set[tuple[str, str]] = set()  # fingerprints of schemas with names of slots, of which nobody is told twice
 _LIST_TYPES: Final = (list, tuple)
 _NUMBER_TYPES: Final = (int, float, np.integer, np.floating, np.bool_)
 _NUMBER_KINDS: Final = (
@@ -85,13 +88,16 @@ def extract_rows(
         schema: what to read.
         rows: one mapping an example; keys that the schema does not know are passed over.
         slots: read only these slots; all if ``None``. Then a slot that no row has, where the rows have a key much like
-            it that is no field, is warned of.
+            it that is no field, is warned of, once for each slot of a schema.
         dense: read only these dense features; all if ``None``.
         with_labels: read labels too; then each row must have them.
 
     Raises:
-        SchemaError: a value cannot be used; the message names the row, field, value and mend.
+        SchemaError: a value cannot be used, or a row is no mapping; the message names the row, field, value and mend.
     """
+    for place, row in enumerate(rows):
+        if type(row) is not dict and not isinstance(row, Mapping):  # The first is true at once, and nearly always.
+            raise SchemaError(f"row {place} must be values by name, got {row!r:.80}; make a dict of each row")
     if slots is None:
         _warn_of_misspelt_slots(schema, rows)
     wanted = [schema.slot(name) for name in (slots if slots is not None else schema.slots)]
@@ -106,15 +112,31 @@ def extract_rows(
 
 
 def _warn_of_misspelt_slots(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> None:
-    keys = set().union(*rows)
-    foreign = sorted(keys - schema.slots.keys() - schema.dense.keys() - schema.labels.keys())
-    for name in schema.slots.keys() - keys if foreign else ():
-        for near in difflib.get_close_matches(name, foreign, n=1):
+    keys: set[Any] = set()
+    for row in rows:
+        keys.update(row)
+    lacking = {name for name in schema.slots if name not in keys and (schema.fingerprint, name) not in _warned}
+    if not lacking:
+        return
+    known = RESERVED_NAMES.union(schema.slots, schema.dense, schema.labels)
+    foreign = sorted(key for key in keys if isinstance(key, str) and key not in known)
+    slots = tuple(schema.slots)
+    for key in foreign[:_COMPARED_MAX]:
+        name = next((one for one in _slots_like(key, slots) if one in lacking), None)
+        if name is not None:
             warnings.warn(
-                f"no row has the slot {name!r}, which is read as empty, and {near!r} is no field of the schema: rename "
+                f"no row has the slot {name!r}, which is read as empty, and {key!r} is no field of the schema: rename "
                 f"the key, or name the slots that are wanted",
                 stacklevel=3,
             )
+            _warned.add((schema.fingerprint, name))
+            lacking.remove(name)
+
+
+@lru_cache(maxsize=4_096)
+def _slots_like(key: str, slots: tuple[str, ...]) -> list[str]:
+    """Kept, since the rows of a stream have the same keys again and again, and comparing texts is slow."""
+    return difflib.get_close_matches(key, slots)
 
 
 def _slot_values(schema: Schema, slot: Slot, values: Sequence[Any]) -> Jagged:

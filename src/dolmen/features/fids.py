@@ -12,8 +12,8 @@ The integer 7 and the string "7" are different values: send ids of one kind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ __all__ = [
     "encode_array",
     "encode_values",
     "pack_fids",
+    "require_slot_number",
     "slot_numbers",
     "values_of",
 ]
@@ -56,7 +57,7 @@ def pack_fids(slot_number: int, values: NDArray[np.int64]) -> NDArray[np.int64]:
     >>> pack_fids(3, np.array([7])).tolist()
     [27021597764222983]
     """
-    slot_number = _require_slot_number(slot_number)
+    slot_number = require_slot_number(slot_number)
     if values.size > 0 and not 0 <= int(values.min()) <= int(values.max()) <= VALUE_MAX:
         bad = values[(values < 0) | (values > VALUE_MAX)][0]
         raise ValueError(f"values must be between 0 and {VALUE_MAX}, got {bad}; encode_values takes any value")
@@ -83,17 +84,17 @@ def encode_values(slot_number: int, values: Sequence[RawId] | ArrayLike) -> NDAr
 
     Raises:
         SchemaError: a value is neither an integer nor a string (the message names its place and value), or the values
-            have not one dimension.
+            are no list, or have not one dimension.
         TypeError: ``slot_number`` is no whole number.
 
     >>> values_of(encode_values(0, [7, "7"])).tolist()[0]
     7
     """
-    slot_number = _require_slot_number(slot_number)
-    if isinstance(values, str | bytes):
+    slot_number = require_slot_number(slot_number)
+    if isinstance(values, str | bytes | bytearray):
         raise SchemaError(f"values must be a list of ids, got {values!r:.80}; write [{values!r:.80}]")
     if not isinstance(values, Sequence):
-        return _encode_numpy(slot_number, np.asarray(values))
+        return _encode_numpy(slot_number, values)
     fids = np.empty(len(values), dtype=np.int64)
     texts: list[bytes] = []
     text_places: list[int] = []
@@ -120,18 +121,29 @@ def encode_values(slot_number: int, values: Sequence[RawId] | ArrayLike) -> NDAr
     return pack_fids(slot_number, fids)
 
 
-def _encode_numpy(slot_number: int, array: NDArray[Any]) -> NDArray[np.int64]:
+def _encode_numpy(slot_number: int, values: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.ndim == 0:
+        mend = "write [] for none" if values is None else "write [...] around one"
+        if isinstance(values, Iterable) and array.dtype == object:
+            mend = "write list(...) of them"
+        raise SchemaError(f"values must be a list, an array or a tensor of ids, got {values!r:.80}; {mend}")
     if array.ndim != 1:
         raise SchemaError(f"values must have one dimension, got the shape {array.shape}; flatten them first")
     is_exact = array.dtype.kind in "iu" and (array.size == 0 or 0 <= array.min() <= array.max() <= VALUE_MAX)
     return pack_fids(slot_number, array.astype(np.int64)) if is_exact else encode_values(slot_number, array.tolist())
 
 
-def _require_slot_number(slot_number: int) -> int:
-    if isinstance(slot_number, str):
-        name = repr(slot_number)
-        raise TypeError(f"slot_number must be a whole number, got {name}; schema.slot_number({name}) tells a slot's")
-    return require_whole("slot_number", slot_number, most=SLOT_NUMBER_MAX)
+def require_slot_number(number: int, name: str = "slot_number") -> int:
+    """``number`` as Python's own integer, or a refusal that calls it ``name``.
+
+    Raises:
+        TypeError: it is no whole number, but the slot's name, for instance.
+        ValueError: no FID has room for it.
+    """
+    if isinstance(number, str):
+        raise TypeError(f"{name} must be a slot's number, got {number!r}; schema.slot_number({number!r}) tells it")
+    return require_whole(name, number, most=SLOT_NUMBER_MAX)
 
 
 def encode_array(slot_number: int, array: pa.Array) -> NDArray[np.int64]:

@@ -29,9 +29,11 @@ from dolmen.settings import (
     suggestion,
 )
 
-__all__ = ["Dense", "Label", "Policy", "Schema", "Side", "Slot"]
+__all__ = ["RESERVED_NAMES", "Dense", "Label", "Policy", "Schema", "Side", "Slot"]
 
-_RESERVED_NAMES: Final = frozenset({"weight", "sampling_rate", "served_probability", "event_time", "request_id"})
+RESERVED_NAMES: Final = frozenset({"weight", "sampling_rate", "served_probability", "event_time", "request_id"})
+"""What examples and events have beside the schema's fields."""
+
 _DIM_MAX: Final = 4096  # a row of 16 KiB; more is a mistake in every system we know
 _CAPACITY_MAX: Final = 1 << 31
 _WHOLE: Final = {
@@ -449,7 +451,7 @@ def _choice(name: str, option: str, kind: type[_Kind], value: str) -> _Kind:
 def _check_name(kind: str, name: str) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise SchemaError(f"{kind}: name must be letters, digits and underscores, got {name!r}")
-    if name in _RESERVED_NAMES:
+    if name in RESERVED_NAMES:
         raise SchemaError(f"{kind}: the name {name!r} is taken by every example; choose another")
 
 
