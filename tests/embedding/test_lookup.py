@@ -1,5 +1,8 @@
 """The look-up: pooling against a naive twin, gradients that find their rows, recording and its limits."""
 
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from dolmen._core import pool_rows
 from dolmen.embedding import SGD, AdaGrad, Adam, Embed, Embeddings
 from dolmen.embedding.lookup import Pooling, pool
 from dolmen.errors import SchemaError
-from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, Spread, pack_fids
+from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, Spread, extract_rows, pack_fids
 
 DIM = 3
 SCHEMA = Schema(
@@ -467,3 +470,26 @@ def test_a_model_compiled_around_a_disabled_look_up_learns_the_same() -> None:
     (plain, plain_rows), (compiled, compiled_rows) = learn(False), learn(True)
     assert torch.equal(compiled, plain)
     assert compiled_rows == plain_rows
+
+
+def test_another_thread_reads_while_one_records() -> None:
+    embed = Embed(Embeddings(Schema(Slot("user", dim=4))))
+    batch = extract_rows(embed.schema, [{"user": 1}])
+    unseen = extract_rows(embed.schema, [{"user": 2}])
+    read: list[torch.Tensor] = []
+    with embed.recording(0) as tape:
+        embed(batch, ["user"]).sum().backward()
+        thread = threading.Thread(target=lambda: read.append(embed(unseen, ["user"])))
+        thread.start()
+        thread.join()
+        assert not read[0].requires_grad
+        assert tape.apply() == 1
+    assert embed.embeddings.rows_by_slot() == {"user": 1}
+    assert embed.embeddings.tables[4].counts(unseen.slot("user").values).tolist() == [0]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_nothing_is_recorded_where_no_gradient_is_computed(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    embed = Embed(Embeddings(Schema(Slot("user", dim=4))))
+    with mode(), pytest.raises(RuntimeError, match="no gradient is computed here"), embed.recording(0):
+        pass

@@ -1,7 +1,10 @@
 """All tables of a schema as one: rules by slot, deltas, copies, files."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from copy import deepcopy
 from dataclasses import replace
@@ -12,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from dolmen.embedding import SGD, AdaGrad, Delta, Embed, Embeddings
+from dolmen.embedding import SGD, AdaGrad, Capacity, Delta, Embed, Embeddings
 from dolmen.errors import SchemaError, SnapshotError
-from dolmen.features import Batch, Schema, Slot, extract_rows
+from dolmen.features import Batch, Jagged, Schema, Slot, extract_rows
 
 SCHEMA = Schema(
     Slot("user", dim=4, expire_after="10s"),
@@ -250,18 +253,67 @@ def test_an_older_delta_in_another_thread_never_wins() -> None:
         copy = follower
 
 
-def test_a_torn_lineage_is_refused_by_name_and_a_missing_one_begins_anew(tmp_path: Path) -> None:
+def test_a_torn_manifest_is_refused_by_name(tmp_path: Path) -> None:
     learner = Embeddings(SCHEMA)
     train(learner, people(0, 4))
     learner.save(tmp_path)
-    path = tmp_path / "lineage.json"
+    path = tmp_path / "embeddings.json"
     text = path.read_bytes()
     for wrong in (text[:-9], text.replace(b'"ancestors":{}', b'"ancestors":{"0123456789abcdef":5}')):
         path.write_bytes(wrong)
-        with pytest.raises(SnapshotError, match=r"lineage.json (is no lineage|fails its checksum)"):
+        with pytest.raises(SnapshotError, match=r"embeddings.json (cannot be read|fails its checksum)"):
             Embeddings.load(tmp_path, SCHEMA)
-    path.unlink()
-    assert_same(Embeddings.load(tmp_path, SCHEMA), learner, people(0, 4))
+
+
+def test_a_misspelt_setting_and_upkeep_of_a_copy_are_refused() -> None:
+    learner: Any = Embeddings(SCHEMA)
+    with pytest.raises(AttributeError, match="capacty"):
+        learner.capacty = 5
+    with pytest.raises(AttributeError, match="optimizer"):
+        learner.optimizer = SGD()
+    assert learner.optimizer == AdaGrad()
+    copy = learner.serving_copy()
+    for call in (copy.maintain, lambda: copy.expire(START_US), lambda: setattr(copy, "capacity", Capacity(1))):
+        with pytest.raises(ValueError, match=r"these embeddings serve: .* call theirs"):
+            call()
+
+
+def test_a_forked_child_reads_and_is_refused_what_waits_for_the_writer() -> None:
+    learner = Embeddings(SCHEMA)
+    batch = people(0, 4)
+    train(learner, batch)
+    fids = batch.slot("user").values
+    table, expected = learner.tables[4], learner.lookup("user", fids).numpy().tobytes()
+    held = [table._writing, learner._moving]  # As if another thread was in the middle of a change.
+    is_held, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with held[0], held[1]:
+            is_held.set()
+            is_over.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_held.wait()
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for call in (
+            learner.rows_by_slot,
+            learner.advance_epoch,
+            learner.clone,
+            lambda: table.lookup_or_insert(fids, START_US),
+            lambda: learner.delta_since(0),
+        ):
+            try:
+                call()
+            except RuntimeError as problem:
+                refused += "from which this one was forked" in str(problem)
+        os._exit(0 if refused == 5 and table.lookup(fids).tobytes() == expected else 1)
+    _, status = os.waitpid(child, 0)
+    is_over.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_a_deep_copy_is_a_clone_and_nothing_is_pickled() -> None:
@@ -388,8 +440,54 @@ def test_a_folder_that_lacks_a_table_is_named(tmp_path: Path) -> None:
         Embeddings.load(tmp_path, SCHEMA)
     (tmp_path / "table-4").rename(tmp_path / "table-8")
     Embeddings(SCHEMA).tables[4].save(tmp_path / "table-4")
-    with pytest.raises(SnapshotError, match=r"table-8 of .* holds rows of dim 4"):
+    with pytest.raises(SnapshotError, match=r"table-8 of .* is not of the same save as embeddings.json; fetch the"):
         Embeddings.load(tmp_path, SCHEMA)
+    with pytest.raises(SnapshotError, match=r"table-8 of .* holds rows of dim 4"):
+        Embeddings.load(tmp_path, SCHEMA, is_checked=True)
+
+
+def test_tables_of_two_saves_are_told_apart(tmp_path: Path) -> None:
+    learner = Embeddings(SCHEMA)
+    for folder in ("old", "new"):
+        train(learner, people(0, 4))
+        learner.save(tmp_path / folder)
+    (tmp_path / "new" / "table-8").rename(tmp_path / "new" / "other")
+    (tmp_path / "old" / "table-8").rename(tmp_path / "new" / "table-8")
+    for load in (Embeddings.load, Embeddings.load_for_serving):
+        with pytest.raises(SnapshotError, match=r"table-8 of .* is not of the same save as embeddings.json"):
+            load(tmp_path / "new", SCHEMA)
+
+
+SAVER = """
+import sys
+from pathlib import Path
+from dolmen.embedding import Embeddings, table_file
+from dolmen.features import Schema, Slot
+
+write = table_file.write
+def write_and_wait(folder, instant):
+    if folder.name == "table-8":
+        print("at the second", flush=True)
+        sys.stdin.read()
+    return write(folder, instant)
+table_file.write = write_and_wait
+Embeddings(Schema(Slot("user", dim=4), Slot("item", dim=8))).save(Path(sys.argv[1]))
+"""
+
+
+def test_a_save_that_was_killed_is_told_as_such(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    saver = subprocess.Popen([sys.executable, "-c", SAVER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert saver.stdout is not None
+    assert saver.stdout.readline() == b"at the second\n"
+    saver.kill()
+    saver.communicate()
+    assert (folder / "table-4").exists()
+    for load in (Embeddings.load, Embeddings.load_for_serving):
+        with pytest.raises(
+            SnapshotError, match=r"lacks embeddings.json, which a save writes last: it was not finished"
+        ):
+            load(folder, Schema(Slot("user", dim=4), Slot("item", dim=8)))
 
 
 @pytest.mark.parametrize(
@@ -414,12 +512,24 @@ def test_times_of_another_unit_are_refused_where_durations_are_declared(now_us: 
     assert len(plain) == 1
 
 
-def test_ids_of_no_slot_of_the_table_are_refused_before_any_is_seen() -> None:
+def test_ids_of_another_slot_or_of_none_are_refused_before_any_is_seen() -> None:
     store = Embeddings(SCHEMA)
-    fids = people(0, 1).slot("user").values
-    for foreign in (7, (2 << 53) + 7, (9 << 53) + 7):
-        with pytest.raises(
-            SchemaError, match=rf"fids must be of slots of dim 4 \(user, tag\), got {foreign} .*encode_values"
-        ):
-            store.lookup_or_insert("user", torch.cat([fids, torch.tensor([foreign])]), START_US)
+    batch = people(0, 1)
+    fids = batch.slot("user").values
+    tag = int(batch.slot("tag").values[0])
+    for foreign, whose in (
+        (7, r"0 \(no slot"),
+        (2 << 53, "2 \\('item'"),
+        (9 << 53, r"9 \(no slot"),
+        (tag, "4 \\('tag'"),
+    ):
+        wrong = torch.cat([fids, torch.tensor([foreign])])
+        told = rf"fids of 'user' must have its slot number 1, got {foreign} at position 1, .* number {whose}.*encode_v"
+        with pytest.raises(SchemaError, match=told):
+            store.lookup_or_insert("user", wrong, START_US)
+        embed = Embed(store)
+        mixed = Batch(size=2, slots={"tag": Jagged.from_lists([[tag], [tag]]), "user": Jagged.single(wrong)})
+        with embed.recording(START_US), pytest.raises(SchemaError, match=told):
+            embed(mixed, ["tag", "user"])
+    assert all(len(table.pending().fids) == 0 for table in store.tables.values())
     assert len(store) == 0

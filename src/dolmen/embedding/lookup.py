@@ -8,6 +8,7 @@ home. Training and serving thus share extraction, look-up and pooling, and canno
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,8 +132,12 @@ class Tape:
         """The leaves of these slots; those not read before come from the table in one call."""
         new = [(n, c) for n, c in zip(names, columns, strict=True) if (id(c), n) not in self._reads]
         if new:
+            for name, column in new:  # All of them before the first is seen.
+                self._embeddings.require_own(name, column)
             fids = [_keys(self._policies, name, column.values) for name, column in new]
-            rows = self._embeddings.lookup_or_insert(new[0][0], torch.cat(fids), self._now_us)
+            rows = torch.from_numpy(
+                self._embeddings.table_of(new[0][0]).lookup_or_insert(torch.cat(fids), self._now_us)
+            )
             for (name, column), keys, part in zip(new, fids, torch.split(rows, list(map(len, fids))), strict=True):
                 leaf = self._leaf(part.detach())
                 self._reads[id(column), name] = _Read(name, column, keys, leaf, _merge(self._policies, name, leaf))
@@ -170,7 +175,7 @@ def _refuse_late(_: Tensor) -> Tensor:
 class Embed:
     """Vectors for the slots of a batch, from ``embeddings``.
 
-    One instance is used by one thread while it records; plain reads may come from any number of threads.
+    Plain reads may come from any number of threads, also while one of them records: the tape is that thread's alone.
 
     Attributes:
         device: where vectors go, and where gradients come from, as torch calls it. The tables stay in main memory.
@@ -182,13 +187,19 @@ class Embed:
         self.embeddings = embeddings
         self.device = "cpu"
         self._policies = policies_of(embeddings.schema)
-        self._tape: Tape | None = None
+        self._recorded: tuple[int, Tape] | None = None  # By which thread.
         self._aligned: list[tuple[str, ...]] = []
 
     @property
     def schema(self) -> Schema:
         """What the batches hold."""
         return self.embeddings.schema
+
+    @property
+    def _tape(self) -> Tape | None:
+        """What this thread records on."""
+        recorded = self._recorded
+        return recorded[1] if recorded is not None and recorded[0] == threading.get_ident() else None
 
     def align(self, slots: Sequence[str]) -> None:
         """Say, when a model is built, that ``slots`` go together value by value: as many of each in every example."""
@@ -391,17 +402,21 @@ class Embed:
             now_us: the data's time, by which rows age; event time, so that replaying old events wipes nothing.
 
         Raises:
-            RuntimeError: already recording, or the embeddings are for serving, which never inserts.
+            RuntimeError: already recording, the embeddings are for serving, which never inserts, or gradients are off.
         """
-        if self._tape is not None:
+        if self._recorded is not None:
             raise RuntimeError("this Embed is recording already; a step ends before the next begins")
         if self.embeddings.is_for_serving:
             raise RuntimeError("these embeddings are for serving and never learn; train on Embeddings(schema)")
-        self._tape = Tape(self.embeddings, self._policies, now_us, self.device)
+        if not torch.is_grad_enabled():
+            raise RuntimeError("no gradient is computed here (torch.no_grad, torch.inference_mode); record outside")
+        self.embeddings.require_time(now_us)
+        tape = Tape(self.embeddings, self._policies, now_us, self.device)
+        self._recorded = threading.get_ident(), tape
         try:
-            yield self._tape
+            yield tape
         finally:
-            self._tape = None
+            self._recorded = None
 
     def _pooled_to_read(self, slots: Sequence[str], columns: Sequence[Jagged], pooling: Pooling) -> Tensor:
         """As ``pool``, of all columns' bags, where nothing will ask for a gradient, shape (batch, slot, dim).

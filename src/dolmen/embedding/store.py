@@ -6,28 +6,27 @@ Epochs, deltas and files cover the tables together: they move as one.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal, NoReturn, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dolmen._core import first_foreign
 from dolmen.clock import TIME_US_MIN, time_mend
-from dolmen.embedding import lineage_file, table_file
+from dolmen.embedding import store_file, table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
+from dolmen.embedding.process_lock import ProcessLock
 from dolmen.embedding.rows import EPOCH_MAX, PendingCounts, TableHeader
 from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep, as_fids
 from dolmen.errors import SchemaError, SnapshotError
-from dolmen.features import Admission, Policy, Schema, Slot, slot_numbers
+from dolmen.features import Admission, Jagged, Policy, Schema, Slot, slot_numbers
 from dolmen.features.fids import SLOT_NUMBER_MAX
 from dolmen.lineage import Lineage
 from dolmen.seeds import SEED_MAX, derive_seed
@@ -58,6 +57,9 @@ class Embeddings:
         schema: the one that was given.
         tables: by width; what ``Table`` has and this has not is asked of ``table_of(slot)``.
     """
+
+    # Nothing else may be set: a misspelt setting would be a silent one.
+    __slots__ = ("__weakref__", "_is_for_serving", "_is_own", "_lineage", "_moving", "_timed", "schema", "tables")
 
     _lineage: Lineage | None  # Of embeddings for serving: what they follow, once they know it.
 
@@ -97,17 +99,27 @@ class Embeddings:
         return cls._of(schema, _serving_tables(schema, seeds, precision), is_for_serving=True, lineage=None)
 
     @property
+    def optimizer(self) -> Optimizer:
+        """What a gradient does to a row. It stays what it was made with; ``Tape.apply(scale)`` changes its rate."""
+        return next(iter(self.tables.values())).optimizer
+
+    @property
     def is_for_serving(self) -> bool:
         """True where nothing is ever learned or inserted by a look-up."""
         return self._is_for_serving
 
     @property
     def capacity(self) -> Capacity | None:
-        """How many rows of all slots together each table keeps at most, as ``Table.capacity``."""
+        """How many rows of all slots together each table keeps at most, as ``Table.capacity``.
+
+        Raises:
+            ValueError: on setting it, these serve; what leaves those that they follow leaves them too.
+        """
         return next(iter(self.tables.values())).capacity
 
     @capacity.setter
     def capacity(self, capacity: Capacity | None) -> None:
+        self._require_learning("capacity")
         for table in self.tables.values():
             table.capacity = capacity
 
@@ -141,12 +153,12 @@ class Embeddings:
         """As ``lookup``, and each FID counts as seen: it gets its row as soon as its slot's rule allows.
 
         Raises:
-            ValueError: where a slot has ``expire_after`` or ``half_life``, ``now_us`` is before 1990, as times in
-                seconds are, and not 0, which says that no time is known.
-            SchemaError: a FID is of no slot of this width, such as a plain id; none is seen then.
+            ValueError: as for ``require_time``.
+            SchemaError: a FID is of another slot or of none, such as a plain id; none is seen then.
         """
-        self._require_time(now_us)
-        return torch.from_numpy(self.table_of(slot).lookup_or_insert(self._own(slot, fids), now_us))
+        self.require_time(now_us)
+        self.require_own(slot, Jagged.single(fids))
+        return torch.from_numpy(self.table_of(slot).lookup_or_insert(fids, now_us))
 
     def rows_by_slot(self) -> dict[str, int]:
         """How many rows each slot has; slots that share rows are told under the slot that owns them."""
@@ -169,17 +181,20 @@ class Embeddings:
 
     def expire(self, now_us: int) -> int:
         """Remove rows not seen for their slot's time, as of ``now_us`` (the data's time). Returns how many."""
-        self._require_time(now_us)
+        self._require_learning("expire")
+        self.require_time(now_us)
         return sum(table.expire(now_us) for table in self.tables.values())
 
     def begin_expiry(self, now_us: int) -> None:
         """As ``expire``, in the turns of ``maintain``."""
-        self._require_time(now_us)
+        self._require_learning("begin_expiry")
+        self.require_time(now_us)
         for table in self.tables.values():
             table.begin_expiry(now_us)
 
     def maintain(self) -> Upkeep:
         """A turn of upkeep, for between two steps of learning: a bit of the expiry that was begun, then eviction."""
+        self._require_learning("maintain")
         turns = [table.maintain() for table in self.tables.values()]
         return Upkeep(expired=sum(turn.expired for turn in turns), evicted=sum(turn.evicted for turn in turns))
 
@@ -331,7 +346,7 @@ class Embeddings:
                 table_file.write(Path(folder) / table_folder_name(dim), instant)
                 instant.close()  # Until then writers keep copies for it.
             assert lineage is not None, "these learn"
-            lineage_file.write(Path(folder), lineage)
+            store_file.write(Path(folder), [each.name for each in folders], lineage)
         return folders
 
     @classmethod
@@ -345,13 +360,14 @@ class Embeddings:
         Args:
             folder: the one that was saved into.
             schema: what the rows are of.
-            is_checked: the files were compared with their checksums just before.
+            is_checked: the files were compared with their checksums just before, and are of one save.
 
         Raises:
-            SnapshotError: a file is missing or torn, or a slot has another name, number or width than in this schema.
+            SnapshotError: a file is missing or torn, the save was not finished, tables are of different saves, or a
+                slot has another name, number or width than in this schema.
         """
         rules, tables = _rules(schema), {}
-        _require_widths(Path(folder), rules)
+        lineage = _open(Path(folder), rules, is_checked=is_checked)
         for dim in sorted(rules):
             with _naming(Path(folder), dim) as path:
                 header, pending, chunks = table_file.read(path, is_checked=is_checked)
@@ -361,9 +377,9 @@ class Embeddings:
         for table in tables.values():
             while table.epoch < newest:
                 table.advance_epoch()
-        loaded = cls._of(schema, tables, is_for_serving=False, lineage=lineage_file.read(Path(folder)))
-        loaded._lineage = loaded._branch()
-        return loaded
+        return cls._of(
+            schema, tables, is_for_serving=False, lineage=Lineage() if lineage is None else lineage.branch(newest)
+        )
 
     @classmethod
     def load_for_serving(
@@ -376,7 +392,7 @@ class Embeddings:
     ) -> Embeddings:
         """What ``load(...).serving_copy(precision)`` gives, without ever holding the rest in memory."""
         rules, headers, chunks = _rules(schema), {}, {}
-        _require_widths(Path(folder), rules)
+        lineage = _open(Path(folder), rules, is_checked=is_checked)
         for dim in sorted(rules):
             with _naming(Path(folder), dim) as path:
                 headers[dim], _, chunks[dim] = table_file.read(path, is_checked=is_checked)
@@ -385,7 +401,7 @@ class Embeddings:
         for dim, table in tables.items():
             with _naming(Path(folder), dim):
                 _take_over(table, headers[dim], chunks[dim])
-        return cls._of(schema, tables, is_for_serving=True, lineage=lineage_file.read(Path(folder)))
+        return cls._of(schema, tables, is_for_serving=True, lineage=lineage)
 
     @contextmanager
     def _instants(self) -> Iterator[tuple[dict[int, TableInstant], Lineage | None]]:
@@ -414,19 +430,32 @@ class Embeddings:
         made._fill(schema, tables, is_for_serving=is_for_serving, lineage=lineage)
         return made
 
-    def _own(self, slot: str, fids: Tensor) -> NDArray[np.int64]:
-        """The FIDs, of slots that live in the table of ``slot``: others would get rows that nobody tells of."""
-        array, dim = as_fids(fids), self.schema.slot(slot).dim
-        place = first_foreign(array, self._is_known[dim])
+    def require_own(self, slot: str, column: Jagged) -> None:
+        """See that what is about to be seen is of this slot: other FIDs would get rows, or move those of other ids.
+
+        Raises:
+            SchemaError: a FID is of another slot or of none, or the column's offsets fall.
+        """
+        _ = column.lengths  # which looks at the offsets
+        number, array = self.schema.slot_number(slot), as_fids(column.values.cpu())
+        place = first_foreign(array, self._is_own[number])
         if place == len(array):
-            return array
-        names = ", ".join(name for name, one in self.schema.slots.items() if one.dim == dim)
+            return
+        theirs = int(slot_numbers(array[place : place + 1])[0])
+        names = [repr(name) for name in self.schema.slots if self.schema.slot_number(name) == theirs]
         raise SchemaError(
-            f"fids must be of slots of dim {dim} ({names}), got {array[place]} at position {place}, of slot number "
-            f"{slot_numbers(array)[place]}; encode_values(schema.slot_number({slot!r}), ids) makes FIDs of ids"
+            f"fids of {slot!r} must have its slot number {number}, got {array[place]} at position {place}, of slot "
+            f"number {theirs} ({names[0] if names else 'no slot'}); "
+            f"encode_values(schema.slot_number({slot!r}), ids) makes FIDs of ids"
         )
 
-    def _require_time(self, now_us: int) -> None:
+    def require_time(self, now_us: int) -> None:
+        """See that a time can be in the unit that the slots' durations count in.
+
+        Raises:
+            ValueError: where a slot has ``expire_after`` or ``half_life``, ``now_us`` is before 1990, as times in
+                seconds are, and not 0, which says that no time is known.
+        """
         # Durations say which unit times must have; without any, a count of steps is as good.
         if self._timed is not None and isinstance(now_us, int | np.integer) and 0 < now_us < TIME_US_MIN:
             raise ValueError(
@@ -440,12 +469,11 @@ class Embeddings:
         self.schema: Schema = schema
         self._lineage = lineage
         # Held by what moves all tables from epoch to epoch, or must see them at the same one.
-        self._moving: AbstractContextManager[bool] = threading.RLock()
+        self._moving = ProcessLock()
         self.tables: Mapping[int, Table] = dict(tables)
         self._is_for_serving = is_for_serving
-        self._is_known = {dim: np.zeros(SLOT_NUMBER_MAX + 1, dtype=np.bool_) for dim in self.tables}
-        for name, slot in schema.slots.items():
-            self._is_known[slot.dim][schema.slot_number(name)] = True
+        numbers = np.arange(SLOT_NUMBER_MAX + 1)
+        self._is_own = {number: numbers == number for number in map(schema.slot_number, schema.slots)}
         self._timed = next((name for name, one in schema.slots.items() if one.expire_after or one.half_life), None)
 
 
@@ -508,20 +536,23 @@ def _naming(folder: Path, dim: int) -> Iterator[Path]:
         raise SnapshotError(f"{name} of {folder} cannot be read: {problem}") from problem
 
 
-def _require_widths(folder: Path, rules: Mapping[int, Mapping[int, RowRules]]) -> None:
-    """See that the folder has the tables of these widths, and no other."""
+def _open(folder: Path, rules: Mapping[int, Mapping[int, RowRules]], *, is_checked: bool) -> Lineage | None:
+    """See that the folder has the tables of these widths, no other, and all of one save, whose lineage is returned."""
     if not folder.is_dir():
         raise SnapshotError(f"{folder} is no folder; name the one that Embeddings.save wrote into")
     if (folder / table_file.MANIFEST).exists():
         raise SnapshotError(f"{folder} is one table; name the folder above, which Embeddings.save wrote into")
+    there = sorted(path.name for path in folder.glob(table_folder_name("*")))
+    lineage = None if is_checked else store_file.read(folder, there)
     for dim, of_dim in rules.items():
         if not (folder / table_folder_name(dim)).exists():
             names = ", ".join(repr(rule.name) for rule in of_dim.values())
             raise SnapshotError(f"{folder} lacks {table_folder_name(dim)}, for the rows of {names}; {_KEEP}")
     expected = {table_folder_name(dim) for dim in rules}
-    for path in sorted(folder.glob(table_folder_name("*"))):
-        if path.name not in expected:
-            raise SnapshotError(f"{path.name} of {folder} has rows, and no slot of this schema has its dim; {_KEEP}")
+    for name in there:
+        if name not in expected:
+            raise SnapshotError(f"{name} of {folder} has rows, and no slot of this schema has its dim; {_KEEP}")
+    return lineage
 
 
 def _require_slots(path: Path, header: TableHeader, dim: int, rules: Mapping[int, RowRules]) -> None:

@@ -7,11 +7,10 @@ line. The same calls in the same order give the same bytes, also after `save` an
 """
 
 import secrets
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Self, get_args
+from typing import Any, Final, NoReturn, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -22,6 +21,7 @@ from dolmen.embedding import table_file
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
+from dolmen.embedding.process_lock import ProcessLock
 from dolmen.embedding.rows import (
     EPOCH_MAX,
     Capacity,
@@ -127,7 +127,7 @@ class Table:
                 learning_rate_scale=rule.learning_rate_scale,
                 absent_reads_start=rule.absent is Absent.START,
             )
-        self._writing = threading.RLock()  # Held by whatever must see no change for longer than one call.
+        self._writing = ProcessLock()  # Held by whatever must see no change for longer than one call.
         self.threads = threads
         self._capacity: Capacity | None = None
         if capacity is not None:
@@ -250,26 +250,32 @@ class Table:
     def total_count(self, slot: int) -> int:
         """The sum of `counts` over all rows of a slot."""
         require_slot_number(slot, "slot")
-        return int(self._native.slot_totals()[1][slot])
+        with self._writing:
+            return int(self._native.slot_totals()[1][slot])
 
     def slots(self) -> dict[int, int]:
         """How many rows each slot has, for the slots that have any."""
-        rows, _ = self._native.slot_totals()
+        with self._writing:
+            rows, _ = self._native.slot_totals()
         return {int(slot): int(rows[slot]) for slot in np.flatnonzero(rows)}
 
     def fids(self, slot: int) -> NDArray[np.int64]:
         """Every FID of a slot that has a row, ascending, shape (rows,). Writers wait while the table is walked."""
         require_slot_number(slot, "slot")
-        return np.sort(self._native.fids_of(slot))
+        with self._writing:
+            fids = self._native.fids_of(slot)
+        return np.sort(fids)
 
     def admission_failures(self, slot: int) -> int:
         """How many FIDs the slot's sketch admitted at once because it had no cell for them; 0 for other kinds."""
         require_slot_number(slot, "slot")
-        return self._native.failure_count(slot)
+        with self._writing:
+            return self._native.failure_count(slot)
 
     def memory(self) -> MemoryUse:
         """What the table holds, in bytes, by purpose."""
-        return MemoryUse(*self._native.memory())
+        with self._writing:
+            return MemoryUse(*self._native.memory())
 
     # Writing: one call at a time; others wait.
 
@@ -522,7 +528,8 @@ class Table:
 
     def pending(self) -> PendingCounts:
         """The FIDs that wait for admission, of slots that count exactly."""
-        return PendingCounts(*self._native.pending())
+        with self._writing:
+            return PendingCounts(*self._native.pending())
 
     def restore_pending(self, pending: PendingCounts) -> None:
         """Take over what was counted of FIDs without a row, in place of what this table knew of them.
@@ -544,12 +551,18 @@ class Table:
         copy.threads = self.threads
         return copy
 
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self.clone()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a table cannot be pickled; save(folder) writes it, delta_since(epoch) gives what changed")
+
     def save(self, folder: str | Path) -> None:
         """Write everything as it is now into a new ``folder``, which appears whole or not at all. Readers never wait;
         writers do while the counts of FIDs without a row are copied, some tens of nanoseconds for each that is counted.
 
-        Its ``rows-*.arrow`` have the columns fid, vector, state, last_seen_us, count, epoch, row; pyarrow, DuckDB and
-        Polars read them.
+        Its ``rows-*.arrow`` have the columns fid, vector, state, last_seen_us, count, epoch, row; pyarrow and Polars
+        read them, and DuckDB what pyarrow read.
 
         Folders above it are made. A save whose process is killed leaves a hidden folder beside it, which the next save
         to the same place deletes.
