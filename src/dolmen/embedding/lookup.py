@@ -148,6 +148,7 @@ class Tape:
         if new:
             for name, column in new:  # All of them before the first is seen.
                 self._embeddings.require_own(name, column)
+                column.require_within(self._embeddings.schema.slot(name))
             fids = [_keys(self._policies, name, column.values) for name, column in new]
             rows = torch.from_numpy(
                 self._embeddings.table_of(new[0][0]).lookup_or_insert(torch.cat(fids), self._now_us)
@@ -298,7 +299,7 @@ class Embed:
         [column] = _columns(batch, [slot])
         rows = self._rows([slot], [column])[0]
         lengths = column.lengths
-        length = max(1, int(lengths.max())) if batch.size else 1
+        length = max(1, column.longest)
         owners = torch.repeat_interleave(lengths)
         places = owners * length + torch.arange(len(owners), device=owners.device) - column.offsets[owners]
         padded = rows.new_zeros(batch.size * length, rows.shape[1]).index_copy(0, places, rows)

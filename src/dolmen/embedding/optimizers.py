@@ -399,7 +399,7 @@ def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
     SGD(gradient_value_max=None, gradient_norm_max=None, learning_rate=0.5, weight_decay=0.0)
     """
     if not isinstance(settings, Mapping):
-        mend = f'write {{"name": {settings!r:.80}}}' if isinstance(settings, str) else "optimizer_to_dict makes them"
+        mend = f"write {{'name': {settings!r:.80}}}" if isinstance(settings, str) else "optimizer_to_dict makes them"
         raise ConfigError(f"optimizer must be settings by name, got {settings!r:.80}; {mend}")
     values = dict(settings)
     name = values.pop("name", None)

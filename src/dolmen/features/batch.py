@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dolmen.errors import SchemaError
 from dolmen.features.layout import examples_schema
-from dolmen.features.schema import Schema
+from dolmen.features.schema import Schema, Slot
 from dolmen.settings import require_whole, suggestion
 
 __all__ = ["Batch", "Jagged", "Spread"]
@@ -121,14 +121,39 @@ class Jagged:
         Raises:
             SchemaError: offsets fall.
         """
-        lengths = self.offsets.diff()
-        if lengths.device.type == "cpu" and len(lengths) > 0 and int(lengths.min()) < 0:
+        if not self.offsets.is_cpu:
+            return self.offsets.diff()
+        ends = self.offsets.numpy()
+        lengths = ends[1:] - ends[:-1]
+        if len(lengths) > 0 and lengths.min() < 0:
             row = int(lengths.argmin())
             raise SchemaError(
-                f"Jagged.offsets must not fall, got {int(self.offsets[row])} and then {int(self.offsets[row + 1])} for "
-                f"row {row}; Jagged.from_lists makes them"
+                f"Jagged.offsets must not fall, got {ends[row]} and then {ends[row + 1]} for row {row}; "
+                "Jagged.from_lists makes them"
             )
-        return lengths
+        return torch.from_numpy(lengths)
+
+    @cached_property
+    def longest(self) -> int:
+        """How many values the longest row has, 0 where there is no row."""
+        lengths = self.lengths
+        if len(lengths) == 0:
+            return 0
+        return int(lengths.numpy().max()) if lengths.is_cpu else int(lengths.max())
+
+    def require_within(self, slot: Slot) -> None:
+        """See that no row has more values than ``slot`` takes: one, or ``max_len``.
+
+        Raises:
+            SchemaError: one has; the message names it.
+        """
+        most = slot.max_len if slot.many else 1
+        if most is None or self.longest <= most:
+            return
+        row = int(self.lengths.argmax())
+        one = "one" if most == 1 else f"{most} at most"
+        mend = f"Jagged.last({most}) cuts them" if slot.many else f"declare Slot({slot.name!r}, many=True), or send one"
+        raise SchemaError(f"slot {slot.name!r}: row {row} has {self.longest} values, and the schema says {one}; {mend}")
 
     @cached_property
     def is_single(self) -> bool:
@@ -156,7 +181,7 @@ class Jagged:
     def last(self, count: int) -> Jagged:
         """Each row cut to its last ``count`` values, 0 or more."""
         count = require_whole("count", count)
-        if self.size == 0 or int(self.lengths.max()) <= count:
+        if self.longest <= count:
             return self
         lengths = self.lengths.clamp(max=count)
         ends = lengths.new_zeros(self.size + 1)

@@ -98,11 +98,12 @@ def extract_rows(
         with_labels: read labels too; then each row must have them.
 
     Raises:
-        SchemaError: a value cannot be used, or a row is no mapping; the message names the row, field, value and mend.
-        TypeError: ``rows`` is one row instead of a list, or ``slots`` or ``dense`` one name.
+        SchemaError: a value cannot be used, a row is no mapping, or ``rows`` is one row instead of a list; the message
+            names the row, field, value and mend.
+        TypeError: ``slots`` or ``dense`` is one name instead of a list.
     """
     if isinstance(rows, Mapping):
-        raise TypeError(f"rows must be a list of values by name, one for each example, got {rows!r:.80}; write [row]")
+        raise SchemaError(f"rows must be a list of values by name, one for each example, got {rows!r:.80}; write [row]")
     for place, row in enumerate(rows):
         if type(row) is not dict and not isinstance(row, Mapping):  # The first is true at once, and nearly always.
             raise SchemaError(f"row {place} must be values by name, got {row!r:.80}; make a dict of each row")
@@ -118,9 +119,7 @@ def extract_rows(
     )
 
 
-def _wanted(
-    schema: Schema, slots: Sequence[str] | None, dense: Sequence[str] | None
-) -> tuple[list[Slot], list[Dense]]:
+def _wanted(schema: Schema, slots: Sequence[str] | None, dense: Sequence[str] | None) -> tuple[list[Slot], list[Dense]]:
     for kind, names in (("slots", slots), ("dense", dense)):
         if isinstance(names, str):
             raise TypeError(f"{kind} must be a list of names, got {names!r}; write [{names!r}]")
