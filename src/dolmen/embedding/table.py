@@ -231,7 +231,10 @@ class Table:
         return out
 
     def counts(self, fids: ArrayLike) -> NDArray[np.int64]:
-        """How often each FID was seen, at most 2^32 - 1; 0 for one without a row."""
+        """How often each FID was seen, at most 2^32 - 1; 0 for one without a row.
+
+        Where chance admits (``probabilistic``, ``proportional``), the count begins with the sight that made the row.
+        """
         fids = as_fids(fids)
         out = np.empty(len(fids), dtype=np.int64)
         self._native.counts(fids, out)
