@@ -10,8 +10,11 @@ environment for each peer; one that is missing is passed over by name:
                           then --no-deps fbgemm-gpu-cpu==1.8.0 torchrec==1.8.0
     recommenders-addons   tensorflow==2.16.2 tf-keras==2.16.0 tensorflow-recommenders-addons==0.8.1 "numpy<2"
 
-Resident bytes a row are what the process grew by, over the rows that were made by then; the payload is the vector, its
-optimiser state and, where there is one, the key.
+The payload is the vector, its optimiser state and, where there is one, the key. *Held* bytes a row are counted by the
+contender itself: what the table tells, the size of every array over the rows that it has room for, and of the dict and
+its numbers over its entries. Resident bytes a row are what the process grew by since the contender was made, over the
+rows that were made by then: of a static array they leave out what was written as it was made, and in all they count
+the batches' own memory as well. Where a library tells nothing, they are all there is.
 """
 
 # ruff: noqa: PLC0415 - each contender imports in an environment of its own
@@ -47,6 +50,9 @@ class Dolmen:
         )
         self.now = 0
 
+    def held_bytes_per_row(self) -> float | None:
+        return self.table.memory().total_bytes / len(self.table)
+
     def lookup(self, ids: Any) -> Any:
         return self.table.lookup(ids)
 
@@ -72,6 +78,11 @@ class TorchStatic:
         kind = torch.optim.Adagrad if optimizer == "adagrad" else torch.optim.SGD
         self.optimizer = kind(self.bag.parameters(), lr=RATE)
         self.offsets = torch.arange(BATCH)
+        self.row_count = rows
+
+    def held_bytes_per_row(self) -> float | None:
+        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        return sum(one.nbytes for one in [*self.bag.parameters(), *states] if one.numel() > 1) / self.row_count
 
     def rows_of(self, ids: Any) -> Any:
         return self.torch.from_numpy(ids)
@@ -96,6 +107,12 @@ class TorchDict(TorchStatic):
     def __init__(self, dim: int, optimizer: str) -> None:
         super().__init__(dim, optimizer)
         self.places: dict[int, int] = {}
+
+    def held_bytes_per_row(self) -> float | None:
+        size = sys.getsizeof(self.places) + sum(sys.getsizeof(one) for pair in self.places.items() for one in pair)
+        array = super().held_bytes_per_row()
+        assert array is not None
+        return array + size / len(self.places)
 
     def rows_of(self, ids: Any) -> Any:
         places = self.places
@@ -123,6 +140,10 @@ class Fbgemm:
         spec = [(rows, dim, EmbeddingLocation.HOST, ComputeDevice.CPU)]
         self.bags = SplitTableBatchedEmbeddingBagsCodegen(spec, optimizer=kind, learning_rate=RATE)
         self.offsets = torch.arange(BATCH + 1)
+        self.row_count = rows
+
+    def held_bytes_per_row(self) -> float | None:
+        return sum(one.nbytes for one in [*self.bags.parameters(), *self.bags.buffers()]) / self.row_count
 
     def rows_of(self, ids: Any) -> Any:
         return self.torch.from_numpy(ids)
@@ -141,10 +162,9 @@ class ManagedCollision(Fbgemm):
     """torchrec's managed collision before FBGEMM's array. An id that came since the last eviction shares one row."""
 
     is_hashed = True
-    row_count = 2_000_000
 
     def __init__(self, dim: int, optimizer: str) -> None:
-        super().__init__(dim, optimizer, self.row_count)
+        super().__init__(dim, optimizer, 2_000_000)
         from torchrec.modules.mc_modules import DistanceLFU_EvictionPolicy, MCHManagedCollisionModule
         from torchrec.sparse.jagged_tensor import JaggedTensor
 
@@ -156,6 +176,11 @@ class ManagedCollision(Fbgemm):
             eviction_interval=4,
             input_hash_size=1 << 62,
         )
+
+    def held_bytes_per_row(self) -> float | None:
+        array = super().held_bytes_per_row()
+        assert array is not None
+        return array + sum(one.nbytes for one in self.module.buffers()) / self.row_count
 
     def features(self, ids: Any) -> Any:
         return {"ids": self.jagged(self.torch.from_numpy(ids), lengths=self.torch.ones(BATCH, dtype=self.torch.int64))}
@@ -188,6 +213,9 @@ class RecommendersAddons:
         trainer = de.DynamicEmbeddingOptimizer(plain)
 
         self.tf, self.de, self.variable, self.trainer = tf, de, variable, trainer
+
+    def held_bytes_per_row(self) -> float | None:
+        return None  # It tells how many rows there are, not how large they are.
 
     def lookup(self, ids: Any) -> Any:
         return self.variable.lookup(self.tf.constant(ids)).numpy()
@@ -321,6 +349,7 @@ def compete(options: argparse.Namespace, dim: int, optimizer: str, ids: Path) ->
             payload = 4 * dim * (2 if optimizer == "adagrad" else 1) + (8 if CONTENDERS[name].is_hashed else 0)
             results[name] |= {
                 "is_hashed": CONTENDERS[name].is_hashed,
+                "held_bytes_per_row": answer["held_bytes_per_row"],
                 "resident_bytes_per_row": round(answer["grown_bytes"] / rows, 1),
                 "payload_bytes_per_row": payload,
                 "checksum": answer["checksum"],
@@ -339,8 +368,13 @@ def contend(name: str, dim: int, optimizer: str, ids: Path) -> None:
     for line in sys.stdin:
         kind, number = line.split()
         if kind == "end":
-            grown = resident_bytes() - begin
-            print(json.dumps({"grown_bytes": grown, "checksum": round(checksum, 4)}), file=answers, flush=True)
+            held = contender.held_bytes_per_row()
+            answer = {
+                "grown_bytes": resident_bytes() - begin,
+                "held_bytes_per_row": None if held is None else round(held, 1),
+                "checksum": round(checksum, 4),
+            }
+            print(json.dumps(answer), file=answers, flush=True)
             return
         batch = np.ascontiguousarray(batches[int(number)])
         start = time.process_time()
@@ -362,7 +396,8 @@ def show(run: dict[str, Any]) -> None:
         ratio = statistics.median(ours["step_keys_per_second"]) / step if ours else float("nan")
         print(
             f"  {name:28}look-up {lookup / 1e6:7.2f} M/s   step {step / 1e6:6.2f} M/s   dolmen's step {ratio:5.2f} x   "
-            f"resident {one['resident_bytes_per_row']:7.1f} B of {one['payload_bytes_per_row']} B payload"
+            f"held {one['held_bytes_per_row'] or float('nan'):7.1f} B, resident {one['resident_bytes_per_row']:7.1f} B "
+            f"of {one['payload_bytes_per_row']} B payload"
         )
     for name, why in run["skipped"].items():
         print(f"  {name:28}skipped: {why}")

@@ -1,6 +1,7 @@
 // How near the table comes to the physical bound of a keyed read: one random index line, then the row.
 //
 // Usage: table_speed speed ROWS DIM BATCH REPEATS   one JSON line each for uniform and Zipf ids, 1 and 2 threads
+//        table_speed threads ROWS DIM BATCH REPEATS two threads that share each batch, beside one: the bound and the table
 //        table_speed growth ROWS DIM STATE BATCH    grows from empty: pauses, memory; STATE: adagrad | rowwise_adagrad
 // All contenders run interleaved, on the same ids, in the same page mode; checksums show that the work was done.
 #include <sys/mman.h>
@@ -20,6 +21,7 @@
 #include <thread>
 #include <vector>
 
+#include "in_parallel.hpp"
 #include "table.hpp"
 
 namespace {
@@ -63,8 +65,6 @@ struct alignas(64) Line {
 
 using Piece = float __attribute__((vector_size(32), aligned(alignof(float)), may_alias));
 constexpr std::size_t kPiece = sizeof(Piece) / sizeof(float);
-
-Piece& piece(float* at) { return *reinterpret_cast<Piece*>(at); }
 
 // Inlined: the compiler takes a call that does nothing but prefetch for one that does nothing.
 DOLMEN_INLINE void prefetch(const void* begin, std::size_t size) {
@@ -226,6 +226,7 @@ class Contest {
   }
 
   dolmen::MemorySizes memory() const { return table_.memory(); }
+  void set_thread_count(std::size_t count) { table_.set_thread_count(count); }
 
  private:
   static constexpr std::size_t kWidth = 2 * std::size_t{dim};  // Row and state.
@@ -296,6 +297,18 @@ class Contest {
   HugeArray<float> rows_;  // A look-up's stand in the first half, where nothing is said of states.
 };
 
+// `{"name": [rate, ...], ...}`, whole numbers.
+void print_rates(const std::map<std::string, std::vector<double>>& all) {
+  const char* separator = "{";
+  for (const auto& [name, rates] : all) {
+    std::printf("%s\"%s\": [", separator, name.c_str());
+    for (std::size_t i = 0; i < rates.size(); ++i) std::printf("%s%.0f", i == 0 ? "" : ", ", rates[i]);
+    std::printf("]");
+    separator = ", ";
+  }
+  std::printf("}");
+}
+
 template <std::uint32_t dim>
 void measure_speed(std::size_t row_count, std::size_t batch, std::size_t repeat_count) {
   constexpr std::size_t kBatchCount = 4;
@@ -335,17 +348,93 @@ void measure_speed(std::size_t row_count, std::size_t batch, std::size_t repeat_
       std::printf("\"index_bytes_per_row\": %.2f, \"row_bytes_per_row\": %.2f, ",
                   static_cast<double>(memory.index) / static_cast<double>(row_count),
                   static_cast<double>(memory.rows) / static_cast<double>(row_count));
-      std::printf("\"checksum\": %.6f, \"keys_per_second\": {", checksum);
-      const char* separator = "";
-      for (const auto& [name, values] : rates) {
-        std::printf("%s\"%s\": [", separator, name.c_str());
-        for (std::size_t i = 0; i < values.size(); ++i) std::printf("%s%.0f", i == 0 ? "" : ", ", values[i]);
-        std::printf("]");
-        separator = ", ";
-      }
-      std::puts("}}");
+      std::printf("\"checksum\": %.6f, \"keys_per_second\": ", checksum);
+      print_rates(rates);
+      std::puts("}");
       std::fflush(stdout);
     }
+  }
+}
+
+// What one of the threads that share a batch does of it: those `is_mine(i)`.
+template <std::uint32_t dim, typename IsMine>
+Work part_of(const Work& all, const IsMine& is_mine) {
+  Work part;
+  for (std::size_t i = 0; i < all.fids.size(); ++i) {
+    if (!is_mine(i)) continue;
+    part.row_numbers.push_back(all.row_numbers[i]);
+    part.line_numbers.push_back(all.line_numbers[i]);
+    part.bucket_numbers.push_back(all.bucket_numbers[i]);
+    part.fids.push_back(all.fids[i]);
+  }
+  part.out.resize(part.fids.size() * dim);
+  part.gradients.assign(part.fids.size() * dim, 0.001F);
+  return part;
+}
+
+// On the wall, since what counts is when the last thread is ready. The bound's threads are started for each batch, as the
+// table's are; they read a stretch each, and step the rows whose FID's hash falls to them, so that no two step one row.
+template <std::uint32_t dim>
+void measure_threads(std::size_t row_count, std::size_t batch, std::size_t repeat_count) {
+  constexpr std::size_t kBatchCount = 4;
+  constexpr std::array<std::size_t, 2> kThreadCounts{1, 2};
+  Contest<dim> contest(row_count);
+  const auto bound_lookup = contest.lookups().at("bound_lookup");
+  const auto bound_update = contest.updates().at("bound_update");
+  const auto table_lookup = contest.lookups().at("table_lookup");
+  const auto table_update = contest.updates().at("table_update");
+  for (const bool is_zipf : {false, true}) {
+    Draws draws(row_count, is_zipf, 1);
+    struct Shared {
+      Work all;
+      std::vector<Work> stretches, shares;  // By thread.
+    };
+    std::array<std::vector<Shared>, kThreadCounts.size()> batches;  // By how many threads share each.
+    for (std::size_t b = 0; b < kBatchCount; ++b) {
+      const Work all = contest.draw(draws, batch);
+      for (std::size_t n = 0; n < kThreadCounts.size(); ++n) {
+        Shared& shared = batches[n].emplace_back(Shared{all, {}, {}});
+        for (std::size_t thread = 0; thread < kThreadCounts[n]; ++thread) {
+          const auto stretch = dolmen::stretch_of(batch, thread, kThreadCounts[n]);
+          shared.stretches.push_back(
+              part_of<dim>(all, [&](std::size_t i) { return i >= stretch.begin && i < stretch.begin + stretch.count; }));
+          shared.shares.push_back(part_of<dim>(all, [&](std::size_t i) {
+            return dolmen::mix64(static_cast<std::uint64_t>(all.fids[i])) % kThreadCounts[n] == thread;
+          }));
+        }
+      }
+    }
+    const auto in_threads = [](std::vector<Work>& parts, const typename Contest<dim>::Contender& run) {
+      dolmen::in_parallel(parts.size(), [&](std::size_t thread) { run(parts[thread]); });
+    };
+    const std::map<std::string, std::function<void(Shared&)>> contenders{
+        {"bound_lookup", [&](Shared& shared) { in_threads(shared.stretches, bound_lookup); }},
+        {"bound_update", [&](Shared& shared) { in_threads(shared.shares, bound_update); }},
+        {"table_lookup", [&](Shared& shared) { table_lookup(shared.all); }},
+        {"table_update", [&](Shared& shared) { table_update(shared.all); }},
+    };
+    std::array<std::map<std::string, std::vector<double>>, kThreadCounts.size()> rates;
+    double checksum = 0.0;
+    for (std::size_t repeat = 0; repeat <= repeat_count; ++repeat) {  // The first warms up.
+      for (const auto& [name, run] : contenders) {
+        for (std::size_t n = 0; n < kThreadCounts.size(); ++n) {
+          contest.set_thread_count(kThreadCounts[n]);
+          const double seconds = seconds_of([&, &run = run] {
+            for (Shared& shared : batches[n]) run(shared);
+          });
+          checksum += batches[n][0].all.out[0] + batches[n][0].stretches.back().out.back();
+          if (repeat > 0) rates[n][name].push_back(static_cast<double>(kBatchCount * batch) / seconds);
+        }
+      }
+    }
+    for (std::size_t n = 0; n < kThreadCounts.size(); ++n) {
+      std::printf("{\"rows\": %zu, \"dim\": %u, \"batch\": %zu, \"ids\": \"%s\", \"threads\": %zu, ", row_count, dim,
+                  batch, is_zipf ? "zipf" : "uniform", kThreadCounts[n]);
+      std::printf("\"checksum\": %.6f, \"keys_per_second\": ", checksum);
+      print_rates(rates[n]);
+      std::puts("}");
+    }
+    std::fflush(stdout);
   }
 }
 
@@ -408,15 +497,19 @@ int main(int argument_count, char** arguments) {
   const std::size_t row_count = std::strtoull(arguments[2], nullptr, 10);
   const auto dim = static_cast<std::uint32_t>(std::strtoul(arguments[3], nullptr, 10));
   const std::size_t last = std::strtoull(arguments[5], nullptr, 10);
-  if (what == "speed") {
-    const std::map<std::uint32_t, decltype(&measure_speed<8>)> of_dim{{8, measure_speed<8>},
-                                                                      {16, measure_speed<16>},
-                                                                      {32, measure_speed<32>},
-                                                                      {64, measure_speed<64>},
-                                                                      {128, measure_speed<128>}};
-    const auto measure = of_dim.find(dim);
-    if (measure == of_dim.end()) return 2;
-    measure->second(row_count, std::strtoull(arguments[4], nullptr, 10), last);
+  if (what == "speed" || what == "threads") {
+    using Measure = void (*)(std::size_t, std::size_t, std::size_t);
+    const std::map<std::uint32_t, std::pair<Measure, Measure>> of_dim{
+        {8, {measure_speed<8>, measure_threads<8>}},
+        {16, {measure_speed<16>, measure_threads<16>}},
+        {32, {measure_speed<32>, measure_threads<32>}},
+        {64, {measure_speed<64>, measure_threads<64>}},
+        {128, {measure_speed<128>, measure_threads<128>}},
+    };
+    const auto measures = of_dim.find(dim);
+    if (measures == of_dim.end()) return 2;
+    const Measure measure = what == "speed" ? measures->second.first : measures->second.second;
+    measure(row_count, std::strtoull(arguments[4], nullptr, 10), last);
   } else {
     measure_growth(row_count, dim, std::string(arguments[4]) == "rowwise_adagrad", last);
   }
