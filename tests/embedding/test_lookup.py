@@ -138,7 +138,10 @@ def test_gradients_equal_those_of_a_dense_embedding(pooling: str) -> None:
     # torch's own embedding and autograd are the naive twin; SGD with rate 1 shows the gradient as the row's change.
     embed = filled()
     random = np.random.default_rng(0)
-    lists = {name: [random.integers(0, 10, random.integers(0, 4)).tolist() for _ in range(6)] for name in POOLED}
+    most = {name: 3 if SCHEMA.slot(name).many else 1 for name in POOLED}
+    lists = {
+        name: [random.integers(0, 10, random.integers(0, most[name] + 1)).tolist() for _ in range(6)] for name in POOLED
+    }
     weights = torch.tensor(random.normal(size=(6, len(POOLED), DIM)), dtype=torch.float32)
     tables = {name: np.stack([row_of(embed, name, value) for value in range(10)]) for name in ("user", "item", "tags")}
     twins = {name: torch.tensor(rows, requires_grad=True) for name, rows in tables.items()}

@@ -32,12 +32,19 @@ def int8_rowwise(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return found
 
 
+def staying_finite(rows: NDArray[np.float32], rounded: NDArray[np.float32], largest: float) -> NDArray[np.float32]:
+    """Where rounding made a number infinite, the largest one instead."""
+    is_beyond = np.isfinite(rows) & np.isinf(rounded)
+    return np.where(is_beyond, np.copysign(np.float32(largest), rows), rounded).astype(np.float32)
+
+
 def expected(rows: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
     match precision:
         case Precision.FLOAT16:
-            return rows.astype(np.float16).astype(np.float32)
+            return staying_finite(rows, rows.astype(np.float16).astype(np.float32), 65504.0)
         case Precision.BFLOAT16:
-            return torch.from_numpy(rows).to(torch.bfloat16).to(torch.float32).numpy()
+            found = torch.from_numpy(rows).to(torch.bfloat16).to(torch.float32).numpy()
+            return staying_finite(rows, found, 2.0**128 - 2.0**120)
         case Precision.INT8:
             return int8_rowwise(rows)
         case Precision.FLOAT32:
@@ -46,8 +53,8 @@ def expected(rows: NDArray[np.float32], precision: Precision) -> NDArray[np.floa
 
 def stored(rows: NDArray[np.float32], precision: Precision) -> Table:
     table = Table(rows.shape[1], precision=precision)
-    # By a delta, which carries also what `assign` refuses: infinity and NaN.
-    table.apply_delta(Delta(np.arange(len(rows)), rows, np.empty(0, dtype=np.int64)))
+    # As a table takes another's rows: also infinity and NaN, which `assign` and deltas from outside may not bring.
+    table.apply_delta(Delta(np.arange(len(rows)), rows, np.empty(0, dtype=np.int64)), is_finite=True)
     return table
 
 

@@ -196,6 +196,23 @@ def test_a_delta_of_impossible_epochs_is_refused_whole(since: Any, until: Any, t
     assert_same(follower, learner, people(0, 4))
 
 
+def test_a_delta_that_is_not_finite_is_refused_whole_and_whole_numbers_of_any_kind_are_epochs() -> None:
+    learner, follower = Embeddings(SCHEMA), Embeddings.for_serving(SCHEMA)
+    train(learner, people(0, 4))
+    good = learner.delta_since(np.int64(0))
+    assert type(good[8].since) is int
+    torn = good[8].vectors.copy()
+    torn[1, 2] = np.nan
+    told = (
+        r"the delta of dim 8 does not fit its table: delta.vectors must be finite, got nan at position \(1, 2\), of F"
+    )
+    with pytest.raises(SnapshotError, match=told):
+        follower.apply_delta({4: good[4], 8: replace(good[8], vectors=torn)})
+    assert len(follower) == 0
+    follower.apply_delta(good)
+    assert_same(follower, learner, people(0, 4))
+
+
 def test_what_a_single_table_gives_is_always_taken_over() -> None:
     learner, follower = Embeddings(SCHEMA), Embeddings.for_serving(SCHEMA)
     train(learner, people(0, 4))

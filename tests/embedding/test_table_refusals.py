@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,18 +14,19 @@ from numpy.typing import NDArray
 
 from dolmen.clock import TIME_US_MAX
 from dolmen.embedding.lookup import Embed, Tape
-from dolmen.embedding.optimizers import SGD, Adam, AMSGrad
-from dolmen.embedding.rows import Capacity, PendingCounts, RowChunk, RowRules
+from dolmen.embedding.optimizers import SGD, AdaGrad, Adam, AMSGrad, RMSProp, optimizer_from_dict
+from dolmen.embedding.rows import Capacity, Delta, PendingCounts, RowChunk, RowRules
 from dolmen.embedding.store import Embeddings
 from dolmen.embedding.table import Table
-from dolmen.errors import SchemaError
-from dolmen.features import Batch, Schema, Slot, extract_rows
+from dolmen.errors import ConfigError, SchemaError
+from dolmen.features import Batch, Jagged, Schema, Slot, extract_rows
 
 f32 = np.float32
 FIDS = np.array([(3 << 53) + 5, 7, 7])
 
 
-SHOP = Schema(Slot("user", dim=2), Slot("tags", dim=2, many=True))
+SHOP = Schema(Slot("user", dim=2), Slot("tags", dim=2, many=True, max_len=3))
+FID_OF_USER, FID_OF_TAG = (1 << 53) + 5, (2 << 53) + 5
 
 
 def whole(table: Table) -> bytes:
@@ -51,6 +53,10 @@ def test_a_gradient_that_is_not_finite_is_refused_by_fid_and_place(bad: float, p
     assert table.clocks.step_count == 0
     with pytest.raises(ValueError, match="vectors must be finite, got"):
         table.assign(FIDS, grads)
+    told = told.replace("grads", "delta.vectors") + ".*; nothing was taken over"
+    for call in (table.apply_delta, table.check_delta):
+        with pytest.raises(ValueError, match=told):
+            call(Delta(FIDS, grads, np.array([7])))
     assert whole(table) == before
 
 
@@ -220,6 +226,34 @@ def test_pending_counts_below_zero_are_refused(column: str) -> None:
         (lambda: RowRules(name=5), TypeError, "RowRules.name must be a text, got 5; it is the slot's name"),
         (lambda: Adam(decoupled="no"), TypeError, "Adam.decoupled must be True or False, got 'no'"),
         (lambda: AMSGrad(decoupled=2), TypeError, "AMSGrad.decoupled must be True or False, got 2"),
+        (lambda: AdaGrad(lr=0.1), TypeError, "AdaGrad has no setting 'lr'; write learning_rate="),
+        (lambda: Adam(betas=(0.9, 0.99)), TypeError, "Adam has no setting 'betas'; write beta1= and beta2="),
+        (lambda: RMSProp(alpha=0.9), TypeError, "RMSProp has no setting 'alpha'; write decay= and learning_rate="),
+        (lambda: SGD(weight_deca=0.1), TypeError, "SGD has no setting 'weight_deca'; did you mean 'weight_decay'"),
+        (lambda: AdaGrad(0.1), TypeError, r"AdaGrad takes its settings by name, got 0.1; .*AdaGrad\(learning_rate=0.1"),
+        (
+            lambda: optimizer_from_dict("adam"),
+            ConfigError,
+            "optimizer must be settings by name, got 'adam'; write {'name': 'adam'}",
+        ),
+        (lambda: optimizer_from_dict(Adam()), ConfigError, "optimizer must be settings by name, got Adam.*_to_dict"),
+        (lambda: Table(2).save(None), TypeError, r"folder must be a path, got None; write Path\(...\)"),
+        (lambda: Table.load(5), TypeError, "folder must be a path, got 5"),
+        (lambda: Embeddings(SHOP).save(None), TypeError, "folder must be a path, got None"),
+        (lambda: Embeddings.load(None, SHOP), TypeError, "folder must be a path, got None"),
+        (lambda: Embeddings.load("there", None), TypeError, r"schema must be a Schema, got None; write Schema\(Slot"),
+        (lambda: Embeddings.load_for_serving("there", "shop"), TypeError, "schema must be a Schema, got 'shop'"),
+        (
+            lambda: Embed(Embeddings(SHOP)).recording(1).apply(),
+            RuntimeError,
+            r"nothing was recorded on this tape; write: with embed.recording\(now_us\) as tape",
+        ),
+        (lambda: Embed(Embeddings(SHOP)).align("tags"), TypeError, r"slots must be a list .* got 'tags'; write \['ta"),
+        (
+            lambda: Embed(Embeddings(SHOP))(None, [["user"]]),
+            SchemaError,
+            r"the schema has no slot \['user'\]; did you mean 'user'",
+        ),
         (lambda: RowRules(admission="exct"), ValueError, "RowRules.admission must be one of exact, sketch"),
     ],
 )
@@ -258,6 +292,36 @@ def test_what_is_of_the_wrong_kind_is_named(call: Callable[[], Any], kind: type[
             SchemaError,
             "weights of 'tag', which is not among the slots asked for; did you mean 'tags'",
         ),
+        *(
+            (ask, TypeError, r"batch must be a Batch, got {'user': \[1\]}; extract_rows\(schema, rows\) makes one")
+            for ask in (
+                lambda embed, _: embed({"user": [1]}, ["user"]),
+                lambda embed, _: embed.sequence({"user": [1]}, "user"),
+                lambda embed, _: embed.values({"user": [1]}, "user"),
+                lambda embed, _: embed.occurring({"user": [1]}, ["user"]),
+                lambda embed, _: embed.frequencies({"user": [1]}, "user"),
+                lambda embed, _: embed.offsets({"user": [1]}, ["user"]),
+            )
+        ),
+        (
+            lambda embed, batch: embed.sequence(batch, ["tags"]),
+            SchemaError,
+            r"the batch has no slot \['tags'\]; did you mean 'tags'",
+        ),
+        (
+            lambda embed, batch: embed(
+                replace(batch, slots={"user": Jagged.from_lists([[FID_OF_USER, FID_OF_USER + 1]])}), ["user"]
+            ),
+            SchemaError,
+            r"slot 'user': row 0 has 2 values, and the schema says one; declare Slot\('user', many=True\), or send one",
+        ),
+        (
+            lambda embed, batch: embed.sequence(
+                replace(batch, slots={"tags": Jagged.from_lists([[FID_OF_TAG] * 4])}), "tags"
+            ),
+            SchemaError,
+            r"slot 'tags': row 0 has 4 values, and the schema says 3 at most; Jagged.last\(3\) cuts them",
+        ),
     ],
 )
 def test_what_a_look_up_cannot_mean_is_named_with_its_mend(
@@ -268,6 +332,26 @@ def test_what_a_look_up_cannot_mean_is_named_with_its_mend(
     with embed.recording(1), pytest.raises(kind, match=told):
         ask(embed, batch)
     assert len(embed.embeddings) == 0
+
+
+def test_a_tape_is_recorded_on_once() -> None:
+    embed = Embed(Embeddings(SHOP))
+    tape = embed.recording(1)
+    with tape:
+        pass
+    with pytest.raises(RuntimeError, match=r"this tape was recorded on already; call embed\.recording"), tape:
+        pass
+    with embed.recording(2):
+        pass
+
+
+def test_what_nobody_saw_may_be_asked_for_by_arrays_too() -> None:
+    embed, fids = Embed(Embeddings(SHOP)), np.array([FID_OF_USER, FID_OF_USER + 1])
+    embed.embeddings.lookup_or_insert("user", torch.from_numpy(fids[:1]), 1)
+    assert embed.peek("user", fids).tolist() == embed.peek("user", torch.from_numpy(fids)).tolist()
+    assert embed.sights("user", fids).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="fids must be int64, got float64"):
+        embed.peek("user", fids / 2)
 
 
 @pytest.mark.parametrize("take", [lambda tape: tape.apply(), lambda tape: tape.check()], ids=["apply", "check"])

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -175,6 +176,8 @@ def test_a_batch_may_be_pickled_copied_and_taken_for_plain_values() -> None:
         ({"slots": {}, "labels": {"click": torch.zeros(3)}}, "batch of 2 examples: labels 'click' has 3 values"),
         ({"slots": {}, "weights": torch.ones(3)}, "batch of 2 examples: weights has 3 values"),
         ({"slots": {}, "event_times_us": torch.ones(1)}, "batch of 2 examples: event_times_us has 1 values"),
+        ({"slots": {"user": torch.ones(2)}}, r"slot 'user' must be a Jagged, got Tensor; Jagged.single\(fids\) makes"),
+        ({"slots": {}, "labels": {"click": [0, 1]}}, "labels 'click' must be a tensor, got list; torch.tensor"),
     ],
 )
 def test_columns_of_another_length_are_named(columns: dict[str, object], told: str) -> None:
@@ -220,7 +223,23 @@ def test_offsets_that_fall_are_refused_where_they_are_used() -> None:
         embed(Batch(size=3, slots={"tags": wrong}), ["tags"])
 
 
-def test_lists_are_no_tensors() -> None:
-    values: Any = [1, 2]
-    with pytest.raises(SchemaError, match=r"Jagged.values must be .* got \[1, 2\]"):
-        Jagged(values, torch.tensor([0, 2]))
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (
+            lambda: Jagged([1, 2], torch.tensor([0, 2])),
+            r"Jagged.values must be .* got \[1, 2\]; torch.as_tensor\(..., dtype=torch.int64\) makes one",
+        ),
+        (lambda: Jagged(torch.tensor([1, 2]), [0, 2]), r"Jagged.offsets must be .* got \[0, 2\]; torch.as_tensor"),
+        (lambda: Jagged.single([1, 2]), r"Jagged.values must be an int64 tensor .* got \[1, 2\]; torch.as_tensor"),
+        (lambda: Jagged.from_lists([1, 2]), r"takes a list of FIDs for each row, got \[1, 2\]; .* Jagged.single"),
+        (lambda: Jagged.from_lists([["a"]]), r"takes a list of FIDs .* got \[\['a'\]\]; encode_values makes FIDs"),
+        (lambda: Jagged.from_lists([[1 << 63]]), r"takes a list of FIDs for each row, got \[\[9223372036854775808"),
+        (lambda: Jagged.from_lists([[1]]).last(-1), "count must be 0 or more, got -1"),
+        (lambda: Jagged.concat([]), "concat takes at least one part, got none"),
+        (lambda: Batch.concat([]), "concat takes at least one part, got none"),
+    ],
+)
+def test_what_makes_no_column_is_named(call: Callable[[], Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        call()

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections import UserDict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -243,13 +244,34 @@ def test_keys_of_every_kind_are_passed_over(row: Any) -> None:
     assert batch.slot("event_type").lengths.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(
-    ("rows", "place", "came"), [([{}, 5], 1, "5"), ([None], 0, "None"), ({"item": 1}, 0, "'item'")]
-)
+@pytest.mark.parametrize(("rows", "place", "came"), [([{}, 5], 1, "5"), ([None], 0, "None"), (["item"], 0, "'item'")])
 def test_a_row_that_is_no_mapping_is_named(rows: Any, place: int, came: str) -> None:
     for slots in (None, ["item"]):
         with pytest.raises(SchemaError, match=f"row {place} must be values by name, got {came}; make a dict of each"):
             extract_rows(SCHEMA, rows, slots=slots)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "told"),
+    [
+        (
+            lambda: extract_rows(SCHEMA, {"item": 1}),
+            SchemaError,
+            r"rows must be a list of values by name, .* got {'item': 1}; write \[row\]",
+        ),
+        (
+            lambda: extract_rows(SCHEMA, [{}], slots="item"),
+            TypeError,
+            r"slots must be a list of names, got 'item'; write \['item'\]",
+        ),
+        (lambda: extract_rows(SCHEMA, [{}], dense="hour"), TypeError, "dense must be a list of names, got 'hour'"),
+        (lambda: extract_rows(SCHEMA, [{}], slots=[["item"]]), SchemaError, r"no slot \['item'\]; did you mean 'item'"),
+        (lambda: extract_table(SCHEMA, {"item": [1]}), TypeError, r"table must be Arrow's, got dict; pyarrow.table\("),
+    ],
+)
+def test_what_is_no_list_and_no_table_is_named(call: Callable[[], Batch], kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=told):
+        call()
 
 
 def usable_row_by_row(schema: Schema, side: Side, rows: list[Described]) -> Batch:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from dolmen.cluster import inspect_path
-from dolmen.embedding import Capacity, Embed, Embeddings, RowRules, Table
+from dolmen.embedding import Capacity, Delta, Embed, Embeddings, RowRules, Table
 from dolmen.errors import DataError, SnapshotError
 from dolmen.features import Admission, Schema, Slot, extract_rows
 from dolmen.training import describe_snapshot, describe_table
@@ -62,6 +62,24 @@ def test_a_tables_folder_is_described_with_who_waits_and_who_left(tmp_path, sket
     for each in found.tables():
         console.print(each)
     assert f"{evicted:,} rows evicted so far" in console.export_text()
+
+
+def test_rows_that_are_not_finite_are_counted_and_left_out_of_norms(tmp_path: Path) -> None:
+    table = Table(2)
+    table.assign((1 << 53) + np.arange(2), np.array([[3.0, 4.0], [3e30, 4e30]], dtype=np.float32))
+    broken = np.array([[np.nan, 1.0], [np.inf, -np.inf]], dtype=np.float32)
+    table.apply_delta(Delta((1 << 53) + np.arange(2, 4), broken, np.empty(0, dtype=np.int64)), is_finite=True)
+    table.assign(np.array([2 << 53]), np.zeros((1, 2), dtype=np.float32))
+    table.save(tmp_path / "table-2")
+    found = inspect_path(tmp_path / "table-2")
+    told = found.values["table"]["slots"]
+    assert (told["1"]["rows"], told["1"]["not_finite"], told["2"]["not_finite"]) == (4, 2, 0)
+    assert told["1"]["norms"]["min"] == 5
+    assert told["1"]["norms"]["max"] == pytest.approx(5e30)
+    console = Console(width=200, record=True, file=io.StringIO())
+    for each in found.tables():
+        console.print(each)
+    assert "rows with NaN or infinity, left out of norms: 2 of 1" in console.export_text()
 
 
 def test_untrained_snapshot_can_be_described_too(world, tmp_path) -> None:

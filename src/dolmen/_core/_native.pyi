@@ -135,10 +135,18 @@ class Table:
     def follow_epoch(self, epoch: int) -> None: ...
     def changes_since(self, epoch: int) -> Changes: ...
     def check_delta(
-        self, fids: NDArray[np.int64], vectors: NDArray[np.float32], removed: NDArray[np.int64]
+        self,
+        fids: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        removed: NDArray[np.int64],
+        is_finite: bool = False,
     ) -> None: ...
     def apply_delta(
-        self, fids: NDArray[np.int64], vectors: NDArray[np.float32], removed: NDArray[np.int64]
+        self,
+        fids: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        removed: NDArray[np.int64],
+        is_finite: bool = False,
     ) -> None: ...
     @property
     def row_end(self) -> int: ...

@@ -157,15 +157,24 @@ std::size_t first_foreign(const Fids& fids, const Column<const bool>& is_known) 
   return any ? static_cast<std::size_t>(std::ranges::find_if(all, is_foreign) - all.begin()) : all.size();
 }
 
-void require_finite(const Fids& fids, const Rows<const float>& rows, const char* name) {
-  if (std::isfinite(dolmen::largest_size(span_of(rows)))) return;
-  refuse_rows(fids, rows, name, "finite", is_not_finite, "nothing was assigned");
+void require_finite(const Fids& fids, const Rows<const float>& rows, const char* name, const char* mend) {
+  float largest = 0.0F;
+  {
+    nb::gil_scoped_release unlocked;
+    largest = dolmen::largest_size(span_of(rows));
+  }
+  if (!std::isfinite(largest)) refuse_rows(fids, rows, name, "finite", is_not_finite, mend);
 }
 
-void check_delta(const Table& table, const Fids& fids, const Rows<const float>& vectors, const Fids& removed) {
+// `is_finite`: somebody has looked, or the vectors are what a table held.
+void check_delta(const Table& table, const Fids& fids, const Rows<const float>& vectors, const Fids& removed,
+                 bool is_finite) {
   require_fids(fids);
   require_shape(vectors, fids.size(), table.dim(), "vectors");
   require_fids(removed, "removed");
+  if (is_finite) return;
+  require_finite(fids, vectors, "delta.vectors",
+                 "nothing was taken over; learn or assign that row anew where the delta comes from");
 }
 
 // Whatever may wait for the writer's lock does so without Python's, or every reader would wait with it.
@@ -518,7 +527,7 @@ NB_MODULE(_native, m) {
           [](Table& table, const Fids& fids, const Rows<const float>& vectors) {
             require_fids(fids);
             require_shape(vectors, fids.size(), table.dim(), "vectors");
-            require_finite(fids, vectors, "vectors");
+            require_finite(fids, vectors, "vectors", "nothing was assigned");
             nb::gil_scoped_release unlocked;
             table.assign(span_of(fids), span_of(vectors));
           },
@@ -600,15 +609,16 @@ NB_MODULE(_native, m) {
                                std::move(changes.removed),    table.dim(),   table.state_dim()};
           },
           "epoch"_a, nb::keep_alive<0, 1>())
-      .def("check_delta", &check_delta, "fids"_a.noconvert(), "vectors"_a.noconvert(), "removed"_a.noconvert())
+      .def("check_delta", &check_delta, "fids"_a.noconvert(), "vectors"_a.noconvert(), "removed"_a.noconvert(),
+           "is_finite"_a = false)
       .def(
           "apply_delta",
-          [](Table& table, const Fids& fids, const Rows<const float>& vectors, const Fids& removed) {
-            check_delta(table, fids, vectors, removed);
+          [](Table& table, const Fids& fids, const Rows<const float>& vectors, const Fids& removed, bool is_finite) {
+            check_delta(table, fids, vectors, removed, is_finite);
             nb::gil_scoped_release unlocked;
             table.apply_delta(span_of(fids), span_of(vectors), span_of(removed));
           },
-          "fids"_a.noconvert(), "vectors"_a.noconvert(), "removed"_a.noconvert())
+          "fids"_a.noconvert(), "vectors"_a.noconvert(), "removed"_a.noconvert(), "is_finite"_a = false)
       .def_prop_ro("row_end", &Table::row_end, kWaits)
       .def(
           "all_rows",

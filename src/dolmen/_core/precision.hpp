@@ -1,5 +1,6 @@
 // How a vector is stored: as float32, or narrower in tables that serve and never learn.
 //
+// A finite value stays finite: beyond the largest that a precision has, it becomes that one.
 // What is decoded encodes to the same bytes again, so a row that goes through a file, a delta or a copy (which carry
 // float32) stays as it is. Sizes are whole words of four bytes, since that is what readers and writers share.
 #pragma once
@@ -31,7 +32,7 @@ struct Float32 {
   }
 };
 
-// IEEE 754 binary16, rounded to the nearest, ties to even. Beyond 65,519 it is infinite.
+// IEEE 754 binary16, rounded to the nearest, ties to even, up to 65,504.
 struct Float16 {
   static constexpr std::size_t size(std::size_t dim) noexcept { return whole_words(dim * sizeof(std::uint16_t)); }
   static void encode(std::byte* to, const float* from, std::size_t dim) noexcept {
@@ -49,7 +50,8 @@ struct Float16 {
     const std::uint32_t sign = bits >> 16 & 0x8000U;
     const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
     if (magnitude > 0x7F800000U) return static_cast<std::uint16_t>(sign | 0x7E00U);   // No number.
-    if (magnitude >= 0x477FF000U) return static_cast<std::uint16_t>(sign | 0x7C00U);  // 65,520 or more.
+    if (magnitude == 0x7F800000U) return static_cast<std::uint16_t>(sign | 0x7C00U);  // Infinity.
+    if (magnitude >= 0x477FE000U) return static_cast<std::uint16_t>(sign | 0x7BFFU);  // 65,504 or more.
     if (magnitude < 0x38800000U) {
       // Below the normal ones: to a multiple of 2^-24. Adding 0.5 puts the last bit of the sum there.
       const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
@@ -83,21 +85,26 @@ struct Float16 {
 #endif
 };
 
-// The upper half of a float32, rounded to the nearest, ties to even.
+// The upper half of a float32, rounded to the nearest, ties to even, up to 2^128 - 2^120.
 struct Bfloat16 {
   static constexpr std::size_t size(std::size_t dim) noexcept { return Float16::size(dim); }
   static void encode(std::byte* to, const float* from, std::size_t dim) noexcept {
     auto* halves = reinterpret_cast<std::uint16_t*>(to);
-    for (std::size_t i = 0; i < dim; ++i) {
-      const auto bits = std::bit_cast<std::uint32_t>(from[i]);
-      halves[i] = static_cast<std::uint16_t>(std::isnan(from[i]) ? bits >> 16 | 0x40U
-                                                                 : (bits + 0x7FFFU + (bits >> 16 & 1)) >> 16);
-    }
+    for (std::size_t i = 0; i < dim; ++i) halves[i] = half_of(from[i]);
   }
   template <typename Processor, typename Dim>
   DOLMEN_INLINE static void read(Processor, float* to, const std::byte* from, Dim dim) noexcept {
     const auto* halves = reinterpret_cast<const std::uint16_t*>(steady(from, size(dim)));
     for (std::size_t i = 0; i < dim; ++i) to[i] = std::bit_cast<float>(std::uint32_t{halves[i]} << 16);
+  }
+
+ private:
+  static std::uint16_t half_of(float value) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    if (std::isnan(value)) return static_cast<std::uint16_t>(bits >> 16 | 0x40U);
+    const std::uint32_t rounded = (bits + 0x7FFFU + (bits >> 16 & 1)) >> 16;
+    const bool is_beyond = (rounded & 0x7FFFU) == 0x7F80U && std::isfinite(value);
+    return static_cast<std::uint16_t>(is_beyond ? rounded - 1 : rounded);
   }
 };
 

@@ -136,6 +136,10 @@ def _several_tables(values: dict[str, Any]) -> Iterator[Sheet | TextTable]:
 def _slots_table(values: dict[str, Any]) -> Sheet:
     heads = "slot", "rows", "sights", "norm p50", "norm max", "age p50", "count p99", "waiting", "filter", "failed"
     title = f"slots ({values['evicted']:,} rows evicted so far)"
+    broken = {name: slot["not_finite"] for name, slot in values["slots"].items() if slot["not_finite"]}
+    if broken:
+        told = ", ".join(f"{count:,} of {name}" for name, count in broken.items())
+        title += f"; rows with NaN or infinity, left out of norms: {told}"
     slots = Sheet(*heads, "most seen (times); of a text, its hash", title=title)
     for name, slot in values["slots"].items():
         slots.add_row(

@@ -9,18 +9,19 @@ home. Training and serving thus share extraction, look-up and pooling, and canno
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dolmen._core import pool_rows
 from dolmen.embedding.policies import RowPolicy, policies_of
 from dolmen.embedding.store import Embeddings
+from dolmen.embedding.table import as_fids
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Jagged, Schema, Spread
 from dolmen.settings import SCALE_MAX, require_float32, suggestion
@@ -52,11 +53,22 @@ class Tape:
     Without that call the gradients are dropped: ids that were new keep the rows that they got, and nothing is learned.
     """
 
-    def __init__(self, embeddings: Embeddings, policies: Mapping[str, RowPolicy], now_us: int, device: str) -> None:
-        self._embeddings, self._policies, self._now_us, self._device = embeddings, policies, now_us, device
+    def __init__(self, embed: Embed, now_us: int) -> None:
+        self._embed, self._now_us, self._device = embed, now_us, embed.device
+        self._embeddings, self._policies = embed.embeddings, embed._policies
         self._reads: dict[tuple[int, str], _Read] = {}
-        self._is_applied = False
+        self._is_begun = self._is_applied = False
         self._ready: dict[int, tuple[Tensor, Tensor]] | None = None  # Once they were checked: from then on none counts.
+
+    def __enter__(self) -> Tape:
+        if self._is_begun:
+            raise RuntimeError("this tape was recorded on already; call embed.recording(now_us) for each step")
+        self._embed._begin(self, self._now_us)
+        self._is_begun = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._embed._end()
 
     def apply(self, scale: float = 1.0) -> int:
         """Send every gradient to its table: one optimiser step for each row that got one. Returns how many rows.
@@ -68,7 +80,7 @@ class Tape:
 
         Raises:
             RuntimeError: the tape was applied before; its gradients were computed at rows that are gone. A ``backward``
-                that comes later raises it too.
+                that comes later raises it too. Or nothing was recorded on it, for want of ``with``.
             TypeError, ValueError: ``scale`` is no number, or out of range.
             ValueError: a gradient cannot be learned, see ``check``; no row of any table was changed then.
         """
@@ -98,6 +110,8 @@ class Tape:
         """By width: FIDs and their gradients, of rows that got one."""
         if self._ready is not None:
             return self._ready
+        if not self._is_begun:
+            raise RuntimeError("nothing was recorded on this tape; write: with embed.recording(now_us) as tape")
         by_dim: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for read in self._reads.values():
             if read.rows.grad is not None and len(read.rows) > 0:
@@ -134,6 +148,7 @@ class Tape:
         if new:
             for name, column in new:  # All of them before the first is seen.
                 self._embeddings.require_own(name, column)
+                column.require_within(self._embeddings.schema.slot(name))
             fids = [_keys(self._policies, name, column.values) for name, column in new]
             rows = torch.from_numpy(
                 self._embeddings.table_of(new[0][0]).lookup_or_insert(torch.cat(fids), self._now_us)
@@ -203,6 +218,7 @@ class Embed:
 
     def align(self, slots: Sequence[str]) -> None:
         """Say, when a model is built, that ``slots`` go together value by value: as many of each in every example."""
+        _require_list(slots)
         if len(slots) > 1 and tuple(slots) not in self._aligned:
             self._aligned.append(tuple(slots))
 
@@ -221,9 +237,10 @@ class Embed:
         Raises:
             SchemaError: the slots do not go together value by value.
         """
-        first = batch.slot(slots[0]).offsets
-        for name in slots[1:]:
-            others = batch.slot(name).offsets
+        columns = _columns(batch, slots)
+        first = columns[0].offsets
+        for name, column in zip(slots[1:], columns[1:], strict=True):
+            others = column.offsets
             if not torch.equal(others, first):
                 row = int((others.diff() != first.diff()).nonzero()[0])
                 counts = f"{int(first.diff()[row])} and {int(others.diff()[row])}"
@@ -256,12 +273,13 @@ class Embed:
             SchemaError: an unknown slot, no slot, slots of different ``dim`` (ask for those one by one), or weights
                 that are not one for each value of a slot that is asked for.
             ValueError: an unknown ``pooling``.
-            TypeError: ``slots`` is one name instead of a list, or weights are not float32 tensors by slot.
+            TypeError: ``batch`` is none, ``slots`` is one name instead of a list, or weights are not float32 tensors by
+                slot.
         """
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {pooling!r}")
         dim = self.dim(slots)
-        columns = [batch.slot(name) for name in slots]
+        columns = _columns(batch, slots)
         joined = None if weights is None else _joined_weights(slots, columns, weights)
         if joined is None and self._tape is None:
             return self._pooled_to_read(slots, columns, pooling)
@@ -278,10 +296,10 @@ class Embed:
         ``length`` is that of the longest row in the batch, at least 1; shorter ones end in zeros. Where the slot is
         ordered, the oldest stands first.
         """
-        column = batch.slot(slot)
+        [column] = _columns(batch, [slot])
         rows = self._rows([slot], [column])[0]
         lengths = column.lengths
-        length = max(1, int(lengths.max())) if batch.size else 1
+        length = max(1, column.longest)
         owners = torch.repeat_interleave(lengths)
         places = owners * length + torch.arange(len(owners), device=owners.device) - column.offsets[owners]
         padded = rows.new_zeros(batch.size * length, rows.shape[1]).index_copy(0, places, rows)
@@ -293,7 +311,7 @@ class Embed:
 
         What ``sequence`` gives, for work that is done on each value alone: nothing is computed for the padding.
         """
-        column = batch.slot(slot)
+        [column] = _columns(batch, [slot])
         return self._rows([slot], [column])[0], torch.repeat_interleave(column.lengths)
 
     def occurring(self, batch: Batch, slots: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -306,7 +324,7 @@ class Embed:
             SchemaError: an unknown slot, no slot, or slots of different ``dim``.
         """
         self.dim(slots)
-        columns = [batch.slot(name) for name in slots]
+        columns = _columns(batch, slots)
         rows = self._rows(slots, columns)
         merged = rows[0] if len(rows) == 1 else torch.cat(rows)
         values = torch.cat([column.values for column in columns]).cpu().numpy()
@@ -327,7 +345,7 @@ class Embed:
         """
         if self.schema.slot(slot).many:
             raise SchemaError(f"frequencies of {slot!r}: one value an example is needed, and the slot takes many")
-        column = batch.slot(slot)
+        [column] = _columns(batch, [slot])
         table = self.embeddings.table_of(slot)
         total = max(1, table.total_count(self.schema.slot_number(slot)))
         shares = torch.zeros(batch.size, device="cpu")
@@ -350,24 +368,25 @@ class Embed:
         fids = self.embeddings.table_of(slot).fids(self.schema.slot_number(slot))
         return torch.from_numpy(fids).to(self.device)
 
-    def peek(self, slot: str, fids: Tensor) -> Tensor:
+    def peek(self, slot: str, fids: Tensor | NDArray[np.int64]) -> Tensor:
         """The rows of ``fids`` that nobody saw, such as the candidates of a softmax, (count, dim).
 
         They count no sight and make no row, so ages and admission know of what happened only. While recording, a
-        gradient reaches them as any other does.
+        gradient reaches them as any other does. ``fids`` may be an array, as ``encode_values`` gives it.
         """
+        fids = _tensor(fids)
         if self._tape is not None:
             return self._tape._peek(slot, fids)
         rows = self.embeddings.lookup(slot, _keys(self._policies, slot, fids)).to(self.device)
         return _merge(self._policies, slot, rows)
 
-    def sights(self, slot: str, fids: Tensor) -> Tensor:
+    def sights(self, slot: str, fids: Tensor | NDArray[np.int64]) -> Tensor:
         """How often each id was seen, by its row's count, float32 (count,); 0 without a row.
 
         Of a slot with a policy: the least count of the id's rows.
         """
         width = _width(self._policies, slot)
-        counts = self.embeddings.table_of(slot).counts(_keys(self._policies, slot, fids))
+        counts = self.embeddings.table_of(slot).counts(_keys(self._policies, slot, _tensor(fids)))
         return torch.from_numpy(counts.reshape(-1, width).min(axis=1)).to(self.device, torch.float32)
 
     def dim(self, slots: Sequence[str]) -> int:
@@ -377,8 +396,7 @@ class Embed:
             SchemaError: an unknown slot, no slot, or slots of different ``dim``.
             TypeError: ``slots`` is one name instead of a list.
         """
-        if isinstance(slots, str):
-            raise TypeError(f"slots must be a list of names, got {slots!r}; write [{slots!r}]")
+        _require_list(slots)
         if not slots:
             raise SchemaError(f"slots must name at least one, got none; the schema has {', '.join(self.schema.slots)}")
         dims = {name: self.schema.slot(name).dim for name in slots}
@@ -387,8 +405,7 @@ class Embed:
             raise SchemaError(f"slots that are read together need one dim, got {told}; give them one, or read apart")
         return next(iter(dims.values()))
 
-    @contextmanager
-    def recording(self, now_us: int) -> Iterator[Tape]:
+    def recording(self, now_us: int) -> Tape:
         """Within, look-ups give new ids their rows and keep what they read on the tape, once for each slot of a batch.
 
         One step of learning::
@@ -404,6 +421,9 @@ class Embed:
         Raises:
             RuntimeError: already recording, the embeddings are for serving, which never inserts, or gradients are off.
         """
+        return Tape(self, now_us)
+
+    def _begin(self, tape: Tape, now_us: int) -> None:
         if self._recorded is not None:
             raise RuntimeError("this Embed is recording already; a step ends before the next begins")
         if self.embeddings.is_for_serving:
@@ -411,12 +431,10 @@ class Embed:
         if not torch.is_grad_enabled():
             raise RuntimeError("no gradient is computed here (torch.no_grad, torch.inference_mode); record outside")
         self.embeddings.require_time(now_us)
-        tape = Tape(self.embeddings, self._policies, now_us, self.device)
         self._recorded = threading.get_ident(), tape
-        try:
-            yield tape
-        finally:
-            self._recorded = None
+
+    def _end(self) -> None:
+        self._recorded = None
 
     def _pooled_to_read(self, slots: Sequence[str], columns: Sequence[Jagged], pooling: Pooling) -> Tensor:
         """As ``pool``, of all columns' bags, where nothing will ask for a gradient, shape (batch, slot, dim).
@@ -454,10 +472,29 @@ class Embed:
         return [_merge(self._policies, name, part) for name, part in zip(slots, parts, strict=True)]
 
 
+def _require_list(slots: Sequence[str]) -> None:
+    if isinstance(slots, str):
+        raise TypeError(f"slots must be a list of names, got {slots!r}; write [{slots!r}]")
+
+
+def _columns(batch: Batch, slots: Sequence[str]) -> list[Jagged]:
+    """The ids of these slots."""
+    if not isinstance(batch, Batch):
+        raise TypeError(
+            f"batch must be a Batch, got {batch!r:.80}; extract_rows(schema, rows) makes one of dicts, and "
+            "Batch(size, slots) of ids that are encoded"
+        )
+    return [batch.slot(name) for name in slots]
+
+
 def _keys(policies: Mapping[str, RowPolicy], slot: str, fids: Tensor) -> Tensor:
     """The FIDs whose rows make up the vectors of ``fids``: themselves, unless the slot has a policy. In main memory."""
     policy = policies.get(slot)
     return _here(fids) if policy is None else policy.keys(_here(fids))
+
+
+def _tensor(fids: Tensor | ArrayLike) -> Tensor:
+    return fids if isinstance(fids, Tensor) else torch.from_numpy(as_fids(fids))
 
 
 def _here(tensor: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ Settings must be finite and in range in float32 too; a rate and λ may be 10^6 a
 
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, TypeAlias
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Final, Self, TypeAlias
 
 from dolmen.errors import ConfigError
 from dolmen.settings import read_settings, require_bool, require_float32, suggestion
@@ -38,6 +38,15 @@ __all__ = [
 
 _RATE_MAX: Final = 1e6
 _SMALLEST: Final = 1e-12  # of what is divided by
+_OF_TORCH: Final[Mapping[str, tuple[str, ...]]] = {
+    "lr": ("learning_rate",),
+    "betas": ("beta1", "beta2"),
+    "eps": ("epsilon",),
+    "initial_accumulator_value": ("initial_accumulator",),
+    "alpha": ("decay", "learning_rate"),
+    "rho": ("decay",),
+}
+"""What torch's optimisers and the papers call settings, and what ours are called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,21 @@ class _Clipping:
 
     gradient_value_max: float | None = None
     gradient_norm_max: float | None = None
+
+    def __new__(cls, *values: object, **settings: object) -> Self:
+        # What `__init__` is given, told of in our words.
+        if values:
+            raise TypeError(
+                f"{cls.__name__} takes its settings by name, got {values[0]!r:.80}; write "
+                f"{cls.__name__}(learning_rate={values[0]!r:.80})"
+            )
+        known = [one.name for one in fields(cls)]
+        for name in settings:
+            if name not in known:
+                ours = [one for one in _OF_TORCH.get(name, ()) if one in known]
+                mend = f"; write {' and '.join(f'{one}=' for one in ours)}" if ours else suggestion(name, known)
+                raise TypeError(f"{cls.__name__} has no setting {name!r}{mend}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for setting in ("gradient_value_max", "gradient_norm_max"):
@@ -368,11 +392,15 @@ def optimizer_from_dict(settings: Mapping[str, Any]) -> Optimizer:
     """What `optimizer_to_dict` wrote; settings that are left out take their defaults.
 
     Raises:
-        ConfigError: the name or a setting is unknown (the message offers the nearest), or a value is out of range.
+        ConfigError: the name or a setting is unknown (the message offers the nearest), a value is out of range, or
+            ``settings`` is no mapping.
 
     >>> optimizer_from_dict({"name": "sgd", "learning_rate": 0.5})
     SGD(gradient_value_max=None, gradient_norm_max=None, learning_rate=0.5, weight_decay=0.0)
     """
+    if not isinstance(settings, Mapping):
+        mend = f"write {{'name': {settings!r:.80}}}" if isinstance(settings, str) else "optimizer_to_dict makes them"
+        raise ConfigError(f"optimizer must be settings by name, got {settings!r:.80}; {mend}")
     values = dict(settings)
     name = values.pop("name", None)
     kind = _BY_NAME.get(name) if isinstance(name, str) else None

@@ -24,7 +24,7 @@ from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
 from dolmen.embedding.process_lock import ProcessLock
 from dolmen.embedding.rows import EPOCH_MAX, PendingCounts, TableHeader
-from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep, as_fids
+from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep, as_fids, as_path
 from dolmen.errors import SchemaError, SnapshotError
 from dolmen.features import Admission, Jagged, Policy, Schema, Slot, slot_numbers
 from dolmen.features.fids import SLOT_NUMBER_MAX
@@ -72,7 +72,6 @@ class Embeddings:
         capacity: Capacity | None = None,
         threads: int = 1,
     ) -> None:
-        _require_schema(schema)
         seed = require_whole("seed", seed, most=SEED_MAX)
         kept = optimizer if optimizer is not None else AdaGrad()
         rules = _rules(schema)
@@ -93,7 +92,6 @@ class Embeddings:
             seed: theirs, for slots whose absent ids read as their start values.
             precision: what vectors are stored as.
         """
-        _require_schema(schema)
         seed = require_whole("seed", seed, most=SEED_MAX)
         seeds = {dim: _table_seed(seed, dim) for dim in _rules(schema)}
         return cls._of(schema, _serving_tables(schema, seeds, precision), is_for_serving=True, lineage=None)
@@ -230,7 +228,7 @@ class Embeddings:
         self._require_learning("delta_since")
         with self._moving:
             for table in self.tables.values():
-                table.require_epoch(epoch)
+                epoch = table.require_epoch(epoch)
             until, lineage = self.advance_epoch(), self._lineage
             return {
                 dim: replace(table.delta_since(epoch), since=epoch, until=until, lineage=lineage)
@@ -255,7 +253,7 @@ class Embeddings:
         with self._moving:
             new = {dim: delta for dim, delta in deltas.items() if self._is_new(dim, delta)}
             for dim, delta in new.items():
-                self.tables[dim].apply_delta(delta)
+                self.tables[dim].apply_delta(delta, is_finite=True)  # As `check_delta` saw.
                 if self.is_for_serving and delta.until is not None:
                     self.tables[dim].follow_epoch(delta.until)
                     self._lineage = delta.lineage if delta.lineage is not None else self._lineage
@@ -335,18 +333,20 @@ class Embeddings:
             FileExistsError: one of them exists already; none is written then.
             OSError: one cannot be written.
             ValueError: these serve, and have nothing that could go on learning.
+            TypeError: ``folder`` is no path.
         """
         self._require_learning("save")
-        folders = [Path(folder) / table_folder_name(dim) for dim in self.tables]
+        folder = as_path(folder)
+        folders = [folder / table_folder_name(dim) for dim in self.tables]
         for each in folders:
             if each.exists():
                 raise FileExistsError(f"{each} exists already; save each version into a folder of its own")
         with self._instants() as (instants, lineage):
             for dim, instant in instants.items():
-                table_file.write(Path(folder) / table_folder_name(dim), instant)
+                table_file.write(folder / table_folder_name(dim), instant)
                 instant.close()  # Until then writers keep copies for it.
             assert lineage is not None, "these learn"
-            store_file.write(Path(folder), [each.name for each in folders], lineage)
+            store_file.write(folder, [each.name for each in folders], lineage)
         return folders
 
     @classmethod
@@ -365,11 +365,12 @@ class Embeddings:
         Raises:
             SnapshotError: a file is missing or torn, the save was not finished, tables are of different saves, or a
                 slot has another name, number or width than in this schema.
+            TypeError: ``folder`` is no path, or ``schema`` none.
         """
-        rules, tables = _rules(schema), {}
-        lineage = _open(Path(folder), rules, is_checked=is_checked)
+        folder, rules, tables = as_path(folder), _rules(schema), {}
+        lineage = _open(folder, rules, is_checked=is_checked)
         for dim in sorted(rules):
-            with _naming(Path(folder), dim) as path:
+            with _naming(folder, dim) as path:
                 header, pending, chunks = table_file.read(path, is_checked=is_checked)
                 _require_slots(path, header, dim, rules[dim])
                 tables[dim] = Table.restored(*_under(rules[dim], header, pending), chunks)
@@ -391,15 +392,15 @@ class Embeddings:
         is_checked: bool = False,
     ) -> Embeddings:
         """What ``load(...).serving_copy(precision)`` gives, without ever holding the rest in memory."""
-        rules, headers, chunks = _rules(schema), {}, {}
-        lineage = _open(Path(folder), rules, is_checked=is_checked)
+        folder, rules, headers, chunks = as_path(folder), _rules(schema), {}, {}
+        lineage = _open(folder, rules, is_checked=is_checked)
         for dim in sorted(rules):
-            with _naming(Path(folder), dim) as path:
+            with _naming(folder, dim) as path:
                 headers[dim], _, chunks[dim] = table_file.read(path, is_checked=is_checked)
                 _require_slots(path, headers[dim], dim, rules[dim])
         tables = _serving_tables(schema, {dim: header.seed for dim, header in headers.items()}, precision)
         for dim, table in tables.items():
-            with _naming(Path(folder), dim):
+            with _naming(folder, dim):
                 _take_over(table, headers[dim], chunks[dim])
         return cls._of(schema, tables, is_for_serving=True, lineage=lineage)
 
@@ -507,7 +508,7 @@ def _serving_tables(schema: Schema, seeds: Mapping[int, int], precision: Precisi
 
 def _take_over(table: Table, header: TableHeader, chunks: Iterable[RowChunk]) -> None:
     for chunk in chunks:
-        table.apply_delta(Delta(chunk.fids, chunk.vectors, _NO_FIDS))
+        table.apply_delta(Delta(chunk.fids, chunk.vectors, _NO_FIDS), is_finite=True)
     table.follow_epoch(header.epoch)
 
 
@@ -577,6 +578,7 @@ def _rows_of(slot: Slot) -> str:
 
 def _rules(schema: Schema) -> dict[int, dict[int, RowRules]]:
     """By width, then by slot number: the rules of the slots that own rows."""
+    _require_schema(schema)
     rules: dict[int, dict[int, RowRules]] = {}
     for name, slot in schema.slots.items():
         if schema.owner(name) is slot:

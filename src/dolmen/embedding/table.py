@@ -231,7 +231,10 @@ class Table:
         return out
 
     def counts(self, fids: ArrayLike) -> NDArray[np.int64]:
-        """How often each FID was seen, at most 2^32 - 1; 0 for one without a row."""
+        """How often each FID was seen, at most 2^32 - 1; 0 for one without a row.
+
+        Where chance admits (``probabilistic``, ``proportional``), the count begins with the sight that made the row.
+        """
         fids = as_fids(fids)
         out = np.empty(len(fids), dtype=np.int64)
         self._native.counts(fids, out)
@@ -428,49 +431,54 @@ class Table:
             ValueError: ``epoch`` is ahead of the current one, or was forgotten.
         """
         with self._writing:
-            self.require_epoch(epoch)
+            epoch = self.require_epoch(epoch)
             changes = self._native.changes_since(epoch)
         return Delta(*changes.read())  # As they were at that instant; writers go on.
 
-    def require_epoch(self, epoch: int) -> None:
-        """See that ``delta_since(epoch)`` is there to be had.
+    def require_epoch(self, epoch: int) -> int:
+        """See that ``delta_since(epoch)`` is there to be had. Returns it as Python's own integer.
 
         Raises:
             ValueError: ``epoch`` is ahead of the current one, or was forgotten.
+            TypeError: it is no whole number.
         """
-        require_whole("epoch", epoch)
+        epoch = require_whole("epoch", epoch)
         oldest, current = self._native.oldest_epoch, self.epoch
         if oldest <= epoch <= current:
-            return
+            return epoch
         why = _NOT_BEGUN if epoch > current else _FORGOTTEN
         raise ValueError(f"epoch must be between {oldest} and {current}, got {epoch}; {why}")
 
     def forget_epochs(self, before: int) -> None:
         """Drop the lists of changes older than the epoch ``before``; they grow until this is called."""
-        require_whole("before", before)
+        before = require_whole("before", before)
         with self._writing:
             if not 0 <= before <= self.epoch:
                 raise ValueError(f"before must be between 0 and the current epoch {self.epoch}, got {before}")
             self._native.forget_epochs(before)
 
-    def apply_delta(self, delta: Delta) -> None:
+    def apply_delta(self, delta: Delta, *, is_finite: bool = False) -> None:
         """Take over another table's changes, row by row; a reader sees each row old or new. Twice changes no more.
 
         What came by a delta is not recorded as a change of this table, and its rows keep their optimiser state. The
         order of deltas is the caller's: an older one brings older vectors back. `Embeddings.apply_delta` looks at it.
+
+        ``is_finite`` says that the vectors need no look for NaN and infinity: ``check_delta`` had it, or they are what
+        another table held.
 
         Raises:
             ValueError: what ``check_delta`` refuses; nothing is taken over then.
         """
         columns = self._columns_of(delta)
         with self._writing:
-            self._native.apply_delta(*columns)
+            self._native.apply_delta(*columns, is_finite)
 
     def check_delta(self, delta: Delta) -> None:
         """See that ``apply_delta`` would take it.
 
         Raises:
-            ValueError: the delta is of another dim or type, or a FID is negative.
+            ValueError: the delta is of another dim or type, a FID is negative, or a vector has NaN or infinity (the
+                message names the first, its FID and position).
             TypeError: it is none.
         """
         self._native.check_delta(*self._columns_of(delta))
@@ -480,7 +488,7 @@ class Table:
 
         Lists of what this table has changed itself are dropped.
         """
-        require_whole("epoch", epoch, most=EPOCH_MAX)
+        epoch = require_whole("epoch", epoch, most=EPOCH_MAX)
         with self._writing:
             self._native.follow_epoch(epoch)
 
@@ -569,9 +577,11 @@ class Table:
 
         Raises:
             OSError: the folder exists, or could not be written; nothing is left behind.
+            TypeError: ``folder`` is no path.
         """
+        folder = as_path(folder)
         with self.instant() as instant:
-            table_file.write(Path(folder), instant)
+            table_file.write(folder, instant)
 
     @classmethod
     def load(cls, folder: str | Path, *, is_checked: bool = False) -> Self:
@@ -582,8 +592,9 @@ class Table:
         Raises:
             SnapshotError: a file is missing, torn or damaged; the message names it.
             OSError: there is no such folder, or it cannot be read.
+            TypeError: ``folder`` is no path.
         """
-        return cls.restored(*table_file.read(Path(folder), is_checked=is_checked))
+        return cls.restored(*table_file.read(as_path(folder), is_checked=is_checked))
 
     @classmethod
     def restored(cls, header: TableHeader, pending: PendingCounts, chunks: Iterator[RowChunk]) -> Self:
@@ -647,6 +658,13 @@ def _as_array(values: ArrayLike, dtype: DTypeLike, name: str) -> NDArray[Any]:
     if array.dtype != dtype:
         raise ValueError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}; convert with .astype")
     return np.ascontiguousarray(array)
+
+
+def as_path(folder: str | Path) -> Path:
+    """What is saved into, or loaded from."""
+    if not isinstance(folder, str | Path):
+        raise TypeError(f"folder must be a path, got {folder!r:.80}; write Path(...) or its text")
+    return Path(folder)
 
 
 def as_fids(fids: ArrayLike, name: str = "fids") -> NDArray[np.int64]:

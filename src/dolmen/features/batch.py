@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dolmen.errors import SchemaError
 from dolmen.features.layout import examples_schema
-from dolmen.features.schema import Schema
-from dolmen.settings import suggestion
+from dolmen.features.schema import Schema, Slot
+from dolmen.settings import require_whole, suggestion
 
 __all__ = ["Batch", "Jagged", "Spread"]
 
@@ -55,8 +55,7 @@ class Jagged:
         values, offsets = self.values, self.offsets
         if not _is_row_of_int64(values) or not _is_row_of_int64(offsets):
             name, came = ("offsets", offsets) if _is_row_of_int64(values) else ("values", values)
-            told = f"{came.dtype} of shape {tuple(came.shape)}" if isinstance(came, Tensor) else repr(came)
-            raise SchemaError(f"Jagged.{name} must be an int64 tensor of one dimension, got {told:.80}")
+            raise _no_row_of_int64(name, came)
         # On a device: they were looked at before they went there, and to look again would wait for it.
         if offsets.is_cpu and not _spans(offsets.numpy(), values.shape[0]):
             raise SchemaError(
@@ -86,16 +85,28 @@ class Jagged:
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> Jagged:
-        """Rows given as lists of FIDs."""
+        """Rows given as lists of FIDs.
+
+        Raises:
+            SchemaError: a row is no list, or a FID no integer.
+        """
         ends = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=ends[1:])
-        values = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(ends[-1]))
+        try:
+            np.cumsum([len(row) for row in rows], out=ends[1:])
+            values = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(ends[-1]))
+        except (TypeError, ValueError, OverflowError):
+            raise SchemaError(
+                f"Jagged.from_lists takes a list of FIDs for each row, got {rows!r:.80}; encode_values makes FIDs of "
+                "ids, and Jagged.single takes one for each row"
+            ) from None
         return cls.from_arrays(values, ends)
 
     @classmethod
     def single(cls, values: NDArray[np.int64] | Tensor) -> Jagged:
         """Exactly one value in each row."""
         tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+        if not isinstance(tensor, Tensor):
+            raise _no_row_of_int64("values", tensor)
         return cls(tensor, torch.arange(len(tensor) + 1, dtype=torch.int64, device=tensor.device))
 
     @property
@@ -110,14 +121,39 @@ class Jagged:
         Raises:
             SchemaError: offsets fall.
         """
-        lengths = self.offsets.diff()
-        if lengths.device.type == "cpu" and len(lengths) > 0 and int(lengths.min()) < 0:
+        if not self.offsets.is_cpu:
+            return self.offsets.diff()
+        ends = self.offsets.numpy()
+        lengths = ends[1:] - ends[:-1]
+        if len(lengths) > 0 and lengths.min() < 0:
             row = int(lengths.argmin())
             raise SchemaError(
-                f"Jagged.offsets must not fall, got {int(self.offsets[row])} and then {int(self.offsets[row + 1])} for "
-                f"row {row}; Jagged.from_lists makes them"
+                f"Jagged.offsets must not fall, got {ends[row]} and then {ends[row + 1]} for row {row}; "
+                "Jagged.from_lists makes them"
             )
-        return lengths
+        return torch.from_numpy(lengths)
+
+    @cached_property
+    def longest(self) -> int:
+        """How many values the longest row has, 0 where there is no row."""
+        lengths = self.lengths
+        if len(lengths) == 0:
+            return 0
+        return int(lengths.numpy().max()) if lengths.is_cpu else int(lengths.max())
+
+    def require_within(self, slot: Slot) -> None:
+        """See that no row has more values than ``slot`` takes: one, or ``max_len``.
+
+        Raises:
+            SchemaError: one has; the message names it.
+        """
+        most = slot.max_len if slot.many else 1
+        if most is None or self.longest <= most:
+            return
+        row = int(self.lengths.argmax())
+        one = "one" if most == 1 else f"{most} at most"
+        mend = f"Jagged.last({most}) cuts them" if slot.many else f"declare Slot({slot.name!r}, many=True), or send one"
+        raise SchemaError(f"slot {slot.name!r}: row {row} has {self.longest} values, and the schema says {one}; {mend}")
 
     @cached_property
     def is_single(self) -> bool:
@@ -143,8 +179,9 @@ class Jagged:
         return Jagged._fitting(self.values[places], ends)
 
     def last(self, count: int) -> Jagged:
-        """Each row cut to its last ``count`` values."""
-        if self.size == 0 or int(self.lengths.max()) <= count:
+        """Each row cut to its last ``count`` values, 0 or more."""
+        count = require_whole("count", count)
+        if self.longest <= count:
             return self
         lengths = self.lengths.clamp(max=count)
         ends = lengths.new_zeros(self.size + 1)
@@ -164,6 +201,7 @@ class Jagged:
     @classmethod
     def concat(cls, parts: Sequence[Jagged]) -> Jagged:
         """The rows of all parts (at least one), one part after the other."""
+        _require_parts(parts)
         ends, base = [parts[0].offsets[:1]], 0
         for part in parts:
             ends.append(part.offsets[1:] + base)
@@ -280,10 +318,16 @@ class Batch:
         for name, kind in _KINDS.items():
             object.__setattr__(self, name, kind(getattr(self, name)))
         for name, jagged in self.slots.items():
+            if not isinstance(jagged, Jagged):
+                mend = "Jagged.single(fids) makes one of a FID for each example"
+                raise SchemaError(f"slot {name!r} must be a Jagged, got {type(jagged).__name__}; {mend}")
             if jagged.size != self.size:
                 raise SchemaError(f"batch of {self.size} examples: slot {name!r} has {jagged.size} rows")
         for kind_name in ("dense", "labels"):
             for name, column in getattr(self, kind_name).items():
+                if not isinstance(column, Tensor):
+                    mend = "torch.tensor(values, dtype=torch.float32) makes one"
+                    raise SchemaError(f"{kind_name} {name!r} must be a tensor, got {type(column).__name__}; {mend}")
                 if column.shape[0] != self.size:
                     count = column.shape[0]
                     raise SchemaError(f"batch of {self.size} examples: {kind_name} {name!r} has {count} values")
@@ -297,7 +341,10 @@ class Batch:
         Raises:
             SchemaError: the batch has no such slot; the message offers the nearest name.
         """
-        return self.slots[name]
+        try:
+            return self.slots[name]
+        except TypeError:  # A list of names, which cannot be looked for.
+            raise SchemaError(f"the batch has no slot {name!r}{suggestion(str(name), self.slots)}") from None
 
     def to(self, device: str) -> Batch:
         """The same on another device; this one where it lies there already."""
@@ -330,6 +377,7 @@ class Batch:
     @classmethod
     def concat(cls, parts: Sequence[Batch]) -> Batch:
         """The examples of all parts (at least one), one part after the other; all must have the same columns."""
+        _require_parts(parts)
         first = parts[0]
         return cls(
             size=sum(part.size for part in parts),
@@ -382,6 +430,17 @@ class Batch:
             served_probabilities=_tensor(examples.column("served_probability")),
             event_times_us=_tensor(examples.column("event_time")),
         )
+
+
+def _require_parts(parts: Sequence[object]) -> None:
+    if len(parts) == 0:
+        raise SchemaError("concat takes at least one part, got none: what columns there are is known by the first")
+
+
+def _no_row_of_int64(name: str, came: object) -> SchemaError:
+    told = f"{came.dtype} of shape {tuple(came.shape)}" if isinstance(came, Tensor) else repr(came)
+    mend = "torch.as_tensor(..., dtype=torch.int64) makes one"
+    return SchemaError(f"Jagged.{name} must be an int64 tensor of one dimension, got {told:.80}; {mend}")
 
 
 def _is_row_of_int64(tensor: object) -> bool:

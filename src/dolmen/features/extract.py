@@ -58,9 +58,14 @@ def extract_table(
 
     Raises:
         SchemaError: a column is missing or of another type, or a value cannot be used.
+        TypeError: ``table`` is none of Arrow's, or ``slots`` or ``dense`` is one name instead of a list.
     """
-    wanted = [schema.slot(name) for name in (slots if slots is not None else schema.slots)]
-    numbers = [schema.dense_feature(name) for name in (dense if dense is not None else schema.dense)]
+    if not isinstance(table, pa.Table | pa.RecordBatch):
+        raise TypeError(
+            f"table must be Arrow's, got {type(table).__name__}; pyarrow.table(columns) makes one of arrays by name, "
+            "pyarrow.Table.from_pandas of a data frame, and extract_rows reads dicts"
+        )
+    wanted, numbers = _wanted(schema, slots, dense)
     labels = list(schema.labels.values()) if with_labels else []
     size = table.num_rows
     return Batch(
@@ -93,21 +98,34 @@ def extract_rows(
         with_labels: read labels too; then each row must have them.
 
     Raises:
-        SchemaError: a value cannot be used, or a row is no mapping; the message names the row, field, value and mend.
+        SchemaError: a value cannot be used, a row is no mapping, or ``rows`` is one row instead of a list; the message
+            names the row, field, value and mend.
+        TypeError: ``slots`` or ``dense`` is one name instead of a list.
     """
+    if isinstance(rows, Mapping):
+        raise SchemaError(f"rows must be a list of values by name, one for each example, got {rows!r:.80}; write [row]")
     for place, row in enumerate(rows):
         if type(row) is not dict and not isinstance(row, Mapping):  # The first is true at once, and nearly always.
             raise SchemaError(f"row {place} must be values by name, got {row!r:.80}; make a dict of each row")
     if slots is None:
         _warn_of_misspelt_slots(schema, rows)
-    wanted = [schema.slot(name) for name in (slots if slots is not None else schema.slots)]
-    numbers = [schema.dense_feature(name) for name in (dense if dense is not None else schema.dense)]
+    wanted, numbers = _wanted(schema, slots, dense)
     labels = list(schema.labels.values()) if with_labels else []
     return Batch(
         size=len(rows),
         slots={slot.name: _slot_values(schema, slot, [row.get(slot.name) for row in rows]) for slot in wanted},
         dense={one.name: _numbers(one, [row.get(one.name) for row in rows]) for one in numbers},
         labels={one.name: _numbers(one, [row.get(one.name) for row in rows]) for one in labels},
+    )
+
+
+def _wanted(schema: Schema, slots: Sequence[str] | None, dense: Sequence[str] | None) -> tuple[list[Slot], list[Dense]]:
+    for kind, names in (("slots", slots), ("dense", dense)):
+        if isinstance(names, str):
+            raise TypeError(f"{kind} must be a list of names, got {names!r}; write [{names!r}]")
+    return (
+        [schema.slot(name) for name in (slots if slots is not None else schema.slots)],
+        [schema.dense_feature(name) for name in (dense if dense is not None else schema.dense)],
     )
 
 

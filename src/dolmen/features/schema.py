@@ -338,8 +338,8 @@ class Schema:
         """
         try:
             return self.slots[name]
-        except KeyError:
-            raise SchemaError(f"the schema has no slot {name!r}{suggestion(name, self.slots)}") from None
+        except (KeyError, TypeError):  # The latter of a list of names, which cannot be looked for.
+            raise SchemaError(f"the schema has no slot {name!r}{suggestion(str(name), self.slots)}") from None
 
     def dense_feature(self, name: str) -> Dense:
         """The dense feature called ``name``.
@@ -349,8 +349,8 @@ class Schema:
         """
         try:
             return self.dense[name]
-        except KeyError:
-            raise SchemaError(f"the schema has no dense feature {name!r}{suggestion(name, self.dense)}") from None
+        except (KeyError, TypeError):
+            raise SchemaError(f"the schema has no dense feature {name!r}{suggestion(str(name), self.dense)}") from None
 
     def owner(self, name: str) -> Slot:
         """The slot whose rows the slot ``name`` reads: itself, unless it shares another's."""

@@ -23,6 +23,7 @@ def describe_snapshot(path: Path | str, *, top_count: int = 10) -> dict[str, Any
     ``slots`` has, for each slot that owns rows: ``rows``, ``sights`` (of all rows), quantiles of vectors' ``norms``, of
     ``counts`` and of ``ages_seconds`` (since the row was last seen, at the data's newest time), and ``top_ids``: the
     ``top_count`` most often seen, as ``[value, count]`` (the id itself if it was a small integer, else its hash).
+    ``not_finite``: rows whose vector has NaN or infinity, which no quantile of ``norms`` counts.
 
     Of ids without a row: ``waiting``, those that are counted exactly; ``filter_bytes`` of the slot's sketch or Bloom
     filter; and ``admission_failures``, those that a full sketch admitted at once. ``evicted``: rows that left because a
@@ -113,18 +114,20 @@ class _Columns:
         self.fids = _joined([chunk.fids for chunk in chunks], np.int64)
         self.counts = _joined([chunk.counts for chunk in chunks], np.int64)
         self.last_seen_us = _joined([chunk.last_seen_us for chunk in chunks], np.int64)
-        self.norms = _joined([np.linalg.norm(chunk.vectors, axis=1) for chunk in chunks], np.float32)
+        self.norms = _joined([_norms(chunk.vectors) for chunk in chunks], np.float64)
         self.slot_numbers = slot_numbers(self.fids)
 
     def of_slot(self, number: int, now_us: int, top_count: int) -> dict[str, Any]:
         """Of the rows of one slot, and of the ids that have none yet."""
         chosen = np.flatnonzero(self.slot_numbers == number)
-        counts = self.counts[chosen]
+        counts, norms = self.counts[chosen], self.norms[chosen]
+        is_finite = np.isfinite(norms)
         top = chosen[np.argsort(-counts, kind="stable")[:top_count]]
         return {
             "rows": len(chosen),
             "sights": int(counts.sum()),
-            "norms": _quantiles(self.norms[chosen]),
+            "norms": _quantiles(norms[is_finite]),
+            "not_finite": int((~is_finite).sum()),
             "counts": _quantiles(counts),
             "ages_seconds": _quantiles(np.maximum(0, now_us - self.last_seen_us[chosen]) / 1e6),
             "waiting": int((self.waiting == number).sum()),
@@ -135,6 +138,12 @@ class _Columns:
                 for value, count in zip(values_of(self.fids[top]), self.counts[top], strict=True)
             ],
         }
+
+
+def _norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of each row; finite where the row is, however large."""
+    norms: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return norms
 
 
 def _joined(parts: list[NDArray[Any]], kind: type) -> NDArray[Any]:
