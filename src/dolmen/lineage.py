@@ -10,9 +10,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Final, final
 
 __all__ = ["Lineage"]
+
+_ANCESTORS_MAX: Final = 64  # They travel with every delta.
 
 
 @final
@@ -34,8 +36,9 @@ class Lineage:
     ancestors: Mapping[str, int] = field(default_factory=dict)
 
     def branch(self, at: int) -> Lineage:
-        """A new course that goes on from here, at this version or epoch."""
-        return Lineage(ancestors={**self.ancestors, self.name: at})
+        """A new course that goes on from here, at this version or epoch. It remembers its last 64 ancestors."""
+        remembered = [*self.ancestors.items(), (self.name, at)][-_ANCESTORS_MAX:]
+        return Lineage(ancestors=dict(remembered))
 
     def leads_through(self, name: str, at: int) -> bool:
         """Whether what the course ``name`` had at ``at`` is on this one's way."""

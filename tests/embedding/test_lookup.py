@@ -491,6 +491,31 @@ def test_another_thread_reads_while_one_records() -> None:
     assert embed.embeddings.tables[4].counts(unseen.slot("user").values).tolist() == [0]
 
 
+def test_of_two_threads_that_begin_at_once_one_is_refused() -> None:
+    embed = Embed(Embeddings(Schema(Slot("user", dim=4))))
+    together, refused = threading.Barrier(2), []
+
+    def record() -> None:
+        for _ in range(300):
+            together.wait()
+            try:
+                with embed.recording(0) as tape:
+                    assert embed._tape is tape
+                    together.wait()
+            except RuntimeError:
+                refused.append(1)
+                together.wait()
+
+    threads = [threading.Thread(target=record) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 300
+    with embed.recording(0):
+        pass
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_nothing_is_recorded_where_no_gradient_is_computed(mode: Callable[[], AbstractContextManager[None]]) -> None:
     embed = Embed(Embeddings(Schema(Slot("user", dim=4))))

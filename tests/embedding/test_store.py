@@ -108,13 +108,15 @@ def test_late_deltas_are_passed_over_and_a_gap_is_refused(way: str, tmp_path: Pa
     train(store, people(0, 4))
     store.advance_epoch()
     train(store, people(0, 4))
-    store.save(tmp_path)
-    replica = store.serving_copy() if way == "copied" else Embeddings.load_for_serving(tmp_path, SCHEMA)
-    assert replica.epoch == store.epoch == 1
+    replica = store.serving_copy()
+    if way == "loaded":
+        store.save(tmp_path)
+        replica = Embeddings.load_for_serving(tmp_path, SCHEMA)
+    assert replica.epoch == 1
     deltas = []
-    for step in range(3):
-        train(store, people(step, 4))  # after the copy, and in the epoch in which it was taken
-        deltas.append(store.delta_since(1 + step))
+    for _ in range(3):
+        train(store, people(len(deltas), 4))  # after the copy, and in the epoch in which it was taken
+        deltas.append(store.delta_since(deltas[-1][4].until if deltas else 1))
     for delta in deltas[:2]:
         replica.apply_delta(delta)
     replica.apply_delta(deltas[0])
@@ -122,10 +124,11 @@ def test_late_deltas_are_passed_over_and_a_gap_is_refused(way: str, tmp_path: Pa
     replica.apply_delta(deltas[2])
     replica.apply_delta(deltas[1])
     assert_same(replica, store, people(0, 6))
-    assert replica.epoch == 4
+    assert replica.epoch == deltas[2][4].until
     train(store, people(0, 1))
-    last = store.delta_since(4)
-    with pytest.raises(SnapshotError, match=r"begins with epoch 4, .* before epoch 3: .* ask for delta_since\(3\)"):
+    last, had = store.delta_since(replica.epoch), behind.epoch
+    told = rf"begins with epoch {had + 1}, .* before epoch {had}: .* ask for delta_since\({had}\)"
+    with pytest.raises(SnapshotError, match=told):
         behind.apply_delta(last)
     behind.apply_delta(store.delta_since(behind.epoch))
     assert_same(behind, store, people(0, 6))
@@ -148,25 +151,73 @@ def test_a_loaded_learner_is_followed_only_by_who_was_not_ahead_of_its_save(tmp_
         new.apply_delta(loaded.delta_since(new.epoch))
     before = ahead.lookup("item", people(0, 8).slot("item").values)
     with pytest.raises(
-        SnapshotError, match=r"lineage \w{16}, which has not been at epoch 4 of .* its serving_copy\(\)"
+        SnapshotError, match=r"lineage \w{16}, which has not been at epoch 5 of .* its serving_copy\(\)"
     ):
         ahead.apply_delta(loaded.delta_since(ahead.epoch))
     assert torch.equal(ahead.lookup("item", people(0, 8).slot("item").values), before)
-    assert ahead.epoch == 4
+    assert ahead.epoch == 5
     behind.apply_delta(loaded.delta_since(behind.epoch))
     for follower in (behind, new):
         assert_same(follower, loaded, people(0, 10))
     with pytest.raises(SnapshotError, match="which has not been at epoch 8 of"):
-        behind.apply_delta(learner.delta_since(4))  # The old learner was not dead after all.
+        behind.apply_delta(learner.delta_since(5))  # The old learner was not dead after all.
     with pytest.raises(SnapshotError, match="another learner"):
         new.apply_delta(Embeddings(SCHEMA).delta_since(0))
+
+
+@pytest.mark.parametrize("way", ["save", "clone"])
+def test_a_copy_that_came_after_in_the_same_epoch_is_ahead(way: str, tmp_path: Path) -> None:
+    learner = Embeddings(SCHEMA)
+    train(learner, people(0, 2))
+    before = learner.serving_copy()
+    if way == "save":
+        learner.save(tmp_path)
+    twin = Embeddings.load(tmp_path, SCHEMA) if way == "save" else learner.clone()
+    train(learner, people(0, 4))  # What the twin never learns.
+    after = learner.serving_copy()
+    train(twin, people(0, 1))
+    twin.advance_epoch()
+    with pytest.raises(SnapshotError, match="another learner"):
+        after.apply_delta(twin.delta_since(after.epoch))
+    before.apply_delta(twin.delta_since(before.epoch))
+    assert_same(before, twin, people(0, 5))
+
+
+def test_late_deltas_of_before_a_restart_are_passed_over(tmp_path: Path) -> None:
+    learner = Embeddings(SCHEMA)
+    train(learner, people(0, 4))
+    follower = learner.serving_copy()
+    late = learner.delta_since(0)
+    learner.save(tmp_path)
+    loaded = Embeddings.load(tmp_path, SCHEMA)
+    train(loaded, people(0, 4))
+    follower.apply_delta(loaded.delta_since(follower.epoch))
+    follower.apply_delta(late)
+    assert_same(follower, loaded, people(0, 4))
+
+
+def test_another_learner_is_refused_also_width_by_width(tmp_path: Path) -> None:
+    learner = Embeddings(SCHEMA)
+    train(learner, people(0, 4))
+    learner.save(tmp_path)
+    follower = learner.serving_copy()
+    follower.apply_delta({8: learner.delta_since(follower.epoch)[8]})  # Ahead in one width alone.
+    train(learner, people(0, 4))
+    follower.apply_delta({8: learner.delta_since(follower.tables[8].epoch)[8]})
+    loaded = Embeddings.load(tmp_path, SCHEMA)
+    for _ in range(4):
+        train(loaded, people(0, 4))
+        loaded.advance_epoch()
+    for dim in (4, 8):
+        with pytest.raises(SnapshotError, match="another learner"):
+            follower.apply_delta({dim: loaded.delta_since(0)[dim]})
 
 
 def test_a_clone_is_another_learner_from_there_on() -> None:
     learner = Embeddings(SCHEMA)
     train(learner, people(0, 4))
     learner.advance_epoch()
-    twin, follower = learner.clone(), learner.serving_copy()
+    follower, twin = learner.serving_copy(), learner.clone()
     train(twin, people(2, 4))
     follower.apply_delta(twin.delta_since(follower.epoch))
     assert_same(follower, twin, people(0, 8))
@@ -254,20 +305,24 @@ def test_copies_saves_and_deltas_beside_one_another_are_of_one_epoch_each(tmp_pa
 
 def test_an_older_delta_in_another_thread_never_wins() -> None:
     learner = Embeddings(SCHEMA)
-    train(learner, people(0, 2000))
+    train(learner, people(0, 50))
     copy = learner.serving_copy()
-    for _ in range(20):
+    for _ in range(10):
         follower = copy.clone()
+        train(learner, people(0, 50))
         old = learner.delta_since(follower.epoch)
-        train(learner, people(0, 2000))
+        train(learner, people(0, 50))
         new = learner.delta_since(follower.epoch)
         threads = [threading.Thread(target=follower.apply_delta, args=(delta,)) for delta in (new, old)]
-        for thread in threads:
-            thread.start()
+        with follower.tables[4]._writing:  # Neither gets its rows in before the other could decide what to take.
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(0.02)
         for thread in threads:
             thread.join()
-        assert_same(follower, learner, people(0, 2000))
-        copy = follower
+        assert_same(follower, learner, people(0, 50))
+        copy = learner.serving_copy()
 
 
 def test_a_torn_manifest_is_refused_by_name(tmp_path: Path) -> None:
@@ -297,40 +352,44 @@ def test_a_misspelt_setting_and_upkeep_of_a_copy_are_refused() -> None:
 
 def test_a_forked_child_reads_and_is_refused_what_waits_for_the_writer() -> None:
     learner = Embeddings(SCHEMA)
-    batch = people(0, 4)
+    batch = people(0, 300)
     train(learner, batch)
     fids = batch.slot("user").values
-    table, expected = learner.tables[4], learner.lookup("user", fids).numpy().tobytes()
-    held = [table._writing, learner._moving]  # As if another thread was in the middle of a change.
-    is_held, is_over = threading.Event(), threading.Event()
+    is_over = threading.Event()
 
-    def hold() -> None:
-        with held[0], held[1]:
-            is_held.set()
-            is_over.wait()
+    def learn() -> None:
+        while not is_over.is_set():
+            train(learner, batch)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    is_held.wait()
-    child = os.fork()
-    if child == 0:
-        refused = 0
-        for call in (
-            learner.rows_by_slot,
-            learner.advance_epoch,
-            learner.clone,
-            lambda: table.lookup_or_insert(fids, START_US),
-            lambda: learner.delta_since(0),
-        ):
-            try:
-                call()
-            except RuntimeError as problem:
-                refused += "from which this one was forked" in str(problem)
-        os._exit(0 if refused == 5 and table.lookup(fids).tobytes() == expected else 1)
-    _, status = os.waitpid(child, 0)
-    is_over.set()
-    holder.join()
-    assert os.waitstatus_to_exitcode(status) == 0
+    writer = threading.Thread(target=learn)
+    writer.start()
+    table, statuses = learner.tables[4], []
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                refused = 0
+                for call in (
+                    learner.rows_by_slot,
+                    learner.advance_epoch,
+                    learner.clone,
+                    lambda: table.lookup_or_insert(fids, START_US),
+                    lambda: learner.delta_since(0),
+                ):
+                    try:
+                        call()
+                    except RuntimeError as problem:
+                        refused += "from which this one was forked" in str(problem)
+                is_read = np.isfinite(table.lookup(fids)).all() and table.epoch == learner.epoch
+                os._exit(0 if refused == 5 and is_read else 1)
+            _, status = os.waitpid(child, 0)
+            statuses.append(os.waitstatus_to_exitcode(status))
+    finally:
+        is_over.set()
+        writer.join()
+    assert statuses == [0] * 20
+    train(learner, batch)
+    assert len(learner.delta_since(0)[4].fids) > 0
 
 
 def test_a_deep_copy_is_a_clone_and_nothing_is_pickled() -> None:

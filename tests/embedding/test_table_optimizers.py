@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -369,16 +369,33 @@ def any_optimizer(draw: st.DrawFn) -> Optimizer:
 def test_what_is_learned_is_finite(
     optimizer: Optimizer, steps: list[tuple[list[float], float]], slot_scale: float
 ) -> None:
-    table, fid = Table(3, optimizer=optimizer, rules={0: RowRules(learning_rate_scale=slot_scale)}), np.array([1])
+    rules, fid = {0: RowRules(learning_rate_scale=slot_scale)}, np.array([1])
+    try:
+        table = Table(3, optimizer=optimizer, rules=rules)
+    except ValueError:
+        reject()
     table.lookup_or_insert(fid, 0)
     for gradient, scale in steps:
-        # Factors above 1 multiply the decay as well, and a weight that is thrown past zero each time has no bound.
-        assume(getattr(optimizer, "weight_decay", 0.0) * optimizer.learning_rate * slot_scale * scale <= 1.0)
-        with suppress(ValueError):  # A gradient may be too large for the rate.
+        with suppress(ValueError):  # A gradient may be too large for the rate, a scale for the decay.
             table.apply_gradients(fid, np.array([gradient], f32), learning_rate_scale=scale)
         chunk = next(table.export_chunks())
         assert np.isfinite(chunk.vectors).all()
         assert np.isfinite(chunk.states).all()
+
+
+def test_scales_that_throw_a_decaying_weight_past_zero_are_refused_before_anything_moves() -> None:
+    fid, grads = np.array([1]), np.ones((1, 3), f32)
+    optimizer = SGD(learning_rate=0.1, weight_decay=1.0)
+    with pytest.raises(ValueError, match=r"times the scales \(of a slot 30, of the call 1\), must be at most 1"):
+        Table(3, optimizer=optimizer, rules={0: RowRules(learning_rate_scale=30.0)})
+    table = Table(3, optimizer=optimizer)
+    table.lookup_or_insert(fid, 0)
+    before = table.lookup(fid).tobytes()
+    with pytest.raises(ValueError, match=r"of the call 11\), must be at most 1, .* got 1.1"):
+        table.apply_gradients(fid, grads, 11.0)
+    assert table.lookup(fid).tobytes() == before
+    assert table.apply_gradients(fid, grads, 10.0) == 1
+    assert Table(3, optimizer=AdaGrad(weight_decay=1e6)).apply_gradients(fid, grads, 100.0) == 0
 
 
 @pytest.mark.parametrize("optimizer", ONE_OF_EACH, ids=lambda one: one.name)

@@ -24,7 +24,7 @@ bool may_allocate() noexcept {
 
 }  // namespace
 
-// For all of this program. Memory that comes from the system in pages has no bound here. Not inlined, or compilers
+// For all of this program. Memory that comes from the system in pages, or aligned (the index), has no bound here. Not inlined, or compilers
 // would miss that they belong together.
 [[gnu::noinline]] void* operator new(std::size_t size) {
   void* memory = may_allocate() ? std::malloc(size > 0 ? size : 1) : nullptr;

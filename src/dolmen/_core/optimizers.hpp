@@ -351,7 +351,7 @@ struct Clip {
   }
 };
 
-// How large the sum of a row's gradients may be, before it is clipped: so far from the end of float32 that its step, at
+// How large the sum of a row's gradients may be, before it is clipped: so far from the end of float32 that one step, at
 // any rate, does not lead there.
 float gradient_sum_max(const Optimizer& optimizer, const Clip& clip) noexcept;
 

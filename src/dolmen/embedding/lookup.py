@@ -24,7 +24,7 @@ from dolmen.embedding.store import Embeddings
 from dolmen.embedding.table import as_fids
 from dolmen.errors import SchemaError
 from dolmen.features import Batch, Jagged, Schema, Spread
-from dolmen.settings import SCALE_MAX, require_float32, suggestion
+from dolmen.settings import suggestion
 
 __all__ = ["Embed", "Pooling", "Tape", "pool"]
 
@@ -68,7 +68,7 @@ class Tape:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._embed._end()
+        self._embed._end(self)
 
     def apply(self, scale: float = 1.0) -> int:
         """Send every gradient to its table: one optimiser step for each row that got one. Returns how many rows.
@@ -86,8 +86,7 @@ class Tape:
         """
         if self._is_applied:
             raise RuntimeError("this tape was applied already; record each step on its own tape")
-        scale = require_float32("scale", scale, most=SCALE_MAX)
-        ready = self._checked()
+        ready = self._checked(scale)
         self._is_applied, self._ready = True, {}
         self._reads.clear()
         return sum(
@@ -95,19 +94,22 @@ class Tape:
             for dim, (fids, grads) in ready.items()
         )
 
-    def check(self) -> None:
+    def check(self, scale: float = 1.0) -> None:
         """Whether every gradient can be learned; ``apply`` asks too, so this is for who moves other things first.
 
         Call it after the last ``backward``: one that comes later is a ``RuntimeError``.
 
         Raises:
             ValueError: one is NaN, infinite, or too large for float32 sums; the message names its FID and place among
-                the gradients of its width.
+                the gradients of its width. Or ``scale``, the one that ``apply`` will be given, is out of range.
+            TypeError: ``scale`` is no number.
         """
-        self._checked()
+        self._checked(scale)
 
-    def _checked(self) -> dict[int, tuple[Tensor, Tensor]]:
+    def _checked(self, scale: float) -> dict[int, tuple[Tensor, Tensor]]:
         """By width: FIDs and their gradients, of rows that got one."""
+        for table in self._embeddings.tables.values():
+            table.require_scale(scale, "scale")
         if self._ready is not None:
             return self._ready
         if not self._is_begun:
@@ -202,7 +204,7 @@ class Embed:
         self.embeddings = embeddings
         self.device = "cpu"
         self._policies = policies_of(embeddings.schema)
-        self._recorded: tuple[int, Tape] | None = None  # By which thread.
+        self._recorded: dict[str, tuple[int, Tape]] = {}  # By which thread, while one does.
         self._aligned: list[tuple[str, ...]] = []
 
     @property
@@ -213,7 +215,7 @@ class Embed:
     @property
     def _tape(self) -> Tape | None:
         """What this thread records on."""
-        recorded = self._recorded
+        recorded = self._recorded.get("by")
         return recorded[1] if recorded is not None and recorded[0] == threading.get_ident() else None
 
     def align(self, slots: Sequence[str]) -> None:
@@ -424,17 +426,18 @@ class Embed:
         return Tape(self, now_us)
 
     def _begin(self, tape: Tape, now_us: int) -> None:
-        if self._recorded is not None:
-            raise RuntimeError("this Embed is recording already; a step ends before the next begins")
         if self.embeddings.is_for_serving:
             raise RuntimeError("these embeddings are for serving and never learn; train on Embeddings(schema)")
         if not torch.is_grad_enabled():
             raise RuntimeError("no gradient is computed here (torch.no_grad, torch.inference_mode); record outside")
         self.embeddings.require_time(now_us)
-        self._recorded = threading.get_ident(), tape
+        # One call, so of two threads that come at once the second finds the first.
+        if self._recorded.setdefault("by", (threading.get_ident(), tape))[1] is not tape:
+            raise RuntimeError("this Embed is recording already; a step ends before the next begins")
 
-    def _end(self) -> None:
-        self._recorded = None
+    def _end(self, tape: Tape) -> None:
+        if self._recorded["by"][1] is tape:
+            del self._recorded["by"]
 
     def _pooled_to_read(self, slots: Sequence[str], columns: Sequence[Jagged], pooling: Pooling) -> Tensor:
         """As ``pool``, of all columns' bags, where nothing will ask for a gradient, shape (batch, slot, dim).

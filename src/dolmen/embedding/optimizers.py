@@ -32,6 +32,7 @@ __all__ = [
     "RMSProp",
     "RowwiseAdaGrad",
     "RowwiseAdam",
+    "decay_of",
     "optimizer_from_dict",
     "optimizer_to_dict",
 ]
@@ -379,6 +380,17 @@ _KINDS: Final[tuple[type[Optimizer], ...]] = typing.get_args(Optimizer)
 _BY_NAME: Final = {kind.name: kind for kind in _KINDS}
 
 
+def decay_of(optimizer: Optimizer) -> float:
+    """The share of a weight that a step takes off as its decay: 0 where decay is divided by what the gradient is.
+
+    >>> decay_of(SGD(learning_rate=0.5, weight_decay=0.1))
+    0.05
+    """
+    if isinstance(optimizer, SGD | Momentum) or (isinstance(optimizer, _AdamFamily) and optimizer.decoupled):
+        return optimizer.learning_rate * optimizer.weight_decay
+    return 0.0
+
+
 def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
     """The settings as plain values, with the optimiser's ``name``; what is ``None`` is left out.
 
@@ -436,10 +448,8 @@ def _require_divisor(optimizer: Any, setting: str) -> None:
 
 
 def _require_decay_to_zero(optimizer: Any) -> None:
-    """Where a step takes rate·λ·w off w: all of w at most."""
-    rate, decay = optimizer.learning_rate, optimizer.weight_decay
-    if rate * decay > 1.0:
+    if decay_of(optimizer) > 1.0:
         raise ValueError(
-            f"{type(optimizer).__name__}.weight_decay must be at most {1.0 / rate:g} (1 / learning_rate), or each step "
-            f"throws a weight past zero, got {decay:g}"
+            f"{type(optimizer).__name__}.weight_decay must be at most {1.0 / optimizer.learning_rate:g} (1 / "
+            f"learning_rate), or each step throws a weight past zero, got {optimizer.weight_decay:g}"
         )

@@ -19,10 +19,10 @@ from torch import Tensor
 from dolmen._core import first_foreign
 from dolmen.clock import TIME_US_MIN, time_mend
 from dolmen.embedding import store_file, table_file
+from dolmen.embedding.forks import Lock, lock_of
 from dolmen.embedding.instant import TableInstant
 from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
 from dolmen.embedding.precision import Precision
-from dolmen.embedding.process_lock import ProcessLock
 from dolmen.embedding.rows import EPOCH_MAX, PendingCounts, TableHeader
 from dolmen.embedding.table import Capacity, Delta, MemoryUse, RowChunk, RowRules, Table, Upkeep, as_fids, as_path
 from dolmen.errors import SchemaError, SnapshotError
@@ -274,12 +274,22 @@ class Embeddings:
         except (TypeError, ValueError) as problem:
             raise SnapshotError(f"the delta of dim {dim} does not fit its table: {problem}") from None
         ours, theirs = self._lineage, delta.lineage
-        if ours is not None and theirs is not None and not theirs.leads_through(ours.name, table.epoch):
+        if ours is not None and theirs is not None and ours.name != theirs.name:
+            if ours.leads_through(theirs.name, until):
+                return False  # It is from before a branch that was followed.
+            newest = max(one.epoch for one in self.tables.values())  # The lineage is that of all of them.
+            if theirs.leads_through(ours.name, newest):
+                return self._is_next(dim, since, until)
             raise SnapshotError(
-                f"the delta of dim {dim} is of lineage {theirs.name}, which has not been at epoch {table.epoch} of "
+                f"the delta of dim {dim} is of lineage {theirs.name}, which has not been at epoch {newest} of "
                 f"lineage {ours.name} as these embeddings have: another learner, or one that was loaded from an older "
                 "save; begin with its serving_copy()"
             )
+        return self._is_next(dim, since, until)
+
+    def _is_next(self, dim: int, since: int, until: int) -> bool:
+        """Whether changes of these epochs are new to the table."""
+        table = self.tables[dim]
         if since > table.epoch:
             raise SnapshotError(
                 f"the delta of dim {dim} begins with epoch {since}, and these embeddings have what came before "
@@ -297,7 +307,10 @@ class Embeddings:
         """Embeddings of their own that from here on behave as these do: rows, states, counts, ages and epochs."""
         with self._moving:
             tables = {dim: table.clone() for dim, table in self.tables.items()}
-            lineage = self._lineage if self.is_for_serving else self._branch()
+            lineage = self._lineage
+            if lineage is not None and not self.is_for_serving:
+                lineage = lineage.branch(self.epoch)
+                self.advance_epoch()  # Who has what is changed from here on is ahead of the clone.
         return self._of(self.schema, tables, is_for_serving=self.is_for_serving, lineage=lineage)
 
     def __deepcopy__(self, _memo: object) -> Embeddings:
@@ -327,7 +340,8 @@ class Embeddings:
         """Write a folder ``table-<dim>`` for each table into ``folder``, which is made. Returns the folders.
 
         Each appears whole or not at all, and is of one instant, taken as the call begins. Tables of several widths are
-        of the same step if no step falls into that beginning.
+        of the same step if no step falls into that beginning. The current epoch is closed there, so that copies that
+        come later are known to be ahead of what is saved.
 
         Raises:
             FileExistsError: one of them exists already; none is written then.
@@ -341,7 +355,7 @@ class Embeddings:
         for each in folders:
             if each.exists():
                 raise FileExistsError(f"{each} exists already; save each version into a folder of its own")
-        with self._instants() as (instants, lineage):
+        with self._instants(is_closing=True) as (instants, lineage):
             for dim, instant in instants.items():
                 table_file.write(folder / table_folder_name(dim), instant)
                 instant.close()  # Until then writers keep copies for it.
@@ -405,17 +419,15 @@ class Embeddings:
         return cls._of(schema, tables, is_for_serving=True, lineage=lineage)
 
     @contextmanager
-    def _instants(self) -> Iterator[tuple[dict[int, TableInstant], Lineage | None]]:
-        """Every table at one epoch, and of which lineage it is; closed at the end, whatever came between."""
+    def _instants(self, *, is_closing: bool = False) -> Iterator[tuple[dict[int, TableInstant], Lineage | None]]:
+        """Every table at one epoch, which is closed if asked for, and of which lineage it is."""
         with ExitStack() as held:
             with self._moving:
                 instants = {dim: held.enter_context(table.instant()) for dim, table in self.tables.items()}
                 lineage = self._lineage
+                if is_closing:
+                    self.advance_epoch()
             yield instants, lineage
-
-    def _branch(self) -> Lineage:
-        """What goes on from here beside these, or after them."""
-        return self._lineage.branch(self.epoch) if self._lineage is not None else Lineage()
 
     def _require_learning(self, call: str) -> None:
         if self.is_for_serving:
@@ -470,7 +482,7 @@ class Embeddings:
         self.schema: Schema = schema
         self._lineage = lineage
         # Held by what moves all tables from epoch to epoch, or must see them at the same one.
-        self._moving = ProcessLock()
+        self._moving: Lock = lock_of(self, "_moving")
         self.tables: Mapping[int, Table] = dict(tables)
         self._is_for_serving = is_for_serving
         numbers = np.arange(SLOT_NUMBER_MAX + 1)
@@ -543,13 +555,13 @@ def _open(folder: Path, rules: Mapping[int, Mapping[int, RowRules]], *, is_check
         raise SnapshotError(f"{folder} is no folder; name the one that Embeddings.save wrote into")
     if (folder / table_file.MANIFEST).exists():
         raise SnapshotError(f"{folder} is one table; name the folder above, which Embeddings.save wrote into")
+    expected = {table_folder_name(dim) for dim in rules}
     there = sorted(path.name for path in folder.glob(table_folder_name("*")))
-    lineage = None if is_checked else store_file.read(folder, there)
+    lineage = None if is_checked else store_file.read(folder, [name for name in there if name in expected])
     for dim, of_dim in rules.items():
         if not (folder / table_folder_name(dim)).exists():
             names = ", ".join(repr(rule.name) for rule in of_dim.values())
             raise SnapshotError(f"{folder} lacks {table_folder_name(dim)}, for the rows of {names}; {_KEEP}")
-    expected = {table_folder_name(dim) for dim in rules}
     for name in there:
         if name not in expected:
             raise SnapshotError(f"{name} of {folder} has rows, and no slot of this schema has its dim; {_KEEP}")

@@ -57,7 +57,8 @@ def read(folder: Path, tables: Iterable[str]) -> Lineage:
         manifest = msgspec.json.decode(text, type=_Manifest)
     except FileNotFoundError:
         raise SnapshotError(
-            f"{folder} lacks {NAME}, which a save writes last: it was not finished; take the one before it"
+            f"{folder} lacks {NAME}, which a save writes last: it was not finished, take the one before it; "
+            "a trainer's snapshot is read by load_snapshot"
         ) from None
     except (OSError, msgspec.MsgspecError) as problem:
         raise SnapshotError(f"{path} cannot be read: {problem}; fetch the folder again") from problem

@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from dolmen._core import NativeTable
 from dolmen.clock import TIME_US_MAX
 from dolmen.embedding import table_file
+from dolmen.embedding.forks import Lock, lock_of
 from dolmen.embedding.instant import TableInstant
-from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer
+from dolmen.embedding.optimizers import SGD, AdaGrad, Optimizer, decay_of
 from dolmen.embedding.precision import Precision
-from dolmen.embedding.process_lock import ProcessLock
 from dolmen.embedding.rows import (
     EPOCH_MAX,
     Capacity,
@@ -127,7 +127,9 @@ class Table:
                 learning_rate_scale=rule.learning_rate_scale,
                 absent_reads_start=rule.absent is Absent.START,
             )
-        self._writing = ProcessLock()  # Held by whatever must see no change for longer than one call.
+        # Held by whatever must see no change for longer than one call.
+        self._writing: Lock = lock_of(self, "_writing")
+        self._require_decay(1.0)
         self.threads = threads
         self._capacity: Capacity | None = None
         if capacity is not None:
@@ -313,10 +315,30 @@ class Table:
                 optimiser can take (the message names the first, its FID and position); the scale is out of range;
                 shapes do not fit. Nothing is learned then.
         """
-        learning_rate_scale = require_float32("learning_rate_scale", learning_rate_scale, most=SCALE_MAX)
+        learning_rate_scale = self.require_scale(learning_rate_scale)
         fids, grads = as_fids(fids), _as_array(grads, np.float32, "grads")
         with self._writing:
             return self._native.apply_gradients(fids, grads, learning_rate_scale, is_checked)
+
+    def require_scale(self, scale: float, name: str = "learning_rate_scale") -> float:
+        """See that steps may be taken at this factor on their rate; returns it as Python's float.
+
+        Raises:
+            ValueError: it is out of range, or a step would take more than all of a weight off for its decay.
+            TypeError: it is no number.
+        """
+        scale = require_float32(name, scale, most=SCALE_MAX)
+        self._require_decay(scale)
+        return scale
+
+    def _require_decay(self, scale: float) -> None:
+        slot_scale = max((rule.learning_rate_scale for rule in self._rules.values()), default=1.0)
+        share = decay_of(self._optimizer) * max(slot_scale, 1.0) * scale
+        if share > 1.0:
+            raise ValueError(
+                f"the optimizer's learning_rate times weight_decay, times the scales (of a slot {slot_scale:g}, of the "
+                f"call {scale:g}), must be at most 1, or each step throws a weight past zero, got {share:g}"
+            )
 
     def find_moving(self, fids: ArrayLike, grads: ArrayLike) -> NDArray[np.bool_]:
         """Which of the gradients (count, dim) are other than zeros, as (count,); refuses what ``apply_gradients`` does.

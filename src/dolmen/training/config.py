@@ -15,7 +15,7 @@ from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Capacity
 from dolmen.errors import ConfigError
 from dolmen.features import Eviction
-from dolmen.settings import chosen
+from dolmen.settings import SCALE_MAX, chosen
 
 __all__ = ["TrainConfig"]
 
@@ -85,8 +85,10 @@ class TrainConfig:
             raise ConfigError(f"train.weight_decay must be at least 0, got {self.weight_decay}")
         if self.gradient_norm_max is not None and not self.gradient_norm_max > 0:
             raise ConfigError(f"train.gradient_norm_max must be above 0 or left out, got {self.gradient_norm_max}")
-        if not self.embedding_rate_scale > 0:
-            raise ConfigError(f"train.embedding_rate_scale must be above 0, got {self.embedding_rate_scale}")
+        if not 0 < self.embedding_rate_scale <= SCALE_MAX:
+            raise ConfigError(
+                f"train.embedding_rate_scale must be above 0 and at most {SCALE_MAX:g}, got {self.embedding_rate_scale}"
+            )
         self._check_kinds()
         self._check_capacity()
         self._check_schedule()

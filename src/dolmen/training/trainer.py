@@ -109,6 +109,8 @@ class Trainer:
         self.config = config if config.device is self.compute.device else replace(config, device=self.compute.device)
         model.to(str(self.compute.device))
         embed.device = str(self.compute.device)
+        for table in embed.embeddings.tables.values():
+            table.require_scale(config.embedding_rate_scale, "train.embedding_rate_scale")
         self._description = description
         self.specimens = specimens
         self.version = self.offset = 0
@@ -177,12 +179,13 @@ class Trainer:
                 loss = self.model.loss(batch)
             value = loss.item()
             is_learned = math.isfinite(value)
+            scale = self.config.embedding_rate_scale * self.config.rate_factor(self.version)
             if is_learned:
                 self._optimizer.begin()
                 torch.autograd.backward(loss * batch.size)
-                is_learned = _are_sound(tape) and self._step_dense(batch.size)
+                is_learned = _are_sound(tape, scale) and self._step_dense(batch.size)
             if is_learned:
-                tape.apply(self.config.embedding_rate_scale * self.config.rate_factor(self.version))
+                tape.apply(scale)
         self.counters["examples"] += batch.size
         if not is_learned:
             self.counters["steps_refused"] += 1
@@ -474,10 +477,10 @@ class Trainer:
         self.begin_lineage()  # a replay from an older snapshot could meet another hole
 
 
-def _are_sound(tape: Tape) -> bool:
+def _are_sound(tape: Tape, scale: float) -> bool:
     """Whether the rows' gradients can be learned: looked at before the dense layers move."""
     try:
-        tape.check()
+        tape.check(scale)
     except ValueError as problem:
         _log.warning("step refused", problem=str(problem))
         return False
