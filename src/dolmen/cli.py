@@ -251,6 +251,10 @@ def reproduce(
         str | None,
         typer.Option(metavar="WHY", help="Believe kept cells of other code, too; the report will say why."),
     ] = None,
+    cells_from: Annotated[
+        Path | None,
+        typer.Option(metavar="REPORT", help="Keep the cells of a report (.json) first, to go on from there."),
+    ] = None,
 ) -> None:
     """Put papers to the test: run a study's arms on its data, judge its claims, write the report.
 
@@ -269,6 +273,7 @@ def reproduce(
         out=out,
         only_stored=stored,
         take_over=take_over,
+        cells_from=cells_from,
     )
     raise typer.Exit(studies.reproduce(options, _out))
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from toy import claim, toy
 
-from dolmen.errors import ConfigError
+from dolmen.errors import ConfigError, DataError
 from dolmen.studies import (
     Above,
     Cell,
@@ -68,6 +68,8 @@ def test_the_json_holds_every_cell_and_no_nan(tmp_path: Path) -> None:
         "seed": 0,
         "figures": {"auc": 0.6, "rows": 10.0, "rate": 0.0},
         "seconds": told["cells"][0]["seconds"],
+        "fingerprint": told["cells"][0]["fingerprint"],
+        "rules": told["cells"][0]["rules"],
     }
     assert told["cells"][-1]["figures"] == {"auc": None}
     assert told["claims"][0]["verdict"] == "holds"
@@ -192,6 +194,32 @@ def test_a_guard_whose_data_is_not_here_is_told_and_no_failure(
 def test_kept_cells_cannot_be_taken_over_where_none_are_kept(console: Console) -> None:
     with pytest.raises(ConfigError, match="--take-over is for kept cells, and --quick keeps none"):
         reproduce(Options(quick=True, take_over="why not"), console)
+
+
+def test_a_run_goes_on_from_its_report_on_a_machine_that_has_no_cells(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert reproduce(Options(studies=("toy",), seed_count=1, out=out), console) == 0
+    first = json.loads((out / "toy.json").read_text())
+    monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "elsewhere"))
+    options = Options(studies=("toy",), out=tmp_path / "stored", only_stored=True, cells_from=out / "toy.json")
+    assert reproduce(options, console) == 0
+    stored = json.loads((tmp_path / "stored" / "toy.json").read_text())
+    assert (stored["cells"], stored["open_counts"]) == (first["cells"], {"films": 4})
+    assert reproduce(replace(options, only_stored=False), console) == 0  # The rest is run, and these are not run again.
+    whole = json.loads((tmp_path / "stored" / "toy.json").read_text())
+    assert len(whole["cells"]) == 6
+    assert [cell for cell in whole["cells"] if cell["seed"] == 0] == first["cells"]
+
+
+def test_what_cells_come_from_is_one_report_of_one_study(console: Console, tmp_path: Path) -> None:
+    wrong = tmp_path / "toy.json"
+    wrong.write_text('{"claims": []}')
+    with pytest.raises(DataError, match=r"toy.json is no report of a study .* name its .json"):
+        reproduce(Options(studies=("toy",), cells_from=wrong), console)
+    with pytest.raises(ConfigError, match="--cells-from is a report of one study: name that study"):
+        reproduce(Options(quick=True, cells_from=wrong), console)
 
 
 def test_studies_are_asked_for_by_name(console: Console) -> None:

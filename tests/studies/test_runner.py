@@ -71,12 +71,12 @@ def test_what_is_prepared_once_reaches_every_cell_and_decides_whether_it_is_stal
     study, runs = counted(tmp_path, prepare=lambda case, setting: {"rate": next(rates)})  # noqa: ARG005
     store = CellStore(tmp_path / "cells")
     outcome = run(study, store)
-    assert outcome.prepared == {"films": {"rate": 0.1}}
+    assert outcome.prepared["films"].figures == {"rate": 0.1}
     assert {done.figures["rate"] for done in outcome.results.finished.values()} == {0.1}
     run(study, store)
     assert len(runs.read_text().splitlines()) == 6
     (store.folder / "films" / f"{PREPARED}-0.json").unlink()
-    assert run(study, store).prepared == {"films": {"rate": 0.2}}
+    assert run(study, store).prepared["films"].figures == {"rate": 0.2}
     assert len(runs.read_text().splitlines()) == 12
 
 

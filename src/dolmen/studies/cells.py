@@ -28,7 +28,7 @@ from typing import Any, Final, final
 from dolmen.errors import DataError
 from dolmen.studies.results import Cell, Finished
 
-__all__ = ["CellStore", "code_fingerprint", "fingerprint", "source_files"]
+__all__ = ["CellStore", "code_fingerprint", "fingerprint", "source_files", "to_dict"]
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _SOURCES: Final = frozenset({".py", ".cpp", ".hpp"})
@@ -50,11 +50,10 @@ class CellStore:
         """What ``put`` kept under this fingerprint."""
         try:
             kept = json.loads(self._path(cell).read_text(encoding="utf-8"))
-            if kept["fingerprint"] != fingerprint:
-                return None
-            return _finished(kept)
+            finished = _from_dict(kept)
         except _UNREADABLE:
             return None
+        return finished if finished.fingerprint == fingerprint else None
 
     def put(self, cell: Cell, fingerprint: str, finished: Finished) -> None:
         """Keep a finished cell.
@@ -62,16 +61,7 @@ class CellStore:
         Raises:
             DataError: it could not be written; what was there before still is.
         """
-        path = self._path(cell)
-        kept: dict[str, Any] = {
-            "fingerprint": fingerprint,
-            "figures": {name: _to_json(value) for name, value in finished.figures.items()},
-            "seconds": finished.seconds,
-        }
-        if finished.rules is not None:
-            kept["rules"] = sorted(finished.rules)
-        if finished.taken_over is not None:
-            kept["taken_over"] = finished.taken_over
+        path, kept = self._path(cell), to_dict(replace(finished, fingerprint=fingerprint))
         beside = path.with_suffix(f".{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,12 +78,31 @@ class CellStore:
         """
         try:
             kept = json.loads(self._path(cell).read_text(encoding="utf-8"))
-            before, finished = str(kept["fingerprint"]), _finished(kept)
+            finished = _from_dict(kept)
         except _UNREADABLE:
             return
-        if before != fingerprint:
+        if finished.fingerprint != fingerprint:
             told = f"{finished.taken_over}; then {why}" if finished.taken_over else why
             self.put(cell, fingerprint, replace(finished, taken_over=told))
+
+    def fill(self, report: Path) -> int:
+        """Keep the cells of a report (its JSON) that are not kept here yet; returns how many.
+
+        So a run that was cut off on one machine goes on elsewhere. They are believed as any others: by their
+        fingerprints.
+
+        Raises:
+            DataError: it cannot be read, or is no report; or as for ``put``.
+        """
+        try:
+            told = json.loads(report.read_text(encoding="utf-8"))
+            cells = {Cell(case=one["case"], arm=one["arm"], seed=one["seed"]): _from_dict(one) for one in told["cells"]}
+        except _UNREADABLE as problem:
+            raise DataError(f"{report} is no report of a study ({problem!r}); name its .json") from problem
+        new = {cell: finished for cell, finished in cells.items() if not self._path(cell).exists()}
+        for cell, finished in new.items():
+            self.put(cell, finished.fingerprint, finished)
+        return len(new)
 
     @contextmanager
     def scratch(self, cell: Cell, fingerprint: str) -> Iterator[Path]:
@@ -205,9 +214,24 @@ def _bare(path: Path) -> str:
     return " ".join(_CPP_COMMENT.sub(lambda found: found["text"] or " ", text).split())
 
 
-def _finished(kept: Mapping[str, Any]) -> Finished:
+def to_dict(finished: Finished) -> dict[str, Any]:
+    """For JSON, in a file of its own or in a report."""
+    told: dict[str, Any] = {
+        "fingerprint": finished.fingerprint,
+        "figures": {name: _to_json(value) for name, value in finished.figures.items()},
+        "seconds": finished.seconds,
+    }
+    if finished.rules is not None:
+        told["rules"] = sorted(finished.rules)
+    if finished.taken_over is not None:
+        told["taken_over"] = finished.taken_over
+    return told
+
+
+def _from_dict(kept: Mapping[str, Any]) -> Finished:
     rules, taken_over = kept.get("rules"), kept.get("taken_over")
     return Finished(
+        fingerprint=str(kept.get("fingerprint", "")),
         figures={str(name): _from_json(value) for name, value in kept["figures"].items()},
         seconds=float(kept["seconds"]),
         rules=None if rules is None else frozenset(map(str, rules)),

@@ -39,6 +39,7 @@ class Options:
         out: where reports go.
         only_stored: run nothing, report what is stored.
         take_over: why stored cells of other code are believed; each keeps the reason, and the report tells it.
+        cells_from: a report whose cells are kept first, where there are none here.
     """
 
     studies: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Options:
     out: Path = Path("docs/results/studies")
     only_stored: bool = False
     take_over: str | None = None
+    cells_from: Path | None = None
 
 
 def reproduce(options: Options, console: Console) -> int:
@@ -85,6 +87,8 @@ def _chosen(options: Options) -> Sequence[Study]:
         raise ConfigError(f"name a study: {', '.join(names())}; or --list them, or guard over all with --quick")
     if options.quick and options.take_over is not None:
         raise ConfigError("--take-over is for kept cells, and --quick keeps none; leave one of them out")
+    if options.cells_from is not None and (options.quick or len(options.studies) != 1):
+        raise ConfigError("--cells-from is a report of one study: name that study, and leave --quick out")
     return [study(name) for name in options.studies or names()]
 
 
@@ -103,6 +107,8 @@ def _run(one: Study, options: Options) -> Report:
     }
     with tempfile.TemporaryDirectory() as nowhere:
         store = CellStore(Path(nowhere) if options.quick else cache_folder() / "studies" / one.name)
+        if options.cells_from is not None:
+            store.fill(options.cells_from)
         outcome = run_study(
             one,
             plan,

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, final
 
 from dolmen.evaluation import Mean
+from dolmen.studies.cells import to_dict
 from dolmen.studies.chart import draw
 from dolmen.studies.index import write_index
-from dolmen.studies.results import Finished, Results
+from dolmen.studies.results import Cell, Finished, Results
 from dolmen.studies.rules import Finding, Verdict, checksum_of_rule, verdict_of
 from dolmen.studies.runner import Outcome
-from dolmen.studies.study import Claim, Plan, Study
+from dolmen.studies.study import PREPARED, Claim, Plan, Study
 
 __all__ = ["Judged", "Report", "Standing", "judge", "make_report", "write_report"]
 
@@ -90,7 +91,7 @@ class Report:
             lines += ["", f"![{study.figures[study.chart.figure]}, by case and arm]({picture})"]
         lines += ["", "## What was measured", "", "Mean over seeds ± standard deviation of one seed.", ""]
         for case in results.cases:
-            lines += [f"**{case}**" + _prepared(self.outcome.prepared.get(case, {})), ""]
+            lines += [f"**{case}**" + _prepared(self.outcome.prepared.get(case)), ""]
             lines += [*self._table(results, case), ""]
         for case, why in self.outcome.missing.items():
             lines += [f"**{case}** was not run: {why.splitlines()[0]}.", ""]
@@ -145,11 +146,15 @@ class Report:
                 }
                 for one in self.judged
             ],
-            "prepared": {case: dict(figures) for case, figures in self.outcome.prepared.items()},
             "missing": dict(self.outcome.missing),
             "open_counts": dict(self.outcome.open_counts),
-            "cells": [{**asdict(cell), **_told(done)} for cell, done in self.outcome.results.finished.items()],
+            "cells": [{**asdict(cell), **to_dict(done)} for cell, done in self._cells().items()],
         }
+
+    def _cells(self) -> dict[Cell, Finished]:
+        """What was prepared, and then what was run."""
+        prepared = {Cell(case=case, arm=PREPARED, seed=0): done for case, done in self.outcome.prepared.items()}
+        return prepared | self.outcome.results.finished
 
     def _taken_over(self) -> Counter[str]:
         """How many cells, by the reason."""
@@ -231,12 +236,6 @@ def _standing(claim: Claim, results: Results, cases: Collection[str]) -> Standin
     return Standing(stood=stood, later=len(known) - stood, unknown=len(cells) - len(known))
 
 
-def _told(done: Finished) -> dict[str, Any]:
-    """Of a cell, for a reader; its rules' checksums are told of the claims."""
-    told = {"figures": done.figures, "seconds": done.seconds}
-    return told if done.taken_over is None else {**told, "taken_over": done.taken_over}
-
-
 def _finding_row(finding: Finding) -> str:
     mark = {None: "not judged", True: "holds", False: "does not hold"}[finding.holds]
     measured = _number(finding.value) if math.isfinite(finding.value) else ""
@@ -264,7 +263,8 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.2g}"
 
 
-def _prepared(figures: Mapping[str, float]) -> str:
+def _prepared(done: Finished | None) -> str:
+    figures = {} if done is None else done.figures
     return f" ({', '.join(f'{name} {value:.5g}' for name, value in figures.items())})" if figures else ""
 
 

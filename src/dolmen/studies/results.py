@@ -31,12 +31,14 @@ class Finished:
         seconds: how long it took.
         rules: checksums of the rules that the study had when the cell was run; ``None``: nobody wrote them down.
         taken_over: why the cell is believed though other code made it; ``None``: it is of the code that asks.
+        fingerprint: of what made it, see ``cells``; ``""``: it is not kept yet, or nobody wrote it down.
     """
 
     figures: Mapping[str, float]
     seconds: float
     rules: frozenset[str] | None = None
     taken_over: str | None = None
+    fingerprint: str = ""
 
 
 @final

@@ -38,7 +38,7 @@ class Outcome:
     """
 
     results: Results
-    prepared: Mapping[str, Mapping[str, float]]
+    prepared: Mapping[str, Finished]
     missing: Mapping[str, str]
     open_counts: Mapping[str, int]
     device: Device
@@ -96,7 +96,7 @@ class _Runner:
         self._only_stored, self._take_over = only_stored, take_over
         self._code = _code(study, device)
         self.finished: dict[Cell, Finished] = {}
-        self.prepared: dict[str, Mapping[str, float]] = {}
+        self.prepared: dict[str, Finished] = {}
         self.missing: dict[str, str] = {}
         self.open_counts: Counter[str] = Counter()
 
@@ -123,8 +123,8 @@ class _Runner:
             done = self._done(Cell(case=case, arm=PREPARED, seed=0), {})
             if done is None:
                 return None
-            self.prepared[case] = done.figures
-        return self.prepared[case]
+            self.prepared[case] = done
+        return self.prepared[case].figures
 
     def _done(self, cell: Cell, prepared: Mapping[str, float]) -> Finished | None:
         mark = fingerprint(self._code, cell, _settings_of(self._plan, cell.case), self._device, prepared)
