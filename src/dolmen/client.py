@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, Final, final
 
 import msgspec
 import urllib3
@@ -164,11 +164,11 @@ class Client:
 
     def _slate(self, path: str, body: Mapping[str, Any]) -> Answer:
         request_id = new_request_id(time.time_ns() // 1_000)
-        answer: Answer = _decoded(self._raw("POST", path, {**body, "request_id": request_id}), Answer)
+        answer: Answer = _decoded(self._raw("POST", path, {**body, "request_id": request_id}), _answer_decoder)
         return answer
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return _decoded(self._raw(method, path, body), Any)
+        return _decoded(self._raw(method, path, body), _any_decoder)
 
     def _raw(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
         try:
@@ -188,9 +188,14 @@ class Client:
         return answer.data
 
 
-def _decoded(data: bytes, kind: Any) -> Any:
+# Made here and not at the first call: threads that read a kind of struct for the first time at once crash msgspec.
+_answer_decoder: Final = msgspec.json.Decoder(Answer)
+_any_decoder: Final = msgspec.json.Decoder()
+
+
+def _decoded(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decoder.decode(data)
     except msgspec.DecodeError as problem:  # a ValidationError is one
         message = f"what answers is no dolmen server, or another version: {problem}"
         raise RemoteError(message, status=0, code="unreadable", retry=False) from problem

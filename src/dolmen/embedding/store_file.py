@@ -30,6 +30,9 @@ class _Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tables: dict[str, FileEntry]
 
 
+_decoder: Final = msgspec.json.Decoder(_Manifest)
+
+
 def write(folder: Path, tables: Iterable[str], lineage: Lineage) -> None:
     """Say that the ``tables``, folders in ``folder``, are whole and belong together.
 
@@ -54,7 +57,7 @@ def read(folder: Path, tables: Iterable[str]) -> Lineage:
     path = folder / NAME
     try:
         text = path.read_bytes()
-        manifest = msgspec.json.decode(text, type=_Manifest)
+        manifest = _decoder.decode(text)
     except FileNotFoundError:
         raise SnapshotError(
             f"{folder} lacks {NAME}, which a save writes last: it was not finished, take the one before it; "

@@ -62,6 +62,11 @@ class _Head(msgspec.Struct):
     format: int
 
 
+# Made here and not at the first call: threads that read a kind of struct for the first time at once crash msgspec.
+_head_decoder: Final = msgspec.json.Decoder(_Head)
+_manifest_decoder: Final = msgspec.json.Decoder(_Manifest)
+
+
 def write(folder: Path, instant: TableInstant) -> dict[str, FileEntry]:
     """Put a table at ``folder``, which must not exist, by one rename. Returns its files, ``table.json`` among them.
 
@@ -189,14 +194,14 @@ def _read_manifest(folder: Path) -> _Manifest:
         ) from None
     name = f"{folder}: {MANIFEST}"
     try:
-        head = msgspec.json.decode(text, type=_Head)
+        head = _head_decoder.decode(text)
         if not is_sealed(text, head.checksum):
             raise SnapshotError(f"{name} fails its checksum; it was cut short or damaged, fetch it again")
         if head.format != FORMAT_VERSION:
             raise SnapshotError(
                 f"{name} is of format {head.format}, this dolmen reads {FORMAT_VERSION}; use the one it is from"
             )
-        return msgspec.json.decode(text, type=_Manifest)
+        return _manifest_decoder.decode(text)
     except (msgspec.DecodeError, ValueError) as problem:
         raise SnapshotError(f"{name} cannot be read: {problem}; it was cut short or damaged, fetch it again") from None
 

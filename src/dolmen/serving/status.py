@@ -58,6 +58,9 @@ class StageStatus(msgspec.Struct, frozen=True):
     figures: dict[str, Any] = {}
 
 
+_status_decoder: Final = msgspec.json.Decoder(StageStatus)
+
+
 @final
 class StatusBoard:
     """Gathers status records. ``tick`` is called once a second by one thread; any thread may read.
@@ -172,7 +175,7 @@ class StatusBoard:
 
     def _decoded(self, value: bytes) -> StageStatus | None:
         try:
-            return msgspec.json.decode(value, type=StageStatus)
+            return _status_decoder.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError):
             self.bad_count += 1
             return None

@@ -425,15 +425,19 @@ def _encode_manifest(manifest: Manifest) -> bytes:
     return sealed(msgspec.json.format(msgspec.json.encode(unsealed, order="sorted")))
 
 
+_head_decoder: Final = msgspec.json.Decoder(_Head)
+_manifest_decoder: Final = msgspec.json.Decoder(Manifest)
+
+
 def _decode_manifest(path: Path, text: bytes) -> Manifest:
     name = f"snapshot {path.name}: {_MANIFEST}"
     try:
-        head = msgspec.json.decode(text, type=_Head)
+        head = _head_decoder.decode(text)
         if not is_sealed(text, head.checksum):
             raise SnapshotError(f"{name} fails its checksum; its bytes were changed")
         if head.format != _FORMAT:
             raise SnapshotError(f"snapshot {path.name} has format {head.format}, this release reads {_FORMAT}")
-        return msgspec.json.decode(text, type=Manifest)
+        return _manifest_decoder.decode(text)
     except (msgspec.DecodeError, ValueError) as problem:
         raise SnapshotError(f"{name} cannot be read: {problem}") from None
 
