@@ -475,6 +475,14 @@ def test_a_model_compiled_around_a_disabled_look_up_learns_the_same() -> None:
     assert compiled_rows == plain_rows
 
 
+def test_peeking_at_ids_of_another_slot_is_refused_while_recording() -> None:
+    embed = Embed(Embeddings(Schema(Slot("user", dim=4), Slot("item", dim=4))))
+    item = extract_rows(embed.schema, [{"user": 1, "item": 2}]).slot("item").values
+    with embed.recording(0), pytest.raises(SchemaError, match="fids of 'user' must have its slot number 1, got"):
+        embed.peek("user", item)
+    assert embed.peek("item", item).shape == (1, 4)
+
+
 def test_another_thread_reads_while_one_records() -> None:
     embed = Embed(Embeddings(Schema(Slot("user", dim=4))))
     batch = extract_rows(embed.schema, [{"user": 1}])

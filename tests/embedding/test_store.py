@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from dolmen.embedding import SGD, AdaGrad, Capacity, Delta, Embed, Embeddings
+from dolmen.embedding.forks import lock_of
 from dolmen.errors import SchemaError, SnapshotError
 from dolmen.features import Batch, Jagged, Schema, Slot, extract_rows
 
@@ -301,6 +303,38 @@ def test_copies_saves_and_deltas_beside_one_another_are_of_one_epoch_each(tmp_pa
         one.delta_since(one.epoch)
     manifests = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("3/table-*/table.json"))]
     assert len({manifest["table"]["epoch"] for manifest in manifests}) == 1
+
+
+def test_a_fork_waits_for_writers_though_a_table_is_being_made() -> None:
+    class Half:
+        """As a table stands before it has its lock."""
+
+    halves = [Half() for _ in range(50)]
+    for half in halves:
+        lock_of(half, "_writing")
+    learner, batch = Embeddings(SCHEMA), people(0, 2000)
+    train(learner, batch)
+    is_over = threading.Event()
+
+    def learn() -> None:
+        while not is_over.is_set():
+            train(learner, batch)
+
+    writer = threading.Thread(target=learn)
+    writer.start()
+    statuses = []
+    try:
+        for _ in range(15):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # A row that stays half changed is waited for for ever.
+                learner.lookup("user", batch.slot("user").values)
+                os._exit(0)
+            statuses.append(os.waitpid(child, 0)[1])
+    finally:
+        is_over.set()
+        writer.join()
+    assert statuses == [0] * 15
 
 
 def test_an_older_delta_in_another_thread_never_wins() -> None:

@@ -51,8 +51,8 @@ def _wait_for_writers() -> None:
     _forking.acquire()
     for name, owners in _owners.items():
         for owner in list(owners):
-            lock = getattr(owner, name)
-            if not isinstance(lock, _Refusal):
+            lock = getattr(owner, name, None)  # None: it is still being made, so nobody changes it yet.
+            if lock is not None and not isinstance(lock, _Refusal):
                 _held.enter_context(lock)
 
 

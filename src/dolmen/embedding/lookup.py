@@ -168,9 +168,11 @@ class Tape:
 
     def _peek(self, slot: str, fids: Tensor) -> Tensor:
         """A leaf over rows that are read and not seen."""
+        column = Jagged.single(fids)
+        self._embeddings.require_own(slot, column)  # Gradients move what is read.
         keys = _keys(self._policies, slot, fids)
         leaf = self._leaf(self._embeddings.lookup(slot, keys))
-        column, merged = Jagged.single(fids), _merge(self._policies, slot, leaf)
+        merged = _merge(self._policies, slot, leaf)
         self._reads[id(column), slot] = _Read(slot, column, keys, leaf, merged)
         return merged
 

@@ -49,8 +49,10 @@ _EXPIRE_STEP_ROWS: Final = 8192
 _TURN_EXPIRED_MAX: Final = 2048
 _TURN_EVICTED_BEYOND: Final = 1024
 _EVICT_STEP_ROWS: Final = 2048
-_NOT_BEGUN: Final = "it has not begun, ask for the current one"
-_FORGOTTEN: Final = "older changes were forgotten, take a snapshot instead"
+_NOT_BEGUN: Final = (
+    "it has not begun here; ask for the current one, or begin with a serving_copy() if a copy is ahead of its learner"
+)
+_FORGOTTEN: Final = "older changes were forgotten, begin with a serving_copy() or a snapshot"
 
 
 class Table:
