@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +46,24 @@ def train(store: Embeddings, batch: Batch, now_us: int = START_US) -> None:
         narrow, wide = embed(batch, ["user", "tag"]), embed(batch, ["item", "seen"])
         torch.autograd.backward((narrow.square().sum() + wide.square().sum()) * 3)
         tape.apply()
+
+
+@contextmanager
+def learning_on(store: Embeddings, batch: Batch) -> Iterator[None]:
+    """Within, another thread learns the batch over and over."""
+    is_over = threading.Event()
+
+    def learn() -> None:
+        while not is_over.is_set():
+            train(store, batch)
+
+    writer = threading.Thread(target=learn)
+    writer.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        writer.join()
 
 
 def everything(store: Embeddings, batch: Batch) -> list[np.ndarray]:
@@ -314,16 +334,8 @@ def test_a_fork_waits_for_writers_though_a_table_is_being_made() -> None:
         lock_of(half, "_writing")
     learner, batch = Embeddings(SCHEMA), people(0, 2000)
     train(learner, batch)
-    is_over = threading.Event()
-
-    def learn() -> None:
-        while not is_over.is_set():
-            train(learner, batch)
-
-    writer = threading.Thread(target=learn)
-    writer.start()
     statuses = []
-    try:
+    with learning_on(learner, batch):
         for _ in range(15):
             child = os.fork()
             if child == 0:
@@ -331,9 +343,6 @@ def test_a_fork_waits_for_writers_though_a_table_is_being_made() -> None:
                 learner.lookup("user", batch.slot("user").values)
                 os._exit(0)
             statuses.append(os.waitpid(child, 0)[1])
-    finally:
-        is_over.set()
-        writer.join()
     assert statuses == [0] * 15
 
 
@@ -389,16 +398,8 @@ def test_a_forked_child_reads_and_is_refused_what_waits_for_the_writer() -> None
     batch = people(0, 300)
     train(learner, batch)
     fids = batch.slot("user").values
-    is_over = threading.Event()
-
-    def learn() -> None:
-        while not is_over.is_set():
-            train(learner, batch)
-
-    writer = threading.Thread(target=learn)
-    writer.start()
     table, statuses = learner.tables[4], []
-    try:
+    with learning_on(learner, batch):
         for _ in range(20):
             child = os.fork()
             if child == 0:
@@ -418,9 +419,6 @@ def test_a_forked_child_reads_and_is_refused_what_waits_for_the_writer() -> None
                 os._exit(0 if refused == 5 and is_read else 1)
             _, status = os.waitpid(child, 0)
             statuses.append(os.waitstatus_to_exitcode(status))
-    finally:
-        is_over.set()
-        writer.join()
     assert statuses == [0] * 20
     train(learner, batch)
     assert len(learner.delta_since(0)[4].fids) > 0

@@ -131,6 +131,9 @@ class Table:
             )
         # Held by whatever must see no change for longer than one call.
         self._writing: Lock = lock_of(self, "_writing")
+        # What a step takes off a weight at the scale 1, at most: every step asks, and neither factor changes.
+        self._slot_scale_max = max((1.0, *(rule.learning_rate_scale for rule in self._rules.values())))
+        self._decay_share = decay_of(self._optimizer) * self._slot_scale_max
         self._require_decay(1.0)
         self.threads = threads
         self._capacity: Capacity | None = None
@@ -334,12 +337,12 @@ class Table:
         return scale
 
     def _require_decay(self, scale: float) -> None:
-        slot_scale = max((rule.learning_rate_scale for rule in self._rules.values()), default=1.0)
-        share = decay_of(self._optimizer) * max(slot_scale, 1.0) * scale
+        share = self._decay_share * scale
         if share > 1.0:
             raise ValueError(
-                f"the optimizer's learning_rate times weight_decay, times the scales (of a slot {slot_scale:g}, of the "
-                f"call {scale:g}), must be at most 1, or each step throws a weight past zero, got {share:g}"
+                "the optimizer's learning_rate times weight_decay, times the scales (of a slot "
+                f"{self._slot_scale_max:g}, of the call {scale:g}), must be at most 1, or each step throws a weight "
+                f"past zero, got {share:g}"
             )
 
     def find_moving(self, fids: ArrayLike, grads: ArrayLike) -> NDArray[np.bool_]:
