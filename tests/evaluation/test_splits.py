@@ -23,6 +23,7 @@ RULES: list[SplitRule] = [
     TemporalSplit(),
     TemporalSplit(0.5, 0.0),
     LeaveOneOut(),
+    LeaveOneOut(validating=1),
     PersonRatio(0.6, 0.2),
     PersonRatio(seed=3),
     PeopleSplit(0.5, 0.25, seed=1),
@@ -71,6 +72,22 @@ def test_leave_one_out_is_each_persons_last_two(log: list[tuple[int, int]]) -> N
         own = parts[people == person].tolist()
         few = len(own) < 3
         assert own == ([TRAIN] * len(own) if few else [TRAIN] * (len(own) - 2) + [VALIDATION, TEST])
+
+
+@pytest.mark.property
+@settings(max_examples=60, deadline=None)
+@given(LOGS, st.integers(0, 6), st.integers(0, 3))
+def test_of_those_who_do_not_validate_the_slate_before_the_last_trains(
+    log: list[tuple[int, int]], validating: int, seed: int
+) -> None:
+    people, _, all_validate = split(LeaveOneOut(), log)
+    _, _, parts = split(LeaveOneOut(validating=validating, seed=seed), log)
+
+    changed = parts != all_validate
+    assert set(all_validate[changed].tolist()) <= {VALIDATION}
+    assert set(parts[changed].tolist()) <= {TRAIN}
+    everybody = len(set(people[all_validate == VALIDATION].tolist()))
+    assert (parts == VALIDATION).sum() == min(validating, everybody)
 
 
 @pytest.mark.property
@@ -146,6 +163,7 @@ def test_rules_say_what_they_need() -> None:
         (lambda: TemporalSplit(0.0), "train_share must be above 0"),
         (lambda: PersonRatio(0.9, 0.2), "together at most 1; got 0.9 and 0.2"),
         (lambda: LeaveOneOut(2), "slate_count_min must be at least 3, got 2"),
+        (lambda: LeaveOneOut(validating=-1), "validating must be at least 0, or None, got -1"),
         (lambda: Prequential(1.0), "warm_up_share must be at least 0 and below 1, got 1.0"),
         (lambda: Prequential(0.1, 0), "block_size must be at least 1, got 0"),
         (lambda: Split.ALL.number, "has no number"),

@@ -117,15 +117,23 @@ class TemporalSplit:
 class LeaveOneOut:
     """Each person's last slate tests, the one before validates, and the rest trains (SASRec, BERT4Rec and most others).
 
-    Who has fewer than ``slate_count_min`` slates only trains.
+    Args:
+        slate_count_min: who has fewer slates only trains.
+        validating: how many people, drawn by ``seed``, validate; of all others the slate before the last trains, too,
+            as the authors of BERT4Rec put it back for the final model. ``None``: everybody validates.
+        seed: draws those who validate.
     """
 
     slate_count_min: int = 3
+    validating: int | None = None
+    seed: int = 0
     needs: ClassVar[Needs] = Needs.ORDER
 
     def __post_init__(self) -> None:
         if self.slate_count_min < 3:
             raise ValueError(f"LeaveOneOut.slate_count_min must be at least 3, got {self.slate_count_min}")
+        if self.validating is not None and self.validating < 0:
+            raise ValueError(f"LeaveOneOut.validating must be at least 0, or None, got {self.validating}")
 
     def parts(self, people: _Ints, sizes: _Ints) -> Parts:
         """See ``SplitRule``."""
@@ -133,7 +141,11 @@ class LeaveOneOut:
         places, counts = _places_of_people(people)
         parts = np.full(len(people), _TRAIN)
         enough = counts >= self.slate_count_min
-        parts[enough & (places == counts - 2)] = _VALIDATION
+        before_last = np.flatnonzero(enough & (places == counts - 2))
+        if self.validating is not None:
+            drawn = generator(self.seed, "leave-one-out").permutation(len(before_last))
+            before_last = before_last[drawn[: self.validating]]
+        parts[before_last] = _VALIDATION
         parts[enough & (places == counts - 1)] = _TEST
         return parts
 
