@@ -16,7 +16,7 @@ from dolmen.features import Batch
 from dolmen.models import Model
 from dolmen.models.layers.attention import effective_counts
 from dolmen.models.layers.behaviours import Past
-from dolmen.models.layers.hashing import SimHash, interest_of
+from dolmen.models.layers.hashing import SimHash
 from dolmen.models.ranking.sdim import SDIM
 from dolmen.seeds import derive_seed
 from dolmen.studies.clicks import BATCH, EPOCHS, FIGURES, LONG, MODULES, MOVIELENS, PROTOCOL, Arm, guards, judged
@@ -132,7 +132,7 @@ def _roads(seed: int, length: int) -> Mapping[str, Callable[[], Tensor]]:
     sums, owners = hashing.sums(past), torch.zeros(_CANDIDATES, dtype=torch.int64)
     return {
         "attend": lambda: attended(candidates, unit, vectors, 0.5),
-        "read": lambda: interest_of(hashing.read(sums, owners, candidates)),
+        "read": lambda: hashing.read(sums, owners, candidates),
         "store": lambda: hashing.sums(past),
     }
 

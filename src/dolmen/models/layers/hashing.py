@@ -10,6 +10,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from dolmen.models.layers.behaviours import Past
 
@@ -26,17 +27,20 @@ class SimHash(nn.Module):
     Args:
         width: of the vectors.
         rounds: hashes.
-        bits: of each; 0 puts everything into one bucket.
+        bits: of each, at most 52; 0 puts everything into one bucket.
     """
 
     projections: Tensor
     places: Tensor
+    first_cells: Tensor
 
     def __init__(self, width: int, rounds: int, bits: int) -> None:
         super().__init__()
         self.rounds, self.bits = rounds, bits
-        self.register_buffer("projections", torch.randn(width, rounds * bits))
-        self.register_buffer("places", 2 ** torch.arange(bits), persistent=False)
+        self.register_buffer("projections", torch.randn(width, rounds * bits).double())
+        # In double, which holds these whole numbers exactly and for which there are fast products.
+        self.register_buffer("places", 2.0 ** torch.arange(bits).double(), persistent=False)
+        self.register_buffer("first_cells", torch.arange(rounds) * self.bucket_count, persistent=False)
 
     @property
     def bucket_count(self) -> int:
@@ -50,8 +54,9 @@ class SimHash(nn.Module):
         In double precision: how single precision rounds depends on how many vectors are multiplied together, and a
         vector on the edge of two buckets would move when it is hashed in other company.
         """
-        signs = vectors.double() @ self.projections.double() >= 0
-        return (signs.view(len(vectors), self.rounds, self.bits) * self.places).sum(dim=2)
+        signs = vectors.double() @ self.projections >= 0
+        codes = signs.view(len(vectors) * self.rounds, self.bits).double() @ self.places
+        return codes.to(torch.int64).view(len(vectors), self.rounds)
 
     @torch.no_grad()
     def sums(self, past: Past, before: Tensor | None = None) -> Tensor:
@@ -93,17 +98,20 @@ class SimHash(nn.Module):
         return self.buckets(past.vectors) == self.buckets(queries).index_select(0, past.owners)
 
     def read(self, sums: Tensor, owners: Tensor, queries: Tensor) -> Tensor:
-        """What ``sums`` (people, rounds, buckets, width) hold for each query: (batch, rounds, width).
+        """``interest_of`` what each query meets in ``sums`` (people, rounds, buckets, width): (batch, width).
 
         One row for each round, whatever the length of the past. ``owners`` (batch,): whose sums each query reads.
         """
-        cells = (owners.unsqueeze(1) * self.rounds + torch.arange(self.rounds)) * self.bucket_count
-        found = sums.flatten(end_dim=2).index_select(0, (cells + self.buckets(queries)).flatten())
-        return found.view(len(queries), self.rounds, queries.shape[1])
+        rows = sums.flatten(end_dim=2)
+        cells = self.buckets(queries) + self.first_cells + owners.unsqueeze(1) * (self.rounds * self.bucket_count)
+        if cells.numel() < len(rows):
+            return interest_of(rows.index_select(0, cells.flatten()).view(*cells.shape, -1))
+        # Many candidates of few people: there is less to do where each bucket is made a unit vector before it is read.
+        return embedding_bag(cells, rows * _over_lengths(rows), mode="mean")
 
 
 def interest_of(met: Tensor) -> Tensor:
-    """The mean over rounds of the sums (batch, rounds, width), each made a unit vector; an empty bucket stays zero.
+    """The mean over rounds of the sums (batch, rounds, width), each made a unit vector; an empty one stays zero.
 
     Source: Cao et al., CIKM 2022, equation 7.
     """
@@ -111,4 +119,4 @@ def interest_of(met: Tensor) -> Tensor:
 
 
 def _over_lengths(met: Tensor, epsilon: float = 1e-12) -> Tensor:
-    return torch.rsqrt(met.square().sum(dim=2, keepdim=True).clamp(min=epsilon))
+    return torch.rsqrt(met.square().sum(dim=-1, keepdim=True).clamp(min=epsilon))

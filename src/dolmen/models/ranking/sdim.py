@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, final
+from typing import ClassVar, Final, final
 
 from torch import Tensor, nn
 
 from dolmen.embedding import Embed
+from dolmen.errors import ConfigError
 from dolmen.features import Batch
 from dolmen.models.config import at_least, not_empty, positive
 from dolmen.models.contract import Ability
@@ -24,6 +25,8 @@ from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, T
 from dolmen.models.layers.hashing import SimHash, interest_of
 
 __all__ = ["SDIM", "LongPast", "SDIMConfig"]
+
+_BITS_MAX: Final = 16  # of 64 columns and 16 rounds, a person's sums take 256 MiB then
 
 
 class LongPast(StrEnum):
@@ -62,6 +65,8 @@ class SDIMConfig(TowerConfig):
         not_empty(self, "attention_hidden")
         at_least(self, 1, "attention_hidden", "recent", "rounds")
         at_least(self, 0, "bits")
+        if self.bits > _BITS_MAX:
+            raise ConfigError(f"SDIMConfig.bits must be at most {_BITS_MAX}, got {self.bits}: buckets are 2^bits")
         positive(self, "temperature")
 
 
@@ -111,8 +116,7 @@ class SDIM(nn.Module):
     def score_condensed(self, batch: Batch, sums: Tensor, owners: Tensor) -> Tensor:
         """As ``score``, (batch,): the history may hold the newest behaviours alone, ``sums`` tell the whole."""
         candidates = self.fields.candidates(batch)
-        met = self.hash.read(sums, owners, candidates)
-        return self._logits(batch, candidates, self.fields.past(batch), [interest_of(met)])
+        return self._logits(batch, candidates, self.fields.past(batch), [self.hash.read(sums, owners, candidates)])
 
     def _logits(self, batch: Batch, candidates: Tensor, past: Past, long: list[Tensor]) -> Tensor:
         recent = past.newest(self.config.recent)
