@@ -211,9 +211,8 @@ def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> Non
 def test_up_names_file_and_mend_of_a_models_option_before_anything_is_served(tmp_path: Path) -> None:
     ended = _up(tmp_path, port=0, more="[model]\noptions = { ranker_options = { hiden = [8] } }\n")
     assert ended.returncode == CONFIG_STATUS
-    assert ended.stderr == (
-        f"error: {tmp_path}/dolmen.toml: model.joint.ranker_options: unknown setting 'hiden'; did you mean 'hidden'?\n"
-    )
+    told = "model.options.ranker_options: unknown setting 'hiden'; did you mean 'hidden'?"
+    assert ended.stderr == f"error: {tmp_path}/dolmen.toml: {told}\n"
     assert not (tmp_path / "state").exists()
 
 

@@ -33,6 +33,7 @@ from dolmen.demo.setup import DemoNotes, DemoOptions, configuration, with_port
 from dolmen.errors import DataError, NotReadyError, RemoteError
 from dolmen.serving import check_address
 from dolmen.telemetry import LogFormat, set_up_logs
+from dolmen.unfinished import require_file, require_folder
 
 __all__ = ["run_demo"]
 
@@ -55,6 +56,8 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
     Raises:
         DolmenError: something is missing or in use; the message says what and the mend.
     """
+    if options.report_path is not None:
+        require_file(options.report_path, "--report")
     stop = stop_on_signals()
     with ExitStack() as stack:
         if temporary:
@@ -63,6 +66,7 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
         started = time.monotonic()
         dataset = datasets.load(options.data)
         _check_replayable(dataset)
+        require_folder(options.state, "--state")
         demo = _Demo(options, dataset, stop, started)
         held = stack.enter_context(hold_folder(options.state))
         demo.prepare(stack, held)
