@@ -149,6 +149,9 @@ STUDY: Final = Study(
         "dolmen.models.ranking.din",
         "dolmen.models.ranking.tin",
     ),
-    shows={"tin": Shown(case=AMAZON, arm="tin", figure="gauc")},
+    shows={  # each as it is by default, but for smaller layers
+        model: Shown(case=AMAZON, arm=arm, figure="gauc")
+        for model, arm in (("average_pooling", "average-pooling-plus"), ("din", "din-plus"), ("tin", "tin"))
+    },
     run=_run,
 )
