@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from dolmen.embedding import Embed
 from dolmen.errors import SchemaError
 from dolmen.features import Batch
-from dolmen.models.config import at_least
+from dolmen.models.config import at_least, positive
 from dolmen.models.contract import Ability
-from dolmen.models.layers.attention import attend
+from dolmen.models.layers.attention import attend, attend_by_angle
 from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, averaged, pooled
 from dolmen.models.layers.rows import split_rows
 
@@ -50,16 +50,21 @@ class TINConfig(TowerConfig):
             is none, and time is the position alone. It is as wide as candidate and history together.
         has_positions: add the codes of positions. Switched off, with no ``ages``, nothing knows of time.
         has_attention: weigh behaviours by the candidate; off: each counts alike.
+        temperature: of attention by angle: softmax(cos / temperature). ``None``: the paper's, which divides products by
+            the root of the width and is close to a mean while vectors are short.
     """
 
     positions: int = 100
     ages: str | None = None
     has_positions: bool = True
     has_attention: bool = True
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "positions")
+        if self.temperature is not None:
+            positive(self, "temperature")
 
 
 @final
@@ -101,14 +106,17 @@ class TIN(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits of the label, (batch,). Without a past the interest is the zero vector."""
         candidates, past = self.encoded(batch)
-        if self.config.has_attention:
-            interest = pooled(past, attend(candidates, past, math.sqrt(self.fields.width)))
-        else:
-            interest = averaged(past)
+        interest = pooled(past, self.weights(candidates, past)) if self.config.has_attention else averaged(past)
         # Target-aware representation is the tower's product of interest and candidate: the candidate is one and the
         # same for all of its behaviours, so the sum of the products is the product of the sum.
         logits: Tensor = self.tower(batch, candidates, [interest])
         return logits
+
+    def weights(self, candidates: Tensor, past: Past) -> Tensor:
+        """What attention makes each behaviour count for its example's candidate, both as ``encoded``: (total,)."""
+        if self.config.temperature is not None:
+            return attend_by_angle(candidates, past, self.config.temperature)
+        return attend(candidates, past, math.sqrt(self.fields.width))
 
     def _age_codes(self, batch: Batch) -> Tensor:
         ages = self.config.ages
