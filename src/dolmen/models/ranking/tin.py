@@ -10,6 +10,7 @@ Departs from the paper:
 - Codes of time intervals are rows of a slot of the schema (``ages``), which learn as other rows do; the candidate's own
   is a vector of the model. Codes of positions are a dense table, whose length at the start is ours.
 - Rows follow the table's optimiser, and the network, its normalised inputs and the decay are those of ``din.py``.
+- Attention by angle (``temperature``) is ours.
 """
 
 from __future__ import annotations
