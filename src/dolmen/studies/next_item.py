@@ -37,6 +37,7 @@ MODULES: Final = (
     *MACHINERY,
     "dolmen.datasets.dataset",
     "dolmen.datasets.examples",
+    "dolmen.evaluation.baselines",
     "dolmen.evaluation.negatives",
     "dolmen.evaluation.ranking",
     "dolmen.evaluation.splits",
