@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dolmen.features import Jagged
-from dolmen.studies.next_item import BEAUTY, FIGURES, FILMS, GAMES, MODULES, PROTOCOL, Arm, judged, judged_counts
+from dolmen.studies.next_item import BEAUTY, FIGURES, FILMS, GAMES, PROTOCOL, Arm, judged, judged_counts
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
@@ -174,7 +174,6 @@ STUDY: Final = Study(
         settings={"passes": {FILMS: 5}, "sequences_max": 400},
         minutes=0.9,
     ),
-    stands_on=(*MODULES, "dolmen.models.sequence"),
     shows={name: Shown(case=FILMS, arm=name, figure="full_ndcg@10") for name in ("bert4rec", "sasrec", "gru4rec")},
     run=_run,
 )

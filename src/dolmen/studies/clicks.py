@@ -19,7 +19,6 @@ from dolmen.evaluation import auc, gauc, log_loss
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids, values_of
 from dolmen.models import Model, scorer
 from dolmen.seeds import generator
-from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
 from dolmen.studies.study import Claim, Setting
@@ -33,7 +32,6 @@ __all__ = [
     "EPOCHS",
     "FIGURES",
     "LONG",
-    "MODULES",
     "MOVIELENS",
     "PROTOCOL",
     "Arm",
@@ -55,39 +53,6 @@ EPOCHS: Final = {AMAZON: 3, MOVIELENS: 3, LONG: 3}
 
 BATCH: Final = 512
 """Examples a step."""
-
-MODULES: Final = (
-    *MACHINERY,
-    "dolmen.compute",
-    "dolmen.datasets.actions",
-    "dolmen.datasets.amazon",
-    "dolmen.datasets.amazon_hin",
-    "dolmen.datasets.dataset",
-    "dolmen.datasets.examples",
-    "dolmen.datasets.movielens",
-    "dolmen.datasets.movielens_100k",
-    "dolmen.evaluation.grouped",
-    "dolmen.evaluation.metrics",
-    "dolmen.evaluation.negatives",
-    "dolmen.evaluation.splits",
-    "dolmen.features.batch",
-    "dolmen.features.extract",
-    "dolmen.features.fids",
-    "dolmen.features.layout",
-    "dolmen.features.schema",
-    "dolmen.models.layers.activations",
-    "dolmen.models.layers.attention",
-    "dolmen.models.layers.behaviours",
-    "dolmen.models.layers.losses",
-    "dolmen.models.layers.mlp",
-    "dolmen.models.layers.moments",
-    "dolmen.models.layers.rows",
-    "dolmen.seeds",
-    "dolmen.studies.clicks",
-    "dolmen.training.config",
-    "dolmen.training.opening",
-)
-"""What decides the figures of every study that is run from here."""
 
 FIGURES: Final = {
     "gauc": "AUC within each person, weighed by impressions (the papers' GAUC), on the test part",

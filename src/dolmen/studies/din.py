@@ -10,7 +10,6 @@ from dolmen.studies.clicks import (
     BATCH,
     EPOCHS,
     FIGURES,
-    MODULES,
     MOVIELENS,
     PROTOCOL,
     Arm,
@@ -182,15 +181,6 @@ STUDY: Final = Study(
         parts=(Part(case=MOVIELENS, arms=("average-pooling", "din"), seed_count=1),),
         settings={"epochs": dict.fromkeys(EPOCHS, 1), "batch": BATCH, "examples_max": 40_000},
         minutes=0.7,
-    ),
-    stands_on=(
-        *MODULES,
-        "dolmen.models.ranking.average_pooling",
-        "dolmen.models.ranking.deepfm",
-        "dolmen.models.ranking.din",
-        "dolmen.models.ranking.logistic_regression",
-        "dolmen.models.ranking.pnn",
-        "dolmen.models.ranking.wide_deep",
     ),
     shows={
         model: Shown(case=AMAZON, arm=arm, figure="gauc")

@@ -20,7 +20,6 @@ from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc
 from dolmen.features import Batch, Jagged, Label, Policy, Schema, Slot, pack_fids
 from dolmen.seeds import derive_seed, generator
-from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Ordered, Within
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Study
@@ -344,21 +343,6 @@ STUDY: Final = Study(
         parts=(Part(case="movielens-100k", arms=("collisionless", "hashed-1-8", "quotient-1-8"), seed_count=1),),
         settings={"tuning_examples_max": 20_000},
         minutes=0.5,
-    ),
-    stands_on=(
-        *MACHINERY,
-        "dolmen.embedding.policies",
-        "dolmen.datasets.draws",
-        "dolmen.datasets.movielens",
-        "dolmen.datasets.truth",
-        "dolmen.datasets.world",
-        "dolmen.evaluation.metrics",
-        "dolmen.evaluation.negatives",
-        "dolmen.features.fids",
-        "dolmen.models.layers.losses",
-        "dolmen.models.layers.mlp",
-        "dolmen.models.layers.rows",
-        "dolmen.models.ranking.deepfm",
     ),
     run=_run,
     prepare=_prepare,

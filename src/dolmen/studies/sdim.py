@@ -19,7 +19,7 @@ from dolmen.models.layers.behaviours import Past
 from dolmen.models.layers.hashing import SimHash
 from dolmen.models.ranking.sdim import SDIM
 from dolmen.seeds import derive_seed
-from dolmen.studies.clicks import BATCH, EPOCHS, FIGURES, LONG, MODULES, MOVIELENS, PROTOCOL, Arm, guards, judged
+from dolmen.studies.clicks import BATCH, EPOCHS, FIGURES, LONG, MOVIELENS, PROTOCOL, Arm, guards, judged
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
@@ -272,7 +272,6 @@ STUDY: Final = Study(
         },
         minutes=0.8,
     ),
-    stands_on=(*MODULES, "dolmen.models.layers.hashing", "dolmen.models.ranking.sdim"),
     shows={"sdim": Shown(case=LONG, arm="hashed", figure="gauc")},
     run=_run,
     prepare=_prepare,

@@ -23,7 +23,6 @@ from dolmen.evaluation import Split, TemporalSplit, rank_catalogue
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, extract_table
 from dolmen.models import retriever
 from dolmen.seeds import generator
-from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
@@ -370,29 +369,6 @@ STUDY: Final = Study(
         parts=(Part(case=_FILMS, arms=("popularity", "two-tower", "cfm"), seed_count=1),),
         settings={"passes": 1, "examples_max": 40_000},
         minutes=0.5,
-    ),
-    stands_on=(
-        *MACHINERY,
-        "dolmen.compute",
-        "dolmen.datasets.actions",
-        "dolmen.datasets.amazon_hin",
-        "dolmen.datasets.dataset",
-        "dolmen.datasets.examples",
-        "dolmen.datasets.movielens",
-        "dolmen.datasets.movielens_100k",
-        "dolmen.datasets.movielens_1m",
-        "dolmen.evaluation.ranking",
-        "dolmen.evaluation.splits",
-        "dolmen.features.batch",
-        "dolmen.features.extract",
-        "dolmen.features.fids",
-        "dolmen.models.layers.losses",
-        "dolmen.models.layers.mlp",
-        "dolmen.models.layers.rows",
-        "dolmen.models.layers.stream",
-        "dolmen.models.retrieval",
-        "dolmen.seeds",
-        "dolmen.training.config",
     ),
     shows={
         model: Shown(case=_FILMS, arm=arm, figure="recall@50")
