@@ -3,7 +3,9 @@
 import re
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,14 +28,14 @@ def programs_of(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
 
-def run_program(source: str, name: str) -> dict[str, object]:
-    names: dict[str, object] = {}
+def run_program(source: str, name: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
     exec(compile(source, name, "exec"), names)
     return names
 
 
 @pytest.fixture
-def address(tmp_path: Path) -> str:  # type: ignore[misc]
+def address(tmp_path: Path) -> Iterator[str]:
     """A server with a small catalogue."""
     schema = Schema(
         Slot("user"),
@@ -96,7 +98,7 @@ def test_the_configuration_of_the_how_to_is_valid(tmp_path: Path) -> None:
 
 def test_the_table_of_the_concepts_runs() -> None:
     names = run_program(programs_of("docs/concepts/table.md")[0], "table.md")
-    assert len(names["table"]) == 2  # type: ignore[arg-type]
+    assert len(names["table"]) == 2
 
 
 def test_the_loop_of_ones_own_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,5 +162,5 @@ def test_the_batch_training_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     program = next(one for one in programs_of("README.md") if "new_trainer" in one)
     names = run_program(program, "README.md")
     # Ranking by chance has an AUC of 0.5; popularity alone reaches about 0.6 on these people.
-    assert names["report"].epochs[-1].validation.auc > 0.6  # type: ignore[attr-defined]
+    assert names["report"].epochs[-1].validation.auc > 0.6
     assert any((tmp_path / "snapshots").glob("*/manifest.json"))

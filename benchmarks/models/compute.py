@@ -17,16 +17,16 @@ from statistics import median
 import torch
 
 from dolmen import Trainer, datasets, new_trainer
-from dolmen.provenance import machine, program
+from dolmen.provenance import command, machine, program
 from dolmen.training import TrainConfig
 
-BATCH, WARM, REPEATS = 512, 5, 3
+BATCH, WARM, REPEATS, SEED = 512, 5, 3, 0
 LAYERS = {"deepfm": ("deep",), "din": ("unit", "tower.layers")}
 
 
 def trainer_of(arm: str, model: str, data: datasets.Dataset) -> Trainer:
     arithmetic = "bfloat16" if arm == "bfloat16" else "float32"
-    trainer = new_trainer(data.schema, model, {}, TrainConfig(evaluate_every=0, arithmetic=arithmetic))
+    trainer = new_trainer(data.schema, model, {}, TrainConfig(evaluate_every=0, arithmetic=arithmetic, seed=SEED))
     if arm == "compiled":
         for name in LAYERS[model]:
             trainer.model.get_submodule(name).compile(dynamic=True)
@@ -45,10 +45,11 @@ def main() -> None:
     batches = list(data.batches(BATCH, "train"))[: WARM + options.steps]
     result = {
         "what": "examples a second of fit, one thread, by arithmetic and with compiled layers",
-        "command": "python benchmarks/models/compute.py",
+        "command": command(options),
         "data": options.data,
         "program": program(),
         "machine": machine(),
+        "seed": SEED,
         "batch": BATCH,
         "models": {},
     }

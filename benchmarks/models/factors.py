@@ -40,7 +40,7 @@ from dolmen.evaluation import (
 )
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, encode_array
 from dolmen.models import retriever
-from dolmen.provenance import machine, program
+from dolmen.provenance import command, machine, program
 from dolmen.training import TrainConfig, Trainer
 
 DIM, BATCH, KS, TOP = 64, 512, (10, 50), 10
@@ -179,8 +179,7 @@ def main() -> None:
     found["two-tower"] = [towers(data, arguments.passes, seed) for seed in seeds]
     recalls = {name: mean(one["full_recall@10"] for one in runs) for name, runs in found.items()}
     told = {
-        "command": f"python benchmarks/models/factors.py --peer PYTHON --passes {arguments.passes} "
-        f"--seeds {arguments.seeds} --out docs/results/models-factors.json",
+        "command": command(arguments, peer="PYTHON"),
         "program": program(),
         "machine": machine() | {"numpy": version("numpy")},
         "peer": "implicit 0.7.3",

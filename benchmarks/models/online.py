@@ -22,7 +22,7 @@ from dolmen import datasets, new_trainer
 from dolmen.embedding import AdaGrad
 from dolmen.evaluation import compare, mean_of
 from dolmen.features import Batch
-from dolmen.provenance import machine, program
+from dolmen.provenance import command, machine, program
 from dolmen.training import TrainConfig
 
 RECORD = 32
@@ -86,8 +86,7 @@ def main() -> None:
     }
     told = {
         "what": "progressive AUC of joint with each ranker, learned one by one in time order",
-        "command": f"python benchmarks/models/online.py --data {options.data} --rankers {options.rankers} "
-        f"--limit {options.limit} --seeds {options.seeds} --out docs/results/models-online.json",
+        "command": command(options),
         "program": program(),
         "machine": machine(),
         "data": options.data,

@@ -33,14 +33,14 @@ def main() -> None:
             "train_batch_size": told["batch"],
             "eval_batch_size": 256,
             "use_gpu": False,
-            "seed": 0,
+            "seed": told["seed"],
             "reproducibility": False,
             "show_progress": False,
             "state": "ERROR",
             **told["options"],
         },
     )
-    init_seed(0, reproducibility=False)
+    init_seed(told["seed"], reproducibility=False)
     dataset = create_dataset(config)
     train, _, test = data_preparation(config, dataset)
     model = get_model(told["model"])(config, train.dataset).to("cpu")

@@ -25,7 +25,7 @@ def main() -> None:
     told = json.loads(Path(sys.argv[1]).read_text())
     folder, dim, batch = Path(told["folder"]), told["width"], told["batch"]
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(told["seed"])
     item = SparseFeature("item", vocab_size=told["items"], embed_dim=dim, padding_idx=0)
     brand = SparseFeature("brand", vocab_size=told["brands"], embed_dim=dim, padding_idx=0)
     past = SequenceFeature(

@@ -13,6 +13,7 @@ are timed in turn over all lengths:
 - ``add``: one more behaviour, from the event to sums that hold it; ``renew``: make the sums anew from the history.
 
 ``logit_gap``: the largest difference between ``kept`` and ``whole``, over two candidates. ``checksum``: of the logits.
+``seed``: of rows and layers; items are drawn from the length of the past as their seed.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from dolmen.embedding import AdaGrad
 from dolmen.events import Action, CatalogueChange, EmbeddedLog, Topic, encode
 from dolmen.features import Batch, Label, Schema, Slot
 from dolmen.models import condenser, scorer
-from dolmen.provenance import machine, program
+from dolmen.provenance import command, machine, program
 from dolmen.serving import ServeSettings
 from dolmen.serving.inputs import Inputs
 from dolmen.serving.parts import Parts
 from dolmen.serving.recommender import Ask
-from dolmen.training import new_trainer
+from dolmen.training import TrainConfig, new_trainer
 
-ITEMS, CANDIDATES, DIM, ADDS = 20_000, 100, 17, 100
+ITEMS, CANDIDATES, DIM, ADDS, SEED = 20_000, 100, 17, 100, 0
 WHOLE_LENGTH_MAX = 10_000
 SHORT_REPEATS, LONG_REPEATS = 100, 3
 NAME = "anna"
@@ -78,7 +79,8 @@ class Person:
             self.log.append(Topic.CATALOGUE, [encode(CatalogueChange("item", start + one)) for one in range(1000)])
         self.parts = Parts(settings, self.log, self.clock)
         self.parts.catalogue.tail.catch_up()
-        trainers = {name: new_trainer(schema, name, optimizer=AdaGrad()) for name in ("sdim", "din")}
+        config = TrainConfig(seed=SEED)
+        trainers = {name: new_trainer(schema, name, config=config, optimizer=AdaGrad()) for name in ("sdim", "din")}
         items = self.parts.catalogue.items(np.arange(ITEMS)).slot("item").values
         for trainer in trainers.values():
             trainer.embeddings.lookup_or_insert("item", items, 1)
@@ -92,8 +94,8 @@ class Person:
         self.act(length)
         inputs = Inputs(settings, self.parts.catalogue, self.parts.behaviours)
         self.rows = self.random.integers(ITEMS, size=CANDIDATES)
-        person = inputs.person(NAME, {})
-        self.whole = inputs.beside([person], [CANDIDATES], inputs.items([(self.rows, None)]), self.clock.now_us())
+        people = inputs.people([inputs.person(NAME, {})])
+        self.whole = inputs.beside(people, [CANDIDATES], inputs.items([(self.rows, None)]), self.clock.now_us())
         newest = {"history": self.whole.slot("history").last(able.recent_count)}
         self.short = Batch(size=CANDIDATES, slots={**self.whole.slots, **newest})
         self.owners = torch.zeros(CANDIDATES, dtype=torch.int64)
@@ -169,9 +171,11 @@ def main() -> None:
         print("  ".join(f"{key} {value:,.4g}" for key, value in one.items() if "p90" not in key), flush=True)
     result = {
         "what": "a ranking pass over 100 candidates, by the length of the past; one thread",
-        "command": "python benchmarks/serving/long_past.py",
+        "command": command(options),
         "program": program(),
         "machine": machine(),
+        "data": "random items",
+        "seed": SEED,
         "candidates": CANDIDATES,
         "width": DIM - 1,
         "lengths": results,

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from dolmen import studies
-from dolmen.provenance import machine, program
+from dolmen.provenance import command, machine, program
 
 SECONDS_MAX = 60.0
 
@@ -40,9 +40,10 @@ def main() -> int:
     found = [measured(name) for name in studies.names()]
     total = round(sum(float(one["seconds"]) for one in found), 1)
     told = {
-        "command": "python benchmarks/studies/quick.py --out docs/results/studies-quick.json",
+        "command": command(arguments),
         "program": program(),
         "machine": machine(),
+        "seeds": {name: sorted({cell.seed for cell in studies.study(name).quick.cells()}) for name in studies.names()},
         "seconds_max": SECONDS_MAX,
         "seconds_total": total,
         "studies": found,

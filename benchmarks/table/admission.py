@@ -35,7 +35,13 @@ def main() -> None:
     options = parser.parse_args()
 
     report = begin_report(
-        threshold=THRESHOLD, examples=options.examples, items=options.items, exponent=options.exponent, runs=[]
+        options,
+        threshold=THRESHOLD,
+        examples=options.examples,
+        items=options.items,
+        exponent=options.exponent,
+        seeds=list(range(options.seeds)),
+        runs=[],
     )
     ways = {str(kind): RowRules(admit_after=THRESHOLD + 1, admission=kind) for kind in Admission}
     ways |= {f"exact, sight {n}": RowRules(admit_after=n) for n in (2, 3, 4)}

@@ -29,7 +29,7 @@ def main() -> None:
     add_out(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    report = begin_report(seed=SEED, ids=IDS, rows=ROWS, dim=DIM, runs=[])
+    report = begin_report(options, seed=SEED, ids=IDS, rows=ROWS, dim=DIM, runs=[])
     schema = Schema(Slot("user", dim=DIM), Slot("item", dim=DIM), Slot("tags", dim=DIM, many=True))
     embeddings = Embeddings(schema, optimizer=AdaGrad(learning_rate=0.05), seed=SEED)
     table = embeddings.table_of("user")

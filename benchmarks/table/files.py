@@ -36,7 +36,7 @@ def main() -> None:
     table = Table(options.dim, optimizer=AdaGrad(learning_rate=0.05), seed=1)
     for begin in range(0, options.rows, 65_536):
         table.lookup_or_insert(np.arange(begin, min(begin + 65_536, options.rows)) * 7, now_us=1)
-    report = begin_report(seed=1, rows=options.rows, dim=options.dim, optimizer="adagrad", batch=options.batch)
+    report = begin_report(options, seed=1, rows=options.rows, dim=options.dim, optimizer="adagrad", batch=options.batch)
     with TemporaryDirectory(dir=options.folder) as folder:
         report |= speeds(table, Path(folder), options.repeats)
         report["longest_call_ms"] = pauses(table, Path(folder), options.batch, options.writer_seconds)

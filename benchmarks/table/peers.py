@@ -261,7 +261,7 @@ def main() -> None:
     report: dict[str, Any] = {"runs": []}
     if options.out and options.out.exists():
         report = json.loads(options.out.read_text())
-    report |= {**source(), "seed": 1, "batch": BATCH}
+    report |= {**source(options, peers="DIR"), "seed": 1, "batch": BATCH}
     report["ids"] = f"zipf {EXPONENT} over {ID_COUNT}"
     with TemporaryDirectory() as folder:
         ids = Path(folder) / "ids.npy"

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     add_out(parser)
     options = parser.parse_args()
-    report = begin_report(seed=SEED, rows=options.rows, batch=options.batch, runs=[])
+    report = begin_report(options, seed=SEED, rows=options.rows, batch=options.batch, runs=[])
     for dim in options.dims:
         report["runs"] += measure(options.rows, dim, options.batch, options.repeats)
     write_report(report, options.out)

@@ -4,23 +4,29 @@ import argparse
 import datetime
 import json
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
+
+from dolmen.provenance import command, program
 
 __all__ = ["ROOT", "add_out", "begin_report", "source", "write_report"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def source() -> dict[str, Any]:
-    """Machine, commit and date."""
-    return {"machine": _machine(), "commit": _commit(), "date": str(datetime.date.today())}
+def source(options: argparse.Namespace, **stand_ins: str) -> dict[str, Any]:
+    """Command (see ``dolmen.provenance.command``), machine, commit (``-dirty`` with changes on top) and date."""
+    return {
+        "command": command(options, **stand_ins),
+        "machine": _machine(),
+        "commit": program()["commit"],
+        "date": str(datetime.date.today()),
+    }
 
 
-def begin_report(**settings: Any) -> dict[str, Any]:
+def begin_report(options: argparse.Namespace, **settings: Any) -> dict[str, Any]:
     """A report's head, which is printed, too: its source and the settings."""
-    report = {**source(), **settings}
+    report = {**source(options, folder="FOLDER"), **settings}
     told = (f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else "" for name, value in settings.items())
     print(", ".join([report["machine"], f"commit {report['commit']}", *filter(None, told)]))
     return report
@@ -43,8 +49,3 @@ def _machine() -> str:
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()} x {len(names)}, {platform.system()} {platform.machine()}"
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

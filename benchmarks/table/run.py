@@ -59,7 +59,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / "table.json"
     report: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
-    made_by = {**source(), "seed": 1}
+    made_by = {**source(options, program="PROGRAM"), "seed": 1}
     print(f"{made_by['machine']}, commit {made_by['commit']}, seed 1, {options.repeats} repeats")
     with TemporaryDirectory() as folder:
         program = options.program or (build(Path(folder)) if options.only else Path())

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     add_out(parser)
     options = parser.parse_args()
-    report = begin_report(seed=SEED, rows=ROWS, batch=BATCH, repeats=options.repeats)
+    report = begin_report(options, seed=SEED, rows=ROWS, batch=BATCH, repeats=options.repeats)
     report["runs"] = gains(options.dims, options.repeats)
     report["beside_bound"] = shares_of_bound(options.dims, options.repeats)
     write_report(report, options.out)

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, nargs="+", default=[512, 4096], help="ids of a batch that are new")
     add_out(parser)
     options = parser.parse_args()
-    report = begin_report(rows=options.rows, dim=DIM, batch=BATCH, runs=[])
+    report = begin_report(options, seed=SEED, rows=options.rows, dim=DIM, batch=BATCH, runs=[])
     for new in options.new:
         for eviction in Eviction:
             half_life_us = options.batches // 4 if eviction is Eviction.SCORE else 0

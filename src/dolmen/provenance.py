@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
+from argparse import Namespace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dolmen import __version__
 
-__all__ = ["machine", "program"]
+__all__ = ["command", "machine", "program"]
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+def command(options: Namespace, **stand_ins: str) -> str:
+    """How to call the running script again from the repository's root, with every option as it was, defaults included.
+
+    Args:
+        options: what was read of the command line. One that is ``None`` was not given; one that is ``True`` is a flag.
+        stand_ins: what to write in place of values that only this machine knows, such as ``peer="PYTHON"``.
+    """
+    told = ["python", _told_of(Path(sys.argv[0]).resolve())]
+    for name, value in vars(options).items():
+        if value is None or value is False:
+            continue
+        told.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            values = value if isinstance(value, list) else [value]
+            told += [stand_ins[name]] if name in stand_ins else map(_told_of, values)
+    return shlex.join(told)
 
 
 def machine() -> dict[str, Any]:
@@ -27,10 +50,9 @@ def machine() -> dict[str, Any]:
 
 def program() -> dict[str, Any]:
     """The version and commit of dolmen; ``-dirty`` marks uncommitted changes, ``None`` stands where git is not."""
-    root = Path(__file__).resolve().parents[2]
     try:
         commit = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
             capture_output=True,
             text=True,
             check=True,
@@ -38,6 +60,13 @@ def program() -> dict[str, Any]:
     except (OSError, subprocess.CalledProcessError):
         commit = None
     return {"dolmen": __version__, "commit": commit}
+
+
+def _told_of(value: object) -> str:
+    """A value for the command line; a path in the repository is told from its root."""
+    if isinstance(value, Path) and value.is_absolute() and value.is_relative_to(_ROOT):
+        return str(value.relative_to(_ROOT))
+    return str(value)
 
 
 def _cpu() -> str:

@@ -13,10 +13,10 @@ import math
 import numbers
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, Field, asdict, fields
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
@@ -37,7 +37,14 @@ __all__ = [
     "write_settings",
 ]
 
-T = TypeVar("T")
+
+class _Dataclass(Protocol):
+    """Whichever."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+T = TypeVar("T", bound=_Dataclass)
 KindT = TypeVar("KindT", bound=StrEnum)
 
 INT64_MAX: Final = (1 << 63) - 1
@@ -81,7 +88,7 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed:
         ConfigError: an unknown name (the message offers the nearest), a value of another type or out of range, or a
             setting that has no default and is missing.
     """
-    declared = {one.name: one for one in fields(kind) if one.name not in fixed}  # type: ignore[arg-type]
+    declared = {one.name: one for one in fields(kind) if one.name not in fixed}
     hints = typing.get_type_hints(kind, include_extras=True)
     for name in values:
         if name not in declared:

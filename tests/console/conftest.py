@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 import uvicorn
@@ -59,16 +60,21 @@ class Watched:
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator:  # type: ignore[type-arg]
+def open_page(browser: Browser) -> Iterator[Callable[..., Watched]]:
     """``open_page(address, width=…, height=…, scheme=…)`` gives a ``Watched`` page of its own context."""
     with contextlib.ExitStack() as stack:
 
         def opened(
-            address: str, *, width: int = 1280, height: int = 900, scheme: str = "light", calm: bool = False
+            address: str,
+            *,
+            width: int = 1280,
+            height: int = 900,
+            scheme: Literal["light", "dark"] = "light",
+            calm: bool = False,
         ) -> Watched:
             context = browser.new_context(
                 viewport={"width": width, "height": height},
-                color_scheme=scheme,  # type: ignore[arg-type]
+                color_scheme=scheme,
                 reduced_motion="reduce" if calm else "no-preference",
             )
             stack.callback(context.close)
@@ -109,7 +115,7 @@ class ServerThread:
 
 
 @pytest.fixture(scope="module")
-def serve_app() -> Iterator:  # type: ignore[type-arg]
+def serve_app() -> Iterator[Callable[..., ServerThread]]:
     """``serve_app(app, port=0)`` gives a running ``ServerThread``; all are stopped in the end."""
     with contextlib.ExitStack() as stack:
 

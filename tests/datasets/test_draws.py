@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from dolmen.datasets.draws import normals, uniforms
 
@@ -21,8 +22,8 @@ def test_a_number_depends_on_its_ids_alone(seed: int, many: list[int], other: in
 
 
 @pytest.mark.parametrize("columns", [(np.arange(COUNT),), (7, np.arange(COUNT)), (np.arange(COUNT), -1)])
-def test_uniforms_are_uniform_and_neighbours_unrelated(columns: tuple[object, ...]) -> None:
-    drawn = uniforms(1, *columns)  # type: ignore[arg-type]
+def test_uniforms_are_uniform_and_neighbours_unrelated(columns: tuple[ArrayLike, ...]) -> None:
+    drawn = uniforms(1, *columns)
     counts = np.histogram(drawn, bins=100, range=(0, 1))[0]
     expected = COUNT / 100
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,9 +203,9 @@ def test_the_policy_travels_with_the_schema_into_a_file_and_back(tmp_path: Path)
         ({"policy": "hashed", "policy_rows": 2, "policy_seed": -1}, "policy_seed must be 0 or more, got -1"),
     ],
 )
-def test_a_policy_that_cannot_be_is_refused(options: dict[str, object], message: str) -> None:
+def test_a_policy_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SchemaError, match=message):
-        Slot("item", **options)  # type: ignore[arg-type]
+        Slot("item", **options)
 
 
 def test_only_the_owner_of_rows_may_say_whose_they_are() -> None:

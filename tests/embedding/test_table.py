@@ -1,5 +1,7 @@
 """What a table promises, one promise a test; all operations together are in test_table_property.py."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -182,8 +184,8 @@ def test_freed_rows_are_used_again_and_memory_does_not_creep() -> None:
     ],
     ids=["consecutive", "same-low-bits", "stride", "random-high-bits"],
 )
-def test_adversarial_keys_each_keep_their_own_row(make_ids: object) -> None:
-    ids = make_ids(200_000)  # type: ignore[operator]
+def test_adversarial_keys_each_keep_their_own_row(make_ids: Callable[[int], NDArray[np.int64]]) -> None:
+    ids = make_ids(200_000)
     table = Table(1)
     vectors = np.arange(len(ids), dtype=np.float32)[:, None]
     table.assign(ids, vectors)
@@ -327,10 +329,10 @@ def test_a_clone_goes_its_own_way() -> None:
         (lambda _: RowRules(admit_after=-1), r"RowRules.admit_after must be 0 or more, got -1"),
     ],
 )
-def test_bad_arguments_are_named_and_change_nothing(call: object, message: str) -> None:
+def test_bad_arguments_are_named_and_change_nothing(call: Callable[[Table], object], message: str) -> None:
     table = Table(2)
     with pytest.raises(ValueError, match=message):
-        call(table)  # type: ignore[operator]
+        call(table)
     assert len(table) == 0
     assert table.time_seen_max_us == 0
 

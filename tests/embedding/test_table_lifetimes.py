@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +31,8 @@ def fids_of(slot: int, values: range) -> NDArray[np.int64]:
     return encode_array(slot, pa.array(values))
 
 
-def table_with(**rule: object) -> Table:
-    return Table(2, optimizer=SGD(), seed=SEED, rules={0: RowRules(**rule)})  # type: ignore[arg-type]
+def table_with(**rule: Any) -> Table:
+    return Table(2, optimizer=SGD(), seed=SEED, rules={0: RowRules(**rule)})
 
 
 def see_each(table: Table, values: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -473,6 +474,6 @@ def test_expiry_in_turns_removes_what_one_call_would_have(tmp_path: Path) -> Non
         ({"learning_rate_scale": float("nan")}, "learning_rate_scale must be 0 or more and at most 100, got nan"),
     ],
 )
-def test_a_rule_that_cannot_be_is_named(rule: dict[str, object], told: str) -> None:
+def test_a_rule_that_cannot_be_is_named(rule: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        RowRules(**rule)  # type: ignore[arg-type]
+        RowRules(**rule)

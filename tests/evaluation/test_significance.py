@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dolmen.evaluation import compare, mean_of
+from dolmen.evaluation import compare, mean_of, ratio_of
 
 FIGURES = st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1, max_size=6)
 
@@ -75,12 +75,42 @@ def test_five_seeds_cannot_be_more_certain_than_one_in_sixteen() -> None:
     found = compare([0.9] * 5, [0.1] * 5)
 
     assert found.p_value == 2 / 2**5
-    assert found.is_outside_spread
 
 
-def test_overlapping_spreads_are_not_outside() -> None:
-    assert not compare([0.5, 0.7, 0.6], [0.45, 0.72, 0.55]).is_outside_spread
+def test_one_pair_has_no_spread() -> None:
     assert math.isnan(compare([0.5], [0.4]).first_spread)
+
+
+def test_a_ratio_lies_in_its_interval_exactly_if_the_difference_at_it_may_be_none() -> None:
+    """Fieller's interval against what it means: at its ends, Student's interval of first - r second ends at 0."""
+    random = np.random.default_rng(5)
+    for count in (2, 3, 8):
+        second = random.uniform(90.0, 110.0, count)
+        first = 0.3 * second + random.normal(0.0, 1.0, count)
+
+        found = ratio_of(first, second)
+
+        assert found.value == pytest.approx(first.mean() / second.mean())
+        assert mean_of(first - found.low * second).low == pytest.approx(0.0, abs=1e-6)
+        assert mean_of(first - found.high * second).high == pytest.approx(0.0, abs=1e-6)
+        assert found.low < found.value < found.high
+
+
+def test_a_ratio_that_every_pair_has_is_sure() -> None:
+    found = ratio_of([2.0, 2.1, 2.2], [8.0, 8.4, 8.8])
+
+    assert (found.low, found.value, found.high) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_a_ratio_over_what_may_be_nothing_has_no_interval() -> None:
+    for first, second in (([1.0], [2.0]), ([1.0, 1.0, 1.0], [0.0, 0.0, 0.3])):
+        found = ratio_of(first, second)
+
+        assert found.value == pytest.approx(np.mean(first) / np.mean(second))
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+    with pytest.raises(ValueError, match=r"a mean above 0 below the line, got 0\.0"):
+        ratio_of([1.0, 2.0], [0.0, 0.0])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -169,6 +170,6 @@ def test_rules_say_what_they_need() -> None:
         (lambda: Split.ALL.number, "has no number"),
     ],
 )
-def test_rules_out_of_range_are_refused(make: object, told: str) -> None:
+def test_rules_out_of_range_are_refused(make: Callable[[], object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        make()  # type: ignore[operator]
+        make()

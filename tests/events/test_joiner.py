@@ -31,6 +31,7 @@ from dolmen.events import (
 )
 from dolmen.events.sampling import is_kept
 from dolmen.features import Dense, Label, Schema, Slot, values_of
+from dolmen.features.fids import RawId
 
 SCHEMA = Schema(
     Slot("user"),
@@ -66,7 +67,7 @@ def action(request_id: str | None, item: int, kind: str = "click", event_id: str
     return encode(Action(event_id, request_id, 7, item, kind))
 
 
-Row = tuple[str, int, float, float, float]  # request id, item, click, sold, sampling rate (rounded)
+Row = tuple[str, RawId, float, float, float]  # request id, item, click, sold, sampling rate (rounded)
 
 
 def examples_of(log: EmbeddedLog) -> list[Examples]:
@@ -99,11 +100,11 @@ def check_accounts(figures: dict[str, Any]) -> None:
 
 @dataclass
 class TwinSlate:
-    items: list[int]
+    items: list[RawId]
     close_us: int
     is_closed: bool = False
-    gone: set[int] = field(default_factory=set)  # items that have left
-    kinds: dict[int, set[str]] = field(default_factory=dict)
+    gone: set[RawId] = field(default_factory=set)  # items that have left
+    kinds: dict[RawId, set[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -114,7 +115,7 @@ class Twin:
     stream_us: int = 0
     log_us: int = 0
     slates: dict[str, TwinSlate] = field(default_factory=dict)
-    early: dict[str, tuple[int, list[tuple[int, str]]]] = field(default_factory=dict)
+    early: dict[str, tuple[int, list[tuple[RawId, str]]]] = field(default_factory=dict)
     rows: Counter[Row] = field(default_factory=Counter)
 
     def flow(self, time_us: int) -> None:
@@ -131,19 +132,19 @@ class Twin:
         if isinstance(event, Impression):
             if event.request_id not in self.slates:
                 close_us = self.stream_us + parse_duration_us(self.config.window)
-                self.slates[event.request_id] = TwinSlate(list(event.items), close_us)  # type: ignore[arg-type]
+                self.slates[event.request_id] = TwinSlate(event.items, close_us)
                 for item, kind in self.early.pop(event.request_id, (0, []))[1]:
                     self.join(event.request_id, item, kind)
         elif event.kind in ("click", "buy") and event.request_id is not None:
             if event.request_id in self.slates:
-                self.join(event.request_id, event.item, event.kind)  # type: ignore[arg-type]
+                self.join(event.request_id, event.item, event.kind)
             else:
                 due_us = self.stream_us + parse_duration_us(self.config.retention)
                 waiting = self.early.setdefault(event.request_id, (due_us, []))[1]
                 if (event.item, event.kind) not in waiting:
-                    waiting.append((event.item, event.kind))  # type: ignore[arg-type]
+                    waiting.append((event.item, event.kind))
 
-    def join(self, request_id: str, item: int, kind: str) -> None:
+    def join(self, request_id: str, item: RawId, kind: str) -> None:
         found = self.slates[request_id]
         kinds = found.kinds.setdefault(item, set())
         if item in found.items and kind not in kinds:

@@ -5,6 +5,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -359,9 +360,9 @@ def test_foreign_folder_is_refused(tmp_path: Path) -> None:
         ({"topic": "t", "values": [b"x"], "producer": "p"}, "come together"),
     ],
 )
-def test_mistakes_of_the_caller_add_nothing(log: EmbeddedLog, arguments: dict[str, object], told: str) -> None:
+def test_mistakes_of_the_caller_add_nothing(log: EmbeddedLog, arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        log.append(**arguments)  # type: ignore[arg-type]
+        log.append(**arguments)
     assert log.topics() == []
 
 

@@ -6,7 +6,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,8 +23,8 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["dolmen.events", "dolmen.events.joiner"])
 
 
-def start(work: object, *arguments: object) -> BaseProcess:
-    process = PROCESSES.Process(target=work, args=arguments)  # type: ignore[arg-type]
+def start(work: Callable[..., object], *arguments: object) -> BaseProcess:
+    process = PROCESSES.Process(target=work, args=arguments)
     process.start()
     return process
 

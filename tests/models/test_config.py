@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -44,9 +45,9 @@ class OvenConfig:
         ({"layers": (4, 0)}, r"OvenConfig.layers must be at least 1, got \(4, 0\)"),
     ],
 )
-def test_a_bad_option_is_named_with_its_mend(options: dict[str, object], told: str) -> None:
+def test_a_bad_option_is_named_with_its_mend(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        OvenConfig(**options)  # type: ignore[arg-type]
+        OvenConfig(**options)
 
 
 @pytest.mark.parametrize("name", names())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dolmen.embedding import Embed
+from dolmen.errors import ConfigError
 from dolmen.features import Schema
 from dolmen.models import build
 from dolmen.models.layers.behaviours import Past, pooled
@@ -166,6 +167,11 @@ def test_how_the_whole_past_is_read_can_be_chosen(make_embed: MakeEmbed) -> None
         scores[how] = model.score(batch)
         assert scores[how].shape == (12,)
     assert len({tuple(score.tolist()) for score in scores.values()}) == 4
+
+
+def test_buckets_that_no_machine_holds_are_refused(make_embed: MakeEmbed) -> None:
+    with pytest.raises(ConfigError, match=r"SDIMConfig.bits must be at most 16, got 17: buckets are 2\^bits"):
+        build("sdim", {"bits": 17}, make_embed(example_schema()))
 
 
 @pytest.mark.parametrize("how", ["hashed", "attended", "averaged"])

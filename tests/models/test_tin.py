@@ -36,10 +36,14 @@ def built(name: str, options: dict[str, object], embed: Embed) -> TIN:
     return model
 
 
-def test_the_interest_is_the_sum_of_weights_times_products_of_four(make_embed: MakeEmbed) -> None:
+@pytest.mark.parametrize("temperature", [None, 0.5])
+def test_the_interest_is_the_sum_of_weights_times_products_of_four(
+    temperature: float | None, make_embed: MakeEmbed
+) -> None:
     schema = aged_schema()
     embed = make_embed(schema)
-    model = built("tin", {"ages": "history_age", "positions": 2, "activation": "relu"}, embed)
+    options = {"ages": "history_age", "positions": 2, "activation": "relu", "temperature": temperature}
+    model = built("tin", options, embed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()
@@ -60,7 +64,13 @@ def test_the_interest_is_the_sum_of_weights_times_products_of_four(make_embed: M
         behaviour + model.codes[position] + age
         for behaviour, position, age in zip(vectors("history"), positions, vectors("history_age"), strict=True)
     ]
-    weights = torch.stack([behaviour @ target / sqrt(7) for behaviour in past]).softmax(dim=0)
+    scores = [
+        behaviour @ target / sqrt(7)
+        if temperature is None
+        else behaviour @ target / (behaviour.norm() * target.norm() * temperature)
+        for behaviour in past
+    ]
+    weights = torch.stack(scores).softmax(dim=0)
     plain = sum(weight * behaviour for weight, behaviour in zip(weights, past, strict=True))
     product = sum(weight * (behaviour * target) for weight, behaviour in zip(weights, past, strict=True))
     inputs = torch.cat([plain, target, product, vectors("user")[0]])

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from dolmen.datasets.dataset import Dataset, DatasetInfo, Order, actions_table
 from dolmen.evaluation import LeaveOneOut
-from dolmen.features import Jagged, Label, Schema, Side, Slot
+from dolmen.features import Label, Schema, Side, Slot
 from dolmen.studies import Cell, Setting, bert4rec, next_item
 
 ITEMS, PEOPLE, ACTIONS = 15, 12, 9
@@ -85,17 +84,3 @@ def test_what_is_tested_and_drawn_was_never_met_before() -> None:
             assert len(past) == length
             assert not {*right, *past} & {*others}
     assert data.pairs.size == PEOPLE * (ACTIONS - 2)
-
-
-def test_item_knn_is_the_sum_of_cosines() -> None:
-    random = np.random.default_rng(0)
-    met = np.unique(random.integers(0, 8, (40, 2)), axis=0)  # who, what
-    matrix = np.zeros((8, 8))
-    matrix[met[:, 0], met[:, 1]] = 1
-    lengths = np.maximum(np.linalg.norm(matrix, axis=0), 1)
-    cosines = matrix.T @ matrix / np.outer(lengths, lengths)
-    pasts = [[1, 2], [], [7]]
-    score = bert4rec._item_knn(torch.from_numpy(met[:, 0]), torch.from_numpy(met[:, 1]), 8)
-    scores = score(Jagged.from_lists(pasts))
-    for place, past in enumerate(pasts):
-        assert scores[place].numpy() == pytest.approx(cosines[past].sum(axis=0), abs=1e-5)

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -31,8 +32,10 @@ from dolmen.studies import (
     verdicts,
     write_report,
 )
+from dolmen.studies.chart import draw, style
 from dolmen.studies.command import Options, list_studies, reproduce
 
+REPORTS = Path(__file__).resolve().parents[2] / "docs/results/studies"
 MADE_BY = {
     "command": "dolmen reproduce toy",
     "date": "2026-01-01",
@@ -130,6 +133,42 @@ def test_the_picture_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
         pictures.append((tmp_path / folder / "toy.svg").read_bytes())
     assert pictures[0] == pictures[1] != pictures[2]
     assert b"<svg" in pictures[0]
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names() if registry.study(name).chart.across is None])
+def test_the_picture_names_every_arm_that_was_run(name: str, tmp_path: Path) -> None:
+    """Of the committed reports. Pictures once ended with the seventh arm, without a word."""
+    pytest.importorskip("matplotlib")
+    study, told = registry.study(name), json.loads((REPORTS / f"{name}.json").read_text(encoding="utf-8"))
+    cells = {
+        Cell(case=one["case"], arm=one["arm"], seed=one["seed"]): Finished(figures=one["figures"], seconds=0.0)
+        for one in told["cells"]
+        if one["figures"].get(study.chart.figure) is not None
+    }
+    assert draw(study, Results(cells), tmp_path / "drawn.svg")
+    picture = (tmp_path / "drawn.svg").read_text(encoding="utf-8")
+    case_counts = Counter(arm for _, arm in {(cell.case, cell.arm) for cell in cells})
+    # Texts are drawn as outlines; matplotlib writes each as a comment beside its own.
+    assert {arm: picture.count(f"<!-- {arm} -->") for arm in case_counts} == case_counts
+
+
+def test_more_lines_than_colours_are_told_apart(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    lines = {f"line {index}": ("plain", "better") for index in range(9)}
+    report = report_of(tmp_path, chart=Chart(figure="auc", lines=lines, across="rows"))
+    assert draw(report.study, report.outcome.results, tmp_path / "drawn.svg")
+    picture = (tmp_path / "drawn.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {line} -->" in picture for line in lines)
+    looks = [tuple(style(index).items()) for index in range(49)]
+    assert len(set(looks)) == len(looks)
+
+
+def test_arms_of_no_line_stand_below_the_others(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    report = report_of(tmp_path, chart=Chart(figure="auc", lines={"better": ("better",)}))
+    assert draw(report.study, report.outcome.results, tmp_path / "drawn.svg")
+    picture = (tmp_path / "drawn.svg").read_text(encoding="utf-8")
+    assert 0 < picture.find("<!-- better -->") < picture.find("<!-- plain -->")
 
 
 def test_without_matplotlib_the_report_has_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Verdicts follow from figures by the rule alone."""
 
+import hashlib
 import math
 
 import pytest
@@ -39,16 +40,14 @@ def test_to_be_surely_within_bounds_is_judged_of_the_whole_interval() -> None:
     assert verdict(0.45, 0.50, 0.65) is Verdict.OPEN
     assert verdict(0.55, 0.65, 0.70) is Verdict.OPEN
     assert verdict_of(rule.findings(results_of(ours=[0.5], theirs=[0.5]), ["films"])) is Verdict.OPEN
-    with pytest.raises(ValueError, match="take sure with minus"):
-        Within(arm="ours", figure="auc", over="theirs", low=1.0, sure=True)
 
 
 def test_above_needs_the_margin_and_a_sure_difference() -> None:
     steady = results_of(better=[0.70, 0.71, 0.72], plain=[0.60, 0.61, 0.62])
     noisy = results_of(better=[0.70, 0.50, 0.72], plain=[0.60, 0.61, 0.62])
 
-    def holds(results: Results, **options: float | bool) -> bool | None:
-        rule = Above(arm="better", others=("plain",), figure="auc", **options)  # type: ignore[arg-type]
+    def holds(results: Results, *, margin: float = 0.0, sure: bool = True) -> bool | None:
+        rule = Above(arm="better", others=("plain",), figure="auc", margin=margin, sure=sure)
         (finding,) = rule.findings(results, ["films"])
         return finding.holds
 
@@ -77,6 +76,31 @@ def test_within_takes_the_figure_a_difference_or_a_ratio() -> None:
             assert (finding.value, finding.holds) == (pytest.approx(value), holds)
     with pytest.raises(ValueError, match="either minus or over"):
         Within(arm="ours", figure="auc", minus="theirs", over="theirs")
+
+
+def test_a_ratio_is_of_the_seeds_that_both_ran() -> None:
+    """A seed that one arm alone ran once decided that what it lost was halved by the other, which lost nothing."""
+    ours, theirs = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0022, 0.0]
+    rule = Within(arm="ours", figure="auc", over="theirs", high=0.5)
+    assert verdict_of(rule.findings(results_of(ours=ours, theirs=theirs), ["films"])) is Verdict.OPEN
+    (finding,) = rule.findings(results_of(ours=[1.0, 3.0], theirs=[0.0, 8.0, 1000.0]), ["films"])
+    assert (finding.value, finding.holds) == (4 / 8, True)  # of the means, so a seed with 0 below the line is no harm
+    assert "over the seeds that both ran, where the mean of theirs is above 0" in rule.describe()
+
+
+@pytest.mark.parametrize("theirs", [[], [0.0, 0.0], [-1.0, -2.0], [math.nan, 1.0]])
+def test_a_ratio_over_nothing_is_not_judged(theirs: list[float]) -> None:
+    rule = Within(arm="ours", figure="auc", over="theirs", high=0.5)
+    assert verdict_of(rule.findings(results_of(ours=[1.0, 1.0], theirs=theirs), ["films"])) is Verdict.OPEN
+
+
+def test_a_ratio_is_sure_where_its_whole_interval_is_within() -> None:
+    results = results_of(ours=[10.0, 14.0, 12.0], theirs=[2.0, 3.0, 2.5])  # 4.8, from 4.53 to 5.59
+    for low, verdict in ((4.5, Verdict.HOLDS), (4.7, Verdict.OPEN), (5.6, Verdict.FAILS)):
+        rule = Within(arm="ours", figure="auc", over="theirs", low=low, sure=True)
+        assert verdict_of(rule.findings(results, ["films"])) is verdict
+    alone = results_of(ours=[10.0], theirs=[2.0])
+    assert verdict_of(rule.findings(alone, ["films"])) is Verdict.OPEN
 
 
 def test_ordered_looks_at_neighbours() -> None:
@@ -131,6 +155,10 @@ def test_a_rule_has_another_checksum_exactly_if_it_asks_for_something_else() -> 
         Ordered(order=("a", "b"), figure="auc"),
     ]
     assert len({checksum_of_rule(rule) for rule in rules}) == len(rules)
+    ratio = Within(arm="a", figure="auc", high=0.5, over="b")
+    asked = [("arm", "a"), ("figure", "auc"), ("high", 0.5), ("over", "b")]  # before ratios were paired by seed
+    unpaired = hashlib.blake2b(f"Within {asked}".encode(), digest_size=8).hexdigest()
+    assert checksum_of_rule(ratio) != unpaired
     said_again = Above(arm="a", others=("b",), figure="auc", margin=0.0, sure=True, cases=None)
     assert checksum_of_rule(said_again) == checksum_of_rule(rules[0])
 

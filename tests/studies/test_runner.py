@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,8 @@ MACHINE = {"cpu": "a chip", "cores": 2, "torch": "2"}
 MADE_BY = {"command": "toy", "date": "2026-01-01", "program": {"commit": "none"}, "machine": {}}
 
 
-def run(study: Study, store: CellStore, **options: object) -> Outcome:
-    return run_study(study, study.full, store, console=Console(file=io.StringIO()), **options)  # type: ignore[arg-type]
+def run(study: Study, store: CellStore, **options: Any) -> Outcome:
+    return run_study(study, study.full, store, console=Console(file=io.StringIO()), **options)
 
 
 def counted(tmp_path: Path, **changed: object) -> tuple[Study, Path]:

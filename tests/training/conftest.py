@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from dolmen.embedding import Embeddings
 from dolmen.events import EmbeddedLog, Topic, encode_examples
 from dolmen.features import Batch, Dense, Label, Schema, Slot, extract_rows
 from dolmen.training import TrainConfig, Trainer, new_trainer
@@ -116,15 +118,15 @@ def rows_of(trainer_or_embeddings: object) -> dict[str, list[object]]:
     return found
 
 
-def dense_of(model: object) -> dict[str, bytes]:
+def dense_of(model: nn.Module) -> dict[str, bytes]:
     """Every byte of a model's parameters and buffers."""
-    return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}  # type: ignore[attr-defined]
+    return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
 
 
-def vectors_of(embeddings: object) -> dict[int, dict[int, bytes]]:
+def vectors_of(embeddings: Embeddings) -> dict[int, dict[int, bytes]]:
     """What replicas hold: each FID's vector, by dim."""
     found: dict[int, dict[int, bytes]] = {}
-    for dim, table in embeddings.tables.items():  # type: ignore[attr-defined]
+    for dim, table in embeddings.tables.items():
         found[dim] = {
             int(fid): vector.tobytes()
             for chunk in table.export_chunks()
@@ -139,12 +141,12 @@ def rows() -> Callable[[object], dict[str, list[object]]]:
 
 
 @pytest.fixture(scope="session")
-def dense() -> Callable[[object], dict[str, bytes]]:
+def dense() -> Callable[[nn.Module], dict[str, bytes]]:
     return dense_of
 
 
 @pytest.fixture(scope="session")
-def vectors() -> Callable[[object], dict[int, dict[int, bytes]]]:
+def vectors() -> Callable[[Embeddings], dict[int, dict[int, bytes]]]:
     return vectors_of
 
 

@@ -20,7 +20,7 @@ from .metrics import (
 from .negatives import draw_negatives
 from .progressive import Progressive
 from .ranking import Candidates, CatalogueRanking, Ranks, Ties, rank_catalogue, sampled_ranks
-from .significance import Comparison, Mean, compare, mean_of
+from .significance import Comparison, Mean, compare, mean_of, ratio_of
 from .splits import (
     GivenSplit,
     LeaveOneOut,
@@ -71,6 +71,7 @@ __all__ = [
     "popularity",
     "popularity_lift",
     "rank_catalogue",
+    "ratio_of",
     "relative_information_gain",
     "sampled_ranks",
     "tail_share",

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dolmen.seeds import generator
 
-__all__ = ["Comparison", "Mean", "compare", "mean_of"]
+__all__ = ["Comparison", "Mean", "compare", "mean_of", "ratio_of"]
 
 _STUDENT_PAIRS_MAX: Final = 30  # seeds: a bootstrap of so few is too narrow. More are people, whose figures are skewed
 _ANGLES: Final = 20_001  # of the grid on which Student's t is integrated: its quantiles are right to six digits
@@ -58,11 +58,6 @@ class Comparison:
     first_spread: float
     second_spread: float
 
-    @property
-    def is_outside_spread(self) -> bool:
-        """Whether the mean difference is larger than both spreads together: a plain rule for few seeds."""
-        return abs(self.difference.value) > self.first_spread + self.second_spread
-
 
 def mean_of(values: Iterable[float], confidence: float = 0.95) -> Mean:
     """The mean of at least one value, and its interval by Student's t. Of values with a NaN all is NaN.
@@ -75,6 +70,43 @@ def mean_of(values: Iterable[float], confidence: float = 0.95) -> Mean:
     count, value, deviation = len(column), float(column.mean()), _spread(column)
     reach = _student(count - 1, confidence) * deviation / math.sqrt(count) if count > 1 else math.nan
     return Mean(value=value, deviation=deviation, low=value - reach, high=value + reach, count=count)
+
+
+def ratio_of(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95) -> Mean:
+    """The mean of ``first`` over the mean of ``second``, of pairs, such as the figures of two methods by seed.
+
+    The interval is Fieller's: those ratios r for which the mean of first - r second lies no further from 0 than
+    Student's t allows. It is NaN for one pair, and where the mean of ``second`` may as well be 0: no ratio is too large
+    then. ``deviation`` is NaN: a ratio of means has no values of its own. E. Fieller, "Some Problems in Interval
+    Estimation", J. of the Royal Statistical Society B 16, 1954.
+
+    Args:
+        first: shape (pairs,).
+        second: shape (pairs,); single ones may be 0.
+        confidence: of the interval, above 0 and below 1.
+
+    Raises:
+        ValueError: there are no pairs, shapes differ, a figure is not finite, or the mean of ``second`` is not above 0.
+
+    >>> found = ratio_of([10.0, 14.0, 12.0], [2.0, 3.0, 2.5])
+    >>> round(found.low, 2), found.value, round(found.high, 2)
+    (4.53, 4.8, 5.59)
+    """
+    one, other = _pairs(first, second, confidence)
+    if not other.mean() > 0:
+        raise ValueError(f"a ratio needs a mean above 0 below the line, got {other.mean()}")
+    count, value = len(one), float(one.mean() / other.mean())
+    low = high = math.nan
+    if count > 1:
+        share = _student(count - 1, confidence) ** 2 / count
+        (of_left, of_both), (_, of_other) = (share * np.cov(one - value * other, other)).tolist()
+        # With r = value + s the mean of one - r other is -s times that of other. Its square is at most the share of the
+        # variance: s^2 mean^2 <= of_left - 2 s of_both + s^2 of_other.
+        room = float(other.mean() ** 2 - of_other)
+        if room > 0:
+            reach = math.sqrt(of_both**2 + room * of_left)
+            low, high = value - (of_both + reach) / room, value - (of_both - reach) / room
+    return Mean(value=value, deviation=math.nan, low=low, high=high, count=count)
 
 
 def compare(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> Comparison:
@@ -95,13 +127,7 @@ def compare(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95, se
     >>> compare([0.7, 0.8, 0.9], [0.6, 0.7, 0.8]).p_value
     0.25
     """
-    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if one.ndim != 1 or one.shape != other.shape or not len(one):
-        raise ValueError(f"figures of both on the same pairs, at least one, got shapes {one.shape} and {other.shape}")
-    if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        raise ValueError("figures must be finite; leave out the pairs where one of them is not defined, and say so")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
+    one, other = _pairs(first, second, confidence)
     differences = one - other
     found = mean_of(differences, confidence)
     if found.count > _STUDENT_PAIRS_MAX:
@@ -115,6 +141,17 @@ def compare(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95, se
         first_spread=_spread(one),
         second_spread=_spread(other),
     )
+
+
+def _pairs(first: ArrayLike, second: ArrayLike, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.ndim != 1 or one.shape != other.shape or not len(one):
+        raise ValueError(f"figures of both on the same pairs, at least one, got shapes {one.shape} and {other.shape}")
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        raise ValueError("figures must be finite; leave out the pairs where one of them is not defined, and say so")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
+    return one, other
 
 
 def _spread(figures: NDArray[np.float64]) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
+from dolmen.evaluation import item_knn, popularity
 from dolmen.features import Jagged
 from dolmen.studies.next_item import BEAUTY, FIGURES, FILMS, GAMES, PROTOCOL, Arm, judged, judged_counts
 from dolmen.studies.results import Cell
@@ -45,7 +45,7 @@ _FACTORS: Final = {
 
 def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     if cell.arm in _COUNTED:
-        return judged_counts(cell, _popularity if cell.arm == "popularity" else _item_knn)
+        return judged_counts(cell, _popularity if cell.arm == "popularity" else item_knn)
     if cell.arm == "matrix-factorisation":
         return judged(cell, Arm(model="two_tower", options=_FACTORS, of_pairs=True), setting)
     options: dict[str, Any] = {"negatives": _NEGATIVES[cell.case]}
@@ -60,26 +60,7 @@ def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
 
 def _popularity(people: Tensor, items: Tensor, item_count: int) -> Callable[[Jagged], Tensor]:
     del people  # everybody counts alike
-    counts = torch.bincount(items, minlength=item_count).to(torch.float32)
-    return lambda past: counts.expand(past.size, -1)
-
-
-def _item_knn(people: Tensor, items: Tensor, item_count: int) -> Callable[[Jagged], Tensor]:
-    """Cosine of two items' columns of the matrix of people and items (B. Sarwar et al., WWW 2001), all neighbours."""
-    shape = (int(people.max()) + 1, item_count)
-    places = torch.stack([people, items])
-    met = torch.sparse_coo_tensor(places, torch.ones(len(items)), shape, check_invariants=True).coalesce()
-    lengths = torch.sparse.sum(met.pow(2), dim=0).to_dense().sqrt().clamp(min=1)
-    by_item = met.t().coalesce()
-
-    def score(past: Jagged) -> Tensor:
-        owners = torch.repeat_interleave(past.lengths)
-        told = torch.zeros(item_count, past.size)
-        told[past.values, owners] = 1 / lengths[past.values]
-        scores: Tensor = torch.sparse.mm(by_item, torch.sparse.mm(met, told)) / lengths.unsqueeze(1)
-        return scores.t()
-
-    return score
+    return popularity(items, item_count)
 
 
 STUDY: Final = Study(

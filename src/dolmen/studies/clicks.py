@@ -12,12 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from dolmen import datasets
 from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc, gauc, log_loss
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids, values_of
 from dolmen.models import Model, scorer
+from dolmen.models.layers.attention import effective_counts
+from dolmen.models.layers.behaviours import Past
 from dolmen.seeds import generator
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
@@ -29,12 +32,14 @@ __all__ = [
     "AMAZON",
     "BATCH",
     "CASES",
+    "EFFECTIVE",
     "EPOCHS",
     "FIGURES",
     "LONG",
     "MOVIELENS",
     "PROTOCOL",
     "Arm",
+    "effective",
     "gains",
     "guards",
     "judged",
@@ -64,6 +69,12 @@ FIGURES: Final = {
     "examples_per_cpu_second": "learned by one thread, by its own clock",
 }
 
+EFFECTIVE: Final = {
+    "effective_behaviours": "how many behaviours of a past of at least 20 count, in effect; the median",
+    "effective_share": "which share of the past that is",
+}
+"""What ``effective`` tells."""
+
 CASES: Final = (
     "amazon-hin: each review is an action; the last of a person tests, the one before validates, the rest trains; one "
     "random item that the person never touched beside each. An item is its id and its brand, a past the newest 50.",
@@ -84,6 +95,7 @@ PROTOCOL: Final = (
 
 _DIM: Final = 17  # a linear weight, then a vector of 16
 _JUDGED_BATCH: Final = 4096
+_LENGTH_MIN: Final = 20  # which share of a shorter past counts says little
 _PROBED_EVERY: Final = 5  # what is looked up in a model needs no more examples, and pasts are long
 _WHEN, _TIMES = "when", "history_when"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -154,6 +166,15 @@ def judged(
         "drop": max(tested) - tested[-1],
         "examples_per_cpu_second": count * epochs / seconds,
         **({} if of_model is None else _of_model(trainer, examples.test, of_model)),
+    }
+
+
+def effective(weights: Tensor, past: Past) -> Mapping[str, float]:
+    """How much of a past weights (total,) make use of (see ``effective_counts``): medians over the longer pasts."""
+    counts, is_long = effective_counts(weights, past), past.lengths >= _LENGTH_MIN
+    return {
+        "effective_behaviours": float(counts[is_long].median()),
+        "effective_share": float((counts / past.lengths)[is_long].median()),
     }
 
 

@@ -30,7 +30,7 @@ from dolmen.features import Batch, Label, Schema, Side, Slot, values_of
 from dolmen.provenance import machine, program
 from dolmen.settings import suggestion
 from dolmen.sheets import Sheet
-from dolmen.studies.chart import COLOURS, can_draw, panels
+from dolmen.studies.chart import can_draw, panels, style
 
 __all__ = ["CorrelationReport", "measure_correlation", "write_correlation"]
 
@@ -179,8 +179,8 @@ class CorrelationReport:
                 "another category": self.other_bits,
                 "luck alone": np.full(len(positions), self.chance_bits),
             }
-            for (name, bits), colour in zip(curves.items(), COLOURS, strict=False):
-                axes[0].plot(positions, 1000 * bits, color=colour, marker="o", markersize=4, label=name)
+            for index, (name, bits) in enumerate(curves.items()):
+                axes[0].plot(positions, 1000 * bits, **style(index), markersize=4, label=name)
             axes[0].set_yscale("log")
             axes[0].set_title("mean over candidates")
             axes[0].set_xlabel("position back from the candidate")

@@ -17,7 +17,7 @@ __all__ = ["measured"]
 
 
 def measured(folder: Path) -> dict[str, str]:
-    """A line for each model of which a report in ``folder`` tells: figure, data, seeds, and the report's name.
+    """A line for each model of which a report in ``folder`` tells: figure, data, seeds, and which arm of which study.
 
     Models whose cells were not run are left out. A later study in the order of names tells where two do.
     """
@@ -37,5 +37,6 @@ def measured(folder: Path) -> dict[str, str]:
             if found:
                 spread = f" ± {stdev(found):.4f}" if len(found) > 1 else ""
                 seeds = "1 seed" if len(found) == 1 else f"{len(found)} seeds"
-                told[model] = f"{shown.figure} {mean(found):.4f}{spread} on {shown.case}, {seeds} (study {one.name})"
+                source = f"arm {shown.arm} of study {one.name}"
+                told[model] = f"{shown.figure} {mean(found):.4f}{spread} on {shown.case}, {seeds} ({source})"
     return dict(sorted(told.items()))

@@ -275,7 +275,7 @@ def _read(node: ast.AST) -> _Node:
 def _module(name: str) -> _Module:
     path = _file_of(name)
     if path is None:
-        raise ValueError(f"a study stands on {name!r}, and there is no such module; name one of dolmen, or one that is imported")
+        raise ValueError(f"a study stands on {name!r}, and no such module; name one that is imported")
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     text = path.read_text(encoding="utf-8")
     bodies: dict[str, list[ast.stmt]] = {}

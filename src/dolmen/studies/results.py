@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from dolmen.evaluation import Mean, mean_of
+from dolmen.evaluation import Mean, mean_of, ratio_of
 
 __all__ = ["Cell", "Finished", "Results"]
 
@@ -80,6 +81,21 @@ class Results:
 
     def difference(self, case: str, arm: str, other: str, figure: str) -> Mean | None:
         """Of ``arm`` less ``other``, paired by seed; ``None`` where no seed has both."""
+        pairs = self._pairs(case, arm, other, figure)
+        return mean_of(ours - theirs for ours, theirs in pairs) if pairs else None
+
+    def ratio(self, case: str, arm: str, other: str, figure: str) -> Mean | None:
+        """The mean of ``arm`` over that of ``other``, both over the seeds that have both, and Fieller's interval.
+
+        ``None`` where no seed has both, a figure is no number, or the mean of ``other`` is not above 0.
+        """
+        pairs = self._pairs(case, arm, other, figure)
+        ours, theirs = [one for one, _ in pairs], [one for _, one in pairs]
+        if not pairs or not all(map(math.isfinite, ours + theirs)) or mean_of(theirs).value <= 0:
+            return None
+        return ratio_of(ours, theirs)
+
+    def _pairs(self, case: str, arm: str, other: str, figure: str) -> list[tuple[float, float]]:
+        """The figure of both, of each seed that has both."""
         ours, theirs = self.by_seed(case, arm, figure), self.by_seed(case, other, figure)
-        shared = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-        return mean_of(shared) if shared else None
+        return [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, fields
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, Final, Protocol, final
 
 from dolmen.evaluation import Mean
 from dolmen.studies.results import Results
 
 __all__ = ["Above", "Finding", "Ordered", "Rule", "Verdict", "Within", "checksum_of_rule", "verdict_of"]
+
+_SINCE: Final = {"over": ", paired by seed"}
+"""Fields whose meaning is another than when the first cells were run, and what is new in it."""
 
 
 class Verdict(StrEnum):
@@ -127,7 +130,11 @@ class Above:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Within:
-    """The mean figure of ``arm`` lies from ``low`` to ``high``: itself, less that of ``minus``, or over ``over``.
+    """The mean figure of ``arm`` lies from ``low`` to ``high``: itself, less ``minus``'s, or divided by ``over``'s.
+
+    Differences are paired by seed. A ratio is one of means, both over the seeds that both arms ran, so that neither has
+    a seed that the other never met; single seeds may be 0 there. It is not judged where the mean of ``over`` is not
+    above 0. Its interval is Fieller's, where there is one (see ``evaluation.ratio_of``).
 
     ``sure`` asks for its whole 95 % interval there, and says that it does not hold only where the whole interval lies
     outside. An interval with a bound inside it shows neither, so the claim is not judged, and needs more seeds.
@@ -145,8 +152,6 @@ class Within:
     def __post_init__(self) -> None:
         if self.minus is not None and self.over is not None:
             raise ValueError(f"Within({self.arm!r}): name either minus or over, got both")
-        if self.sure and self.over is not None:
-            raise ValueError(f"Within({self.arm!r}): a ratio of means has no interval here; take sure with minus")
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -160,7 +165,8 @@ class Within:
 
     def describe(self) -> str:
         """The rule in words."""
-        return f"{self._what} {self._needed}{_on(self.cases)}"
+        paired = f", over the seeds that both ran, where the mean of {self.over} is above 0" if self.over else ""
+        return f"{self._what} {self._needed}{_on(self.cases)}{paired}"
 
     def findings(self, results: Results, cases: Sequence[str]) -> list[Finding]:
         """One for each case."""
@@ -184,14 +190,9 @@ class Within:
     def _measured(self, results: Results, case: str) -> Mean | None:
         if self.minus is not None:
             return results.difference(case, self.arm, self.minus, self.figure)
-        ours = results.mean(case, self.arm, self.figure)
-        if self.over is None or ours is None:
-            return ours
-        theirs = results.mean(case, self.over, self.figure)
-        if theirs is None or theirs.value == 0:
-            return None
-        # A ratio of means: its interval would need a model of the errors, so it is told without one.
-        return Mean(value=ours.value / theirs.value, deviation=math.nan, low=math.nan, high=math.nan, count=ours.count)
+        if self.over is not None:
+            return results.ratio(case, self.arm, self.over, self.figure)
+        return results.mean(case, self.arm, self.figure)
 
     def _holds(self, found: Mean) -> bool | None:
         if not self.sure:
@@ -247,10 +248,13 @@ class Ordered:
 def checksum_of_rule(rule: Rule) -> str:
     """What is asked, as 16 hex digits: by it a cell knows later whether a rule stood already when it was run.
 
-    Fields that say nothing but the default do not count, so that a new one leaves the rules before it as they were.
+    Fields that say nothing but the default do not count, so that a new one leaves the rules before it as they were. One
+    that came to ask something else counts as another.
     """
     told = {one.name: getattr(rule, one.name) for one in fields(rule)}
-    asked = {one.name: told[one.name] for one in fields(rule) if told[one.name] != one.default}
+    asked = {
+        one.name + _SINCE.get(one.name, ""): told[one.name] for one in fields(rule) if told[one.name] != one.default
+    }
     return hashlib.blake2b(f"{type(rule).__name__} {sorted(asked.items())}".encode(), digest_size=8).hexdigest()
 
 

@@ -102,12 +102,14 @@ class Setting:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A picture: one panel a case, ``figure`` upwards, its mean as a line through the seeds' values.
+    """A picture: one panel a case, a figure's mean over the seeds' values.
 
     Args:
         figure: what is drawn.
-        lines: arms that belong together, by the line's name. A line of one arm is drawn across the panel.
-        across: the figure along the horizontal axis, in powers of two; ``None``: arms stand side by side.
+        lines: arms that belong together, by the line's name; each line has its colour. Along ``across`` a line of one
+            arm is drawn across the panel.
+        across: the figure along the horizontal axis, in powers of two, ``figure`` upwards; ``None``: arms stand one
+            below the other, those that no line names last, ``figure`` to the right.
         across_label: what that axis says.
     """
 

@@ -203,6 +203,9 @@ def occurring_decay(embed: Embed, batch: Batch, slots: Sequence[str], sights_min
     sum over samples in which each id takes part as often as it occurs. Its gradient is alpha_mj w_j / n_j, over the ids
     that the batch holds and no other. n_j is the table's running count, at least ``sights_min``: on a stream nobody
     knows the final one, and a new id would be decayed away by its first sights.
+
+    Departs from the paper: it is a term of the loss, so the row's optimiser scales its gradient with the rest (the
+    paper has SGD, which does not). It is not decoupled decay.
     """
     by_dim: dict[int, list[str]] = {}
     for name in slots:

@@ -3,8 +3,20 @@
 Source: G. Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018 (arXiv 1706.06978): local
 activation unit (section 4.3), Dice (5.2), mini-batch aware regularisation (5.1); inputs of the unit, input
 normalisation and item bias as in the authors' code.
-Departs from the paper: rows follow the table's optimiser rather than SGD; n_j of the regulariser is the table's running
-count; unless ``batch_moments`` is set, moments are those of a window of the stream; ``share`` weights are ours.
+Departs from the paper:
+
+- Rows follow the table's optimiser rather than SGD. The regulariser is a part of the loss, so with AdaGrad or Adam its
+  pull is scaled by the optimiser, as the rest of a row's gradient is; it is not decoupled from it. n_j is the table's
+  running count.
+- Unless ``batch_moments`` is set, moments are those of a window of the stream. The network's inputs are normalised by
+  them without the learned scale and shift of batch normalisation.
+- The unit's activation is the network's, Dice if nothing else is chosen; its moments are then taken over behaviours, so
+  a long past counts more in them than a short one.
+- ``share`` weights are ours.
+
+Departs from the authors' code: ``softmax`` does not divide by the root of the width before, no layer stands between the
+pooled interest and the network, and the unit has one hidden layer, as in the paper's figure, rather than two with the
+logistic function.
 """
 
 from __future__ import annotations
@@ -31,7 +43,7 @@ class Weighing(StrEnum):
 
     FREE = "free"  # a: the paper's sum
     SHARE = "share"  # (1 + a) / T, a being 0 at first: the mean, until something better is learned
-    SOFTMAX = "softmax"  # exp(a) over its sum: the authors' code
+    SOFTMAX = "softmax"  # exp(a) over its sum: the authors' code, which divides a by the root of the width first
 
 
 @final
@@ -43,7 +55,7 @@ class DINConfig(TowerConfig):
         attention_hidden: widths of the activation unit's hidden layers.
         weighing: of the behaviours. The paper's weights are ``free``: their sum tells how strong an interest is, and
             grows with the past. ``share`` are as free, but over the past's length, and begin as its mean. ``softmax``
-            are of the sum 1, as in the authors' code.
+            are of the sum 1, as in the authors' code, but for its division by the root of the width.
     """
 
     attention_hidden: tuple[int, ...] = (36,)

@@ -47,7 +47,7 @@ class SDIMConfig(TowerConfig):
         recent: how many of the newest behaviours the activation unit sees as well (paper: 16 or 50).
         attention_hidden: widths of that unit's hidden layers.
         rounds: hashes (paper: m / tau = 16).
-        bits: of each hash (paper: tau = 3): more of them look for more alike behaviours.
+        bits: of each hash, at most 16 (paper: tau = 3): more of them look for more alike behaviours.
         long_past: how the whole past is read; all but ``hashed`` are there to compare with.
         temperature: of ``attended``, over cosines: hashing does not see how long vectors are, so neither does what it
             is compared with (paper: exp(q.s / 0.5) is what 3 bits come close to, for unit vectors).

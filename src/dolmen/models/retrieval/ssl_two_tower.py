@@ -3,8 +3,17 @@
 Source: T. Yao et al., "Self-supervised Learning for Large-scale Item Recommendations", CIKM 2021 (arXiv 2007.12865):
 contrastive loss (equation 1), masking and dropout (section 3.3), correlated masking by mutual information (3.3),
 joint objective with items drawn evenly (3.4).
-Departs from the paper: the items to draw from are those that examples told of, kept in a buffer of fixed size; mutual
-information is taken over them anew now and then; what a masked feature is replaced by is learned.
+Departs from the paper:
+
+- The items to draw from are those that examples told of, kept in a buffer of fixed size. It does not learn who left:
+  an item that the catalogue dropped is drawn until another one takes its place.
+- Mutual information is taken over them anew now and then. Dense features are one feature, of which it is
+  not taken.
+- What a masked feature is replaced by is learned. So is what stands for the item's id, which neither view sees. In
+  serving it does not stand there: an item that nobody has met enters with its own row, as it began (zeros if it has
+  none), so its vector is not quite the one that the contrast trained.
+- Of two features the first view of correlated masking hides 1. The paper's 1 + k // 2 would be both of them, and leave
+  that view nothing to show; from three features on it is the paper's.
 
 Nobody shows the items that this is for, so no example would tell of them: the catalogue does (``train.read_catalogue``,
 ``Trainer.meet``). What it tells comes as examples that count nothing, and look-ups give their ids rows as they give any
