@@ -135,10 +135,10 @@ STUDY: Final = Study(
         "An earlier report did not put the validated action back into training, and judged 10,000 people: BERT4Rec had "
         "0.1756 and 0.2910 on Beauty (NDCG@10 and HR@10 among 100 drawn items), 5.7 % and 3.8 % below the paper. What "
         "changed since is the protocol alone, for all arms of the Amazon sets.",
-        "What to read with care: on the Amazon sets there is one seed, so what is asked to be sure is not judged there. "
-        "The standard error that the choice of people leaves on Beauty is 0.0024 for HR@10 and 0.002 for NDCG@10. On "
-        "films BERT4Rec is best at its last pass, so it has not learned all it could. And the arm that hides only the "
-        "last item ends there below popularity: that Cloze is above it says little.",
+        "What to read with care: on the Amazon sets there is one seed, so what is asked to be sure is not judged "
+        "there. The standard error that the choice of people leaves on Beauty is 0.0024 for HR@10 and 0.002 for "
+        "NDCG@10. On films BERT4Rec is best at its last pass, so it has not learned all it could. And the arm that "
+        "hides only the last item ends there below popularity: that Cloze is above it says little.",
     ),
     arms=_ARMS,
     figures=FIGURES,
