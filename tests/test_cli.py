@@ -18,6 +18,7 @@ from dolmen.cluster import inspect_path
 from dolmen.errors import CONFIG_STATUS, ConfigError, DataError
 from dolmen.events import EmbeddedLog
 from dolmen.features import Label, Schema, Slot
+from dolmen.unfinished import require_file, require_folder
 
 
 @pytest.mark.parametrize(
@@ -32,13 +33,37 @@ from dolmen.features import Label, Schema, Slot
         (["train", "--data", "world", "--log-format", "json"], "--log-format: is for --follow"),
         (["demo", "--ranker", "dinn"], "--ranker: there is no model 'dinn'; did you mean 'din'"),
         (["demo", "--ranker", "two_tower"], "--ranker: there is no ranking model 'two_tower'; known are average"),
+        (["demo", "--ranker", "./taste.py:Taste"], "--ranker: './taste.py:Taste' is not of the form module:Class"),
+        (["demo", "--headless", "--report", "/proc/x"], "--report /proc/x: nothing can be written to /proc ("),
+        (["demo", "--report", "/proc"], "--report /proc is a folder; name a file in it"),
+        (["demo", "--data", "world", "--state", "/proc/x"], "--state /proc/x: nothing can be written to /proc ("),
+        (["train", "--data", "world", "--out", "/proc/x/y"], "--out /proc/x/y: nothing can be written to /proc ("),
+        (["data", "correlation", "world", "genre", "--out", "/proc/x"], "--out /proc/x: nothing can be written to"),
         (["demo", "--headless", "--fresh"], "--fresh: a headless run without --state begins in a new folder"),
     ],
 )
-def test_options_that_mean_nothing_together_are_refused(arguments: list[str], message: str) -> None:
+def test_options_that_mean_nothing_together_or_lead_nowhere_are_refused(arguments: list[str], message: str) -> None:
     ended = CliRunner().invoke(app, arguments)
     assert isinstance(ended.exception, ConfigError)
     assert message in str(ended.exception)
+
+
+@pytest.mark.parametrize("verb", [["demo"], ["train", "--data", "world"]])
+def test_a_seed_below_zero_is_refused(verb: list[str]) -> None:
+    ended = CliRunner().invoke(app, [*verb, "--seed", "-1"])
+    assert ended.exit_code == 2
+    assert "Invalid value for '--seed'" in " ".join(ended.output.split())
+
+
+def test_whether_something_can_be_written_is_asked_without_leaving_anything(tmp_path: Path) -> None:
+    require_folder(tmp_path / "new" / "newer", "--out")
+    require_file(tmp_path / "new" / "report.json", "--report")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ConfigError, match=r"--out .*file/below: nothing can be written to .*file \(Not a directory\)"):
+        require_folder(tmp_path / "file" / "below", "--out")
+    require_file(tmp_path / "file", "--report")
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_the_demo_refuses_a_port_in_use_and_names_the_option_that_chooses_another(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def demo(
         bool, typer.Option("--fresh", help="Delete that folder's old demo first, rather than going on from it.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
     """Run the whole loop on real events, replayed through the public HTTP API, and watch it learn.
 
@@ -119,7 +119,10 @@ def up(config: ConfigPath = Path("dolmen.toml"), log_format: LogForm = LogFormat
 
 @app.command(rich_help_panel="Run the loop")
 def check(config: ConfigPath = Path("dolmen.toml")) -> None:
-    """Say what is wrong with a configuration, the model and its options included; start nothing."""
+    """Say what is wrong with a configuration; start nothing.
+
+    The model is built with its options, and tried: it must answer and learn a few made-up examples.
+    """
     from dolmen.cluster import Config
 
     Config.from_toml(config, with_model=True)
@@ -167,7 +170,7 @@ def train(
     model: Annotated[str, typer.Option(help="In batch: which model; `dolmen models` lists them.")] = "joint",
     epochs: Annotated[int, typer.Option(min=1, help="In batch: passes over the training part.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="In batch: examples a step.")] = 256,
-    seed: Annotated[int, typer.Option(help="In batch: of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="In batch: of everything random.")] = 0,
     out: Annotated[Path, typer.Option(help="In batch: the folder that gets the snapshot.")] = Path("snapshots"),
     negatives: Annotated[
         int, typer.Option(min=0, help="In batch: random items beside each acted on, for data of actions alone.")
@@ -195,6 +198,11 @@ def train(
     if not math.isnan(tested.auc):
         told = f"AUC {tested.auc:.4f}, log loss {tested.log_loss:.4f}"
     _out.print(f"test: {told} over {tested.example_count:,} later examples")
+    if tested.refused_count:
+        _out.print(
+            f"refused: {tested.refused_count:,} of {tested.step_count:,} steps: loss or gradients were not finite",
+            style="yellow",
+        )
     _out.print(f"snapshot: {tested.path}\nserve it: dolmen serve --snapshot {out} --data {data}", soft_wrap=True)
 
 
@@ -339,7 +347,10 @@ def data_correlation(
     A ranker that knows positions or ages, such as tin, can win where the figures fall from left to right.
     """
     from dolmen import datasets, studies
+    from dolmen.unfinished import require_folder
 
+    if out is not None:
+        require_folder(out, "--out")
     report = studies.measure_correlation(
         datasets.load(name), attribute, negatives=negatives, position_max=positions, category_count=categories
     )

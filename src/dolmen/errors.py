@@ -13,6 +13,7 @@ the world (a disk, a peer, a bad event) is one of the others, and its ``retry`` 
     ├── SnapshotError                 a snapshot or delta is torn, foreign or of another schema
     ├── OverloadedError               a queue is full; answered with Retry-After
     ├── NotReadyError                 a part is still starting or has nothing to serve yet
+    ├── StageError                    a stage of the loop died again and again, and was given up
     └── RemoteError                   a dolmen server refused a request, or could not be reached
 """
 
@@ -34,6 +35,7 @@ __all__ = [
     "RemoteError",
     "SchemaError",
     "SnapshotError",
+    "StageError",
 ]
 
 
@@ -101,6 +103,10 @@ class NotReadyError(DolmenError):
     """A part is still starting, or has nothing to serve yet."""
 
     retry = True
+
+
+class StageError(DolmenError):
+    """A stage of the loop died again and again before it had done anything; the message has its last words."""
 
 
 class RemoteError(DolmenError):

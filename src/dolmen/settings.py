@@ -102,7 +102,10 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed:
     }
     try:
         return kind(**given, **fixed)
-    except DolmenError:
+    except DolmenError as problem:
+        told = str(problem)
+        if isinstance(problem, ConfigError) and told.startswith(f"{kind.__name__}."):  # a class, and no place in a file
+            raise ConfigError(where + told.removeprefix(kind.__name__)) from problem
         raise
     except ValueError as problem:
         raise ConfigError(f"{where}: {problem}") from problem

@@ -26,7 +26,7 @@ from dolmen.models.contract import Ability, Model, condenser, decider, encoder, 
 from dolmen.seeds import derive_seed, generator
 from dolmen.settings import read_settings, write_settings
 
-__all__ = ["CHECKS", "check_model", "example_batch", "example_schema"]
+__all__ = ["CHECKS", "check_answers", "check_model", "example_batch", "example_schema"]
 
 ConfigT = TypeVar("ConfigT")
 
@@ -113,6 +113,44 @@ def example_batch(schema: Schema, size: int, *, seed: int = 0, first_id: int = 0
     return replace(batch, event_times_us=torch.arange(1, size + 1))
 
 
+def check_answers(model: Model, batch: Batch) -> None:
+    """Whether what the model's abilities say about ``batch``, and its loss, have the shapes that are asked of them and
+    are finite. The model's mode is left as it is, and nothing is learned.
+
+    Raises:
+        AssertionError: one has another shape, or holds what is no number; the message says which, and the mend.
+    """
+    for name, output in _outputs(model, batch).items():
+        _check_shape(model, name, output, batch.size)
+        assert bool(torch.isfinite(output).all()), f"{name} is not finite: {_broken(output)} among its values"
+    with torch.no_grad():
+        loss = model.loss(batch)
+    assert loss.ndim == 0, f"the loss has shape {tuple(loss.shape)}, and a scalar is needed: the mean over examples"
+    assert bool(torch.isfinite(loss)), f"the loss is {loss.item()}, and must be finite"
+
+
+def _check_shape(model: Model, name: str, output: Tensor, size: int) -> None:
+    shape, mend = tuple(output.shape), ""
+    match name:
+        case "queries":
+            dim = retriever(model).vector_dim
+            is_right = output.ndim == 3 and shape[0] == size and shape[2] == dim
+            expected = f"({size}, k, {dim})"
+        case "items":
+            expected = f"({size}, {retriever(model).vector_dim})"
+            is_right = shape == (size, retriever(model).vector_dim)
+        case "encode":
+            is_right, expected = output.ndim == 2 and shape[0] == size, f"({size}, d)"
+        case _:
+            is_right, expected = shape == (size,), f"({size},)"
+            mend = "; squeeze(-1) drops the last dimension" if shape == (size, 1) else ""
+    assert is_right, f"{name} has shape {shape}, and {expected} is needed{mend}"
+
+
+def _broken(output: Tensor) -> float:
+    return output[~torch.isfinite(output)][0].item()
+
+
 @final
 class _Bench:
     """Makes models and data for the checks; each model has tables of its own."""
@@ -170,6 +208,11 @@ def _names_its_source(bench: _Bench) -> None:
     kind = type(bench.model()[0])
     told = f"{getattr(sys.modules.get(kind.__module__), '__doc__', None)}\n{kind.__doc__}"
     assert "Source:" in told, 'neither the module nor the class says "Source: ..." in its docstring'
+
+
+def _answers_have_their_shapes(bench: _Bench) -> None:
+    model, _ = bench.trained()
+    check_answers(model, bench.batch())
 
 
 def _one_row_alone_scores_as_in_a_batch(bench: _Bench) -> None:
@@ -340,6 +383,7 @@ CHECKS: Final[Mapping[str, Callable[[_Bench], None]]] = {
     for check in (
         _abilities_are_there,
         _names_its_source,
+        _answers_have_their_shapes,
         _one_row_alone_scores_as_in_a_batch,
         _order_of_rows_does_not_matter,
         _empty_slots_and_unseen_ids_work,

@@ -4,6 +4,8 @@ A folder is written beside its place, under a name that nobody else has, and ren
 is written its writer holds a lock on it, which the system lets go of when the process ends, however it ends. So what is
 not locked belongs to nobody, and whoever writes there next deletes it. Where a file system has no locks, as between the
 machines that share some network folders, nothing is deleted: better a leftover than another's work.
+
+Whether anything can be written somewhere is asked here, too: before the work whose outcome is to go there.
 """
 
 from __future__ import annotations
@@ -13,16 +15,55 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["clear_unfinished", "unfinished"]
+from dolmen.errors import ConfigError
+
+__all__ = ["clear_unfinished", "require_file", "require_folder", "unfinished"]
 
 _MARK: Final = ".unfinished-"
 _DRAWN_BYTES: Final = 8
 _LEFTOVER: Final = re.compile(rf"\.(?P<name>.+){re.escape(_MARK)}[0-9a-f]{{{2 * _DRAWN_BYTES}}}")
+
+
+def require_folder(folder: Path, option: str) -> None:
+    """Whether files can be written into ``folder``, or it could be made: asked before long work begins. Makes nothing.
+
+    Args:
+        folder: where the work's outcome is to go.
+        option: what named it, for messages.
+
+    Raises:
+        ConfigError: it is no folder, cannot be made, or nothing can be written there.
+    """
+    _require_place(folder, f"{option} {folder}")
+
+
+def require_file(path: Path, option: str) -> None:
+    """The same for one file, which may be there already and is not changed, and is not made.
+
+    Raises:
+        ConfigError: it is a folder, or cannot be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder; name a file in it")
+    _require_place(path.parent, f"{option} {path}")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ConfigError(f"{option} {path}: it is there and cannot be written; name another")
+
+
+def _require_place(folder: Path, told: str) -> None:
+    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as problem:
+        why = problem.strerror or type(problem).__name__
+        raise ConfigError(f"{told}: nothing can be written to {there} ({why}); name another") from None
 
 
 @contextmanager

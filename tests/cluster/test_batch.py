@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import queue
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pytest
+from typer.testing import CliRunner
 
 from dolmen import datasets
+from dolmen.cli import app
 from dolmen.cluster import snapshot_config, train_in_batch
 from dolmen.cluster.config import Config
 from dolmen.datasets import item_changes, latest, people
 from dolmen.datasets.dataset import actions_table
-from dolmen.errors import DataError, LogError
+from dolmen.errors import ConfigError, DataError, LogError
 from dolmen.events import DEFAULT_RETENTION, Appended, CatalogueChange, EmbeddedLog, Group, Topic, decode, encode
+from dolmen.features import Label, Schema, Slot
 from dolmen.serving.replica import Replica
-from dolmen.training import new_trainer
+from dolmen.training import Trainer, find_snapshot, load_snapshot, new_trainer, read_manifest
 from dolmen.training.snapshot import Parameters, SnapshotFolder
 
 DATA = "world"
@@ -110,6 +114,103 @@ def test_a_snapshot_out_of_a_running_loop_is_served_beside_a_log_that_never_held
             assert served.get(timeout=30).version == 7
         finally:
             replica.worker.stop()
+
+
+BREAKS_OFF = """
+from dataclasses import dataclass
+from torch import nn
+from dolmen.models.ranking.logistic_regression import LogisticRegression, LogisticRegressionConfig
+
+class Never(nn.Module):
+    abilities = LogisticRegression.abilities
+
+    def __init__(self, config: LogisticRegressionConfig, embed):
+        super().__init__()
+        self.config, self.inner, self.seen = config, LogisticRegression(config, embed), 0
+        self.slots, self.dense = self.inner.slots, self.inner.dense
+
+    def score(self, batch):
+        return self.inner.score(batch)
+
+    def loss(self, batch):
+        self.seen += self.training and batch.size == 64
+        return self.inner.loss(batch) * (float("nan") if self.seen > self.sound else 1.0)
+
+    sound = 0
+
+class Sometimes(Never):
+    sound = 3
+
+    def __init__(self, config: LogisticRegressionConfig, embed):
+        super().__init__(config, embed)
+"""
+
+
+def test_training_that_learned_nothing_is_an_error_and_some_refused_steps_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "breaks_off.py").write_text(BREAKS_OFF)
+    monkeypatch.syspath_prepend(tmp_path)
+    out = tmp_path / "snapshots"
+    world = datasets.load(DATA)
+    short = replace(world, interactions=world.interactions.slice(0, 1_200))
+    monkeypatch.setattr(datasets, "load", lambda _: short)
+    command = ["train", "--data", DATA, "--batch-size", "64", "--out", str(out), "--model"]
+    ended = CliRunner().invoke(app, [*command, "breaks_off:Never"])
+    assert isinstance(ended.exception, ConfigError)
+    told = r"model 'breaks_off:Never' learned nothing of world: loss or gradients .* in each of \d+ steps; all were ref"
+    assert re.match(told, str(ended.exception))
+    assert not out.exists()
+    ended = CliRunner().invoke(app, [*command, "breaks_off:Sometimes"])
+    assert ended.exit_code == 0, ended.output
+    (refused, steps) = re.findall(r"refused: (\d+) of (\d+) steps", ended.output)[0]
+    assert 0 < int(refused) < int(steps)
+    assert "refused" not in CliRunner().invoke(app, [*command, "logistic_regression"]).output
+
+
+def learned_from(name: str, folder: Path, *, told: bool = True) -> Path:
+    new_trainer(datasets.load(name).schema, "logistic_regression", dataset=name if told else "").save(folder)
+    return folder
+
+
+def test_a_snapshot_says_what_it_was_trained_on_and_is_served_with_nothing_else(tmp_path: Path) -> None:
+    folder = learned_from("world-drifting", tmp_path)
+    assert read_manifest(find_snapshot(folder)).dataset == "world-drifting"
+    assert Trainer.resume(load_snapshot(folder)).dataset == "world-drifting"
+    assert datasets.load(DATA).schema == datasets.load("world-drifting").schema, "else the next line tells less"
+    with pytest.raises(ConfigError, match=r"--data world: snapshot .* was trained on 'world-drifting'.*name that one"):
+        snapshot_config(folder, data=DATA, port=0)
+    assert not (folder / "served").exists()
+    snapshot_config(folder, data="world-drifting", port=0)
+
+
+def test_a_snapshot_of_a_loop_knows_the_title_of_its_data_set(tmp_path: Path) -> None:
+    world = datasets.load(DATA)
+    new_trainer(world.schema, "logistic_regression", dataset=world.info.title).save(tmp_path)
+    snapshot_config(tmp_path, data=DATA, port=0)
+
+
+def test_a_snapshot_of_another_schema_is_refused_though_nobody_said_what_it_learned(tmp_path: Path) -> None:
+    new_trainer(Schema(Slot("item"), Label("click")), "logistic_regression").save(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"--data world: .* another schema \(item\) than the data set \(user, .*leave"
+    ):
+        snapshot_config(tmp_path, data=DATA, port=0)
+
+
+def test_what_an_old_snapshot_was_trained_on_cannot_be_checked_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot_config(learned_from(DATA, tmp_path, told=False), data=DATA, port=0)
+    assert "does not say which data set it was trained on" in caplog.text
+
+
+def test_a_catalogue_of_another_data_set_is_refused(tmp_path: Path) -> None:
+    folder = learned_from(DATA, tmp_path, told=False)
+    before = written(snapshot_config(folder, data=DATA, port=0))
+    with pytest.raises(ConfigError, match=r"--data world-drifting: the catalogue in .*served was filled from world;"):
+        snapshot_config(folder, data="world-drifting", port=0)
+    assert written(snapshot_config(folder, data=None, port=0)) == before
 
 
 def test_a_ranker_is_not_trained_on_actions_alone_unless_items_are_put_beside_them(

@@ -62,6 +62,13 @@ def test_retention_that_cannot_be_is_named(log: dict[str, Any], message: str) ->
         ({"model": {"name": "deepfn"}}, r"model\.name: there is no model 'deepfn'; did you mean 'deepfm'"),
         ({"model": {"options": {"ranker": "dinn"}}}, r"model\.options\.ranker: .* 'dinn'; did you mean 'din'"),
         ({"model": {"options": {"retriever": "towtower"}}}, r"model\.options\.retriever: .*; did you mean 'two_tower'"),
+        ({"train": {"seed": -5}}, r"train\.seed must be between 0 and \d+, got -5"),
+        ({"train": {"seed": 10**23}}, r"train\.seed must be between 0 and \d+, got 1000"),
+        ({"model": {"name": ":Taste"}}, r"model\.name: ':Taste' is not of the form module:Class"),
+        (
+            {"model": {"options": {"ranker": "./taste.py:Taste"}}},
+            r"model\.options\.ranker: .* of the form module:Class",
+        ),
         ({"simulated": "yes"}, r"simulated must be true or false, got 'yes'"),
     ],
 )
@@ -91,4 +98,33 @@ def test_building_the_model_names_the_file_and_the_option(
     )
     Config.from_toml(path)
     with pytest.raises(error, match=rf"shop\.toml: .*{message}"):
+        Config.from_toml(path, with_model=True)
+
+
+def test_the_model_is_tried_and_not_built_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's own, which is sound until it is asked."""
+    (tmp_path / "untried.py").write_text(
+        "from dolmen.models.ranking.logistic_regression import LogisticRegression, LogisticRegressionConfig\n"
+        "from torch import nn\n\n"
+        "class Model(nn.Module):\n"
+        "    abilities = LogisticRegression.abilities\n"
+        "    def __init__(self, config: LogisticRegressionConfig, embed):\n"
+        "        super().__init__()\n"
+        "        self.config, self.inner = config, LogisticRegression(config, embed)\n"
+        "        self.slots, self.dense = self.inner.slots, self.inner.dense\n"
+        "    def score(self, batch):\n"
+        "        return self.inner.score(batch)\n"
+        "    def loss(self, batch):\n"
+        "        raise RuntimeError('boom in my loss')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "shop.toml"
+    path.write_text(
+        '[[schema.slot]]\nname = "user"\n[[schema.slot]]\nname = "item"\n[[schema.label]]\nname = "click"\n'
+        '[model]\noptions = { ranker = "untried:Model" }\n'
+    )
+    Config.from_toml(path)
+    with pytest.raises(
+        ConfigError, match=r"shop\.toml: .* raises RuntimeError: boom in my loss \(.*untried\.py, line 13"
+    ):
         Config.from_toml(path, with_model=True)

@@ -2,20 +2,23 @@
 
 import fcntl
 import itertools
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from dolmen.cluster.lifetime import hold_folder
-from dolmen.cluster.supervisor import RestartPolicy, Stage, Supervisor
-from dolmen.errors import CONFIG_STATUS, ConfigError
+from dolmen.cluster.supervisor import Death, RestartPolicy, Stage, Supervisor
+from dolmen.errors import CONFIG_STATUS, ConfigError, StageError
+from dolmen.events import EmbeddedLog, Topic
 
 QUICK = RestartPolicy(wait_seconds_min=0.05, wait_seconds_max=0.4, settled_seconds=5.0, grace_seconds=5.0)
 
@@ -133,6 +136,62 @@ def test_a_stage_that_cannot_use_its_configuration_is_not_started_again(tmp_path
     assert lines_of(notes) == ["up"]
 
 
+def test_a_stage_that_dies_again_and_again_is_given_up_with_its_last_words(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    program = f"open({str(notes)!r}, 'a').write('up\\n')\nraise RuntimeError('boom in my loss')"
+    failed = threading.Event()
+    deaths: list[Death] = []
+    with Supervisor(
+        [Stage(name="train", command=[sys.executable, "-c", program])],
+        policy=replace(QUICK, deaths_max=3, settled_seconds=3600.0),
+        log_folder=tmp_path / "logs",
+        failed=failed.set,
+        died=deaths.append,
+    ) as supervisor:
+        assert failed.wait(60)
+        assert supervisor.restart_counts() == {"train": 2}
+    assert isinstance(supervisor.failure, StageError)
+    assert str(supervisor.failure) == (
+        "train died 3 times in a row, each time within 3600 seconds of its start; it ended with exit 1: RuntimeError:"
+        " boom in my loss"
+    )
+    assert [(one.name, one.count, one.said) for one in deaths] == [
+        ("train", count, "RuntimeError: boom in my loss") for count in (1, 2)
+    ]
+    assert lines_of(notes) == ["up"] * 3
+
+
+def test_deaths_of_a_stage_that_had_settled_are_not_counted_together(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    program = f"open({str(notes)!r}, 'a').write('up\\n')"
+    policy = RestartPolicy(wait_seconds_min=0.01, wait_seconds_max=0.02, settled_seconds=0.0, deaths_max=2)
+    stage = Stage(name="short", command=[sys.executable, "-c", program])
+    with Supervisor([stage], policy=policy, log_folder=tmp_path / "logs") as supervisor:
+        await_lines(notes, 5)
+        assert supervisor.failure is None
+
+
+@pytest.mark.timeout(240)
+def test_up_tells_in_the_status_which_stage_keeps_dying(tmp_path: Path) -> None:
+    """The joiner cannot make its folder, and is started again all the same."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "join").write_text("a file")
+    command = _up_command(tmp_path, port=0)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            said = next(line for line in process.stderr if "stage keeps dying" in line)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=120)
+    assert "join" in said
+    with EmbeddedLog(tmp_path / "state" / "log") as log:
+        records = [json.loads(record.value) for record in log.read(Topic.STATUS, 0, 0, max_records=10_000)]
+    told = [one["figures"]["deaths"]["join"] for one in records if one["stage"] == "up"]
+    assert [one["count"] for one in told][:2] == [1, 2]
+    assert told[0]["status"] == "exit 1"
+
+
 @pytest.mark.timeout(240)  # five processes start, four with torch
 def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> None:
     """Whether the trainer's folder is free is known to the trainer."""
@@ -152,9 +211,8 @@ def test_up_ends_with_the_mistake_that_only_a_stage_finds(tmp_path: Path) -> Non
 def test_up_names_file_and_mend_of_a_models_option_before_anything_is_served(tmp_path: Path) -> None:
     ended = _up(tmp_path, port=0, more="[model]\noptions = { ranker_options = { hiden = [8] } }\n")
     assert ended.returncode == CONFIG_STATUS
-    assert ended.stderr == (
-        f"error: {tmp_path}/dolmen.toml: model.joint.ranker_options: unknown setting 'hiden'; did you mean 'hidden'?\n"
-    )
+    told = "model.options.ranker_options: unknown setting 'hiden'; did you mean 'hidden'?"
+    assert ended.stderr == f"error: {tmp_path}/dolmen.toml: {told}\n"
     assert not (tmp_path / "state").exists()
 
 
@@ -169,12 +227,16 @@ def test_up_refuses_a_port_in_use_before_any_process_is_started(tmp_path: Path) 
     assert "stage started" not in ended.stderr
 
 
-def _up(folder: Path, *, port: int, more: str = "") -> subprocess.CompletedProcess[str]:
+def _up_command(folder: Path, *, port: int, more: str = "") -> list[str]:
     (folder / "dolmen.toml").write_text(
         '[[schema.slot]]\nname = "user"\nof = "user"\n[[schema.slot]]\nname = "item"\nof = "item"\n'
         f'[[schema.label]]\nname = "click"\n{more}[serving]\nport = {port}\n'
     )
-    command = [sys.executable, "-m", "dolmen", "up", "--config", str(folder / "dolmen.toml"), "--log-format", "text"]
+    return [sys.executable, "-m", "dolmen", "up", "--config", str(folder / "dolmen.toml"), "--log-format", "text"]
+
+
+def _up(folder: Path, *, port: int, more: str = "") -> subprocess.CompletedProcess[str]:
+    command = _up_command(folder, port=port, more=more)
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 

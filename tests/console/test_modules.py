@@ -219,3 +219,15 @@ def test_without_an_answer_the_page_says_so_and_offers_to_try_again(page: Page) 
     assert "404" in page.locator("#notice-text").inner_text()
     assert page.get_by_role("button", name="Try now").is_visible()
     assert page.locator(".ring.is-away").count() == 1
+
+
+def test_a_stage_says_how_often_it_died_in_a_row_until_it_is_up_again(ask: Callable[..., Any]) -> None:
+    def state(train: dict[str, Any] | None, count: int) -> str:
+        up = {"figures": {"deaths": {"train": {"count": count, "status": "exit 1", "said": "boom"}}}}
+        stages = ask("stages.js", "readStages", {"stages": {"up": up, "train": train}})
+        return next(str(one["state"]) for one in stages if one["name"] == "learn")
+
+    assert state(None, 4) == "died 4 times"
+    assert state({"alive": False, "age_seconds": 7}, 4) == "died 4 times"
+    assert state({"alive": False, "age_seconds": 7}, 1) == "down for 7.0 s"
+    assert state({"alive": True, "age_seconds": 0}, 4) == "up"

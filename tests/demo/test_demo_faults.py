@@ -36,6 +36,42 @@ def test_killing_the_trainer_fails_no_request_and_loses_no_example(
     assert_books_balance(report)
 
 
+DIES = """
+from torch import nn
+from dolmen.models.ranking.logistic_regression import LogisticRegression, LogisticRegressionConfig
+
+class Dies(nn.Module):
+    abilities = LogisticRegression.abilities
+
+    def __init__(self, config: LogisticRegressionConfig, embed):
+        super().__init__()
+        self.config, self.embed, self.inner = config, embed, LogisticRegression(config, embed)
+        self.slots, self.dense = self.inner.slots, self.inner.dense
+
+    def score(self, batch):
+        return self.inner.score(batch)
+
+    def loss(self, batch):
+        if batch.event_times_us.max() > 0:  # those that are made up to try it have no time
+            raise RuntimeError("boom in my loss")
+        return self.inner.loss(batch)
+"""
+
+
+@pytest.mark.fault
+def test_a_trainer_that_dies_of_each_example_ends_a_headless_run_with_its_last_error(
+    tmp_path: Path, running_demo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dies.py").write_text(DIES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with running_demo(tmp_path, "--data", "world", "--headless", "--events", "300", "--ranker", "dies:Dies") as demo:
+        output, _ = demo.process.communicate(timeout=SECONDS * 2)
+    assert demo.process.returncode == 1, output
+    told = "it ended with exit 1: RuntimeError: boom in my loss"
+    assert f"error: train died 4 times in a row, each time within 60 seconds of its start; {told}" in output
+    assert output.count("train died (exit 1: RuntimeError: boom in my loss); it is started again") == 3
+
+
 @pytest.mark.fault
 def test_killing_joiner_and_server_loses_nothing_that_was_acknowledged(tmp_path: Path, running_demo: Any) -> None:
     with running_demo(tmp_path, "--data", "world", "--headless", "--events", "5000", "--rate", "400") as demo:

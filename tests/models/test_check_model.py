@@ -136,6 +136,14 @@ class NeverLearns(Plain):
         return super().loss(batch) * 1e-9 + 1
 
 
+class ScoresInTwoDimensions(Plain):
+    def score(self, batch: Batch) -> Tensor:
+        return super().score(batch)[:, None]
+
+    def loss(self, batch: Batch) -> Tensor:
+        return log_loss(self.score(batch)[:, 0], batch, "click")
+
+
 class SaysNothing(Plain):
     """Silent on where it comes from."""
 
@@ -158,6 +166,11 @@ class LacksItsMethod(Plain):
         (Draws, "scoring_changes_nothing", "score gives something else the second time"),
         (KeepsAWeightToItself, "config_and_state_survive_a_round_trip", "score differs after a round trip"),
         (NeverLearns, "overfits_a_batch", "the loss of one batch went from"),
+        (
+            ScoresInTwoDimensions,
+            "answers_have_their_shapes",
+            "score has shape (32, 1), and (32,) is needed; squeeze(-1)",
+        ),
         (SaysNothing, "names_its_source", "says"),
         (LacksItsMethod, "abilities_are_there", "Encodes is declared and encode is missing"),
     ],

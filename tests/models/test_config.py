@@ -43,6 +43,8 @@ class OvenConfig:
         ({"heat": float("nan")}, "OvenConfig.heat must be above 0, got nan"),
         ({"count": 0}, "OvenConfig.count must be at least 1, got 0"),
         ({"layers": (4, 0)}, r"OvenConfig.layers must be at least 1, got \(4, 0\)"),
+        ({"layers": (4, 10**9)}, r"OvenConfig.layers must be at most 16,777,216, got \(4, 1000000000\)"),
+        ({"count": 10**23}, "OvenConfig.count must be at most 16,777,216, got 1000000000"),
     ],
 )
 def test_a_bad_option_is_named_with_its_mend(options: dict[str, Any], told: str) -> None:
@@ -72,10 +74,36 @@ def test_an_unknown_model_or_option_offers_the_nearest(make_embed: MakeEmbed) ->
     embed = make_embed(example_schema())
     with pytest.raises(ConfigError, match="there is no model 'deepfn'; did you mean 'deepfm'"):
         build("deepfn", {}, embed)
-    with pytest.raises(ConfigError, match=r"model\.deepfm: unknown setting 'hiden'; did you mean 'hidden'"):
+    with pytest.raises(ConfigError, match=r"model\.options: unknown setting 'hiden'; did you mean 'hidden'"):
         build("deepfm", {"hiden": [3]}, embed)
-    with pytest.raises(ConfigError, match=r"model\.joint\.ranker_options: unknown setting 'hiden'"):
+    with pytest.raises(ConfigError, match=r"model\.options\.ranker_options: unknown setting 'hiden'"):
         build("joint", {"ranker_options": {"hiden": [3]}}, embed)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("din", {"hidden": [10**9]}, r"model\.options\.hidden must be at most 16,777,216, got \(1000000000,\)"),
+        ("bert4rec", {"length": 10**9}, r"model\.options\.length must be at most"),
+        ("tin", {"positions": 10**10}, r"model\.options\.positions must be at most"),
+        ("two_tower", {"recent_items": 9 * 10**12}, r"model\.options\.recent_items must be at most"),
+        (
+            "deepfm",
+            {"hidden": [1 << 16, 1 << 24, 1 << 24]},
+            r"model\.options: the layers of 'deepfm' do not fit into memory with hidden=\(65536, 16777216, 16777216\);",
+        ),
+        (
+            "joint",
+            {"ranker_options": {"hidden": [1 << 16, 1 << 24, 1 << 24]}},
+            r"model\.options\.ranker_options: the layers of 'deepfm' do not fit into memory",
+        ),
+    ],
+)
+def test_sizes_that_no_machine_holds_are_named(
+    make_embed: MakeEmbed, name: str, options: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build(name, options, make_embed(example_schema()))
 
 
 def test_building_leaves_the_global_random_state_alone_and_follows_its_seed(make_embed: MakeEmbed) -> None:

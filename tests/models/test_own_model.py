@@ -86,6 +86,11 @@ def test_what_is_no_model_is_told_what_it_lacks(own_folder: Path) -> None:
         entry("tast:Taste")
     with pytest.raises(ConfigError, match="taste has no 'Tast'; did you mean 'Taste'"):
         entry("taste:Tast")
+    with pytest.raises(ConfigError, match=r"taste has no 'Model'; known are Taste$"):
+        entry("taste:Model")
+    for slip in ("./taste.py:Taste", ":Taste", "taste:", "taste:Taste:more"):
+        with pytest.raises(ConfigError, match=f"'{re.escape(slip)}' is not of the form module:Class"):
+            entry(slip)
     with pytest.raises(ConfigError, match=r"a model is a torch.nn.Module that declares its abilities"):
         entry("taste:TasteConfig")
     (own_folder / "broken.py").write_text("import no_such_library\n")

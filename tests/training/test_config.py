@@ -31,6 +31,8 @@ def test_config_survives_being_written() -> None:
         ("final_rate", 0.0, r"train\.final_rate must be above 0 and at most 1, got 0"),
         ("evaluate_every", -1, r"train\.evaluate_every must be at least 0"),
         ("expire_every", "soon", r"train\.expire_every: .*'soon'"),
+        ("seed", -5, r"train\.seed must be between 0 and 18446744073709551615, got -5"),
+        ("seed", 10**23, r"train\.seed must be between 0 and 18446744073709551615, got 1000000000000"),
         ("future_max", "0s", r"train\.future_max must be above 0, got '0s'"),
     ],
 )

@@ -9,10 +9,12 @@ from typing import Final, final
 from dolmen import datasets
 from dolmen.cluster.config import Config
 from dolmen.datasets import Dataset, Split, item_changes, latest, people
-from dolmen.errors import DataError
+from dolmen.errors import ConfigError, DataError
 from dolmen.events import CatalogueChange, Group, Log, Topic, encode
+from dolmen.features import Schema
 from dolmen.telemetry import logger
-from dolmen.training import TrainConfig, find_snapshot, new_trainer, read_manifest, validate
+from dolmen.training import Manifest, TrainConfig, find_snapshot, new_trainer, read_manifest, try_model, validate
+from dolmen.unfinished import require_folder
 
 __all__ = ["BatchReport", "snapshot_config", "train_in_batch"]
 
@@ -25,7 +27,8 @@ _CATALOGUE_CHUNK: Final = 1000
 class BatchReport:
     """How good the model is on the part that tests, which it has not seen; and where it lies.
 
-    ``loss`` is the model's own. ``auc`` and ``log_loss`` are NaN if it cannot score.
+    ``loss`` is the model's own. ``auc`` and ``log_loss`` are NaN if it cannot score. Of ``step_count`` steps
+    ``refused_count`` taught nothing, since loss or gradients were not finite.
     """
 
     loss: float
@@ -33,6 +36,8 @@ class BatchReport:
     log_loss: float
     example_count: int
     path: Path
+    step_count: int
+    refused_count: int
 
 
 def train_in_batch(
@@ -52,10 +57,14 @@ def train_in_batch(
     Raises:
         DataError: there is no such data set, it cannot be had, or all its examples have one label, of which a model
             that scores learns nothing.
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, it cannot be used, or it learned nothing at all; or ``out`` cannot be
+            written to.
     """
+    require_folder(out, "--out")
     dataset = datasets.load(name)
-    trainer = new_trainer(dataset.schema, model, config=TrainConfig(seed=seed))
+    config = TrainConfig(seed=seed)
+    try_model(new_trainer(dataset.schema, model, config=config), model)
+    trainer = new_trainer(dataset.schema, model, config=config, dataset=name)
     if negatives:
         dataset = dataset.with_negatives(negatives, seed=seed)
     if trainer.judge is not None:
@@ -65,9 +74,15 @@ def train_in_batch(
         epochs=epochs,
         validation=dataset.batches(4096, Split.VALIDATION),
     )
+    steps, refused = trainer.version, trainer.counters["steps_refused"]
+    if steps and refused == steps:
+        raise ConfigError(
+            f"model {model!r} learned nothing of {name}: loss or gradients were not finite in each of {steps:,} steps;"
+            " all were refused, and no snapshot was written"
+        )
     tested = validate(trainer, dataset.batches(4096, Split.TEST))
     path = trainer.save(out)
-    return BatchReport(tested.loss, tested.auc, tested.log_loss, tested.example_count, path)
+    return BatchReport(tested.loss, tested.auc, tested.log_loss, tested.example_count, path, steps, refused)
 
 
 def _check_labels(dataset: Dataset, label: str) -> None:
@@ -90,10 +105,13 @@ def snapshot_config(snapshot: Path, *, data: str | None, port: int) -> Config:
 
     Raises:
         SnapshotError: there is no valid snapshot.
+        ConfigError: the snapshot is not of ``data``, or its catalogue was filled from another data set.
     """
     path = find_snapshot(snapshot)
     manifest = read_manifest(path)
     dataset = datasets.load(data) if data is not None else None
+    if dataset is not None:
+        _check_learned_from(path, manifest, dataset)
     config = Config.from_dict(
         {
             "state": "served",
@@ -110,17 +128,51 @@ def snapshot_config(snapshot: Path, *, data: str | None, port: int) -> Config:
     )
     if dataset is not None:
         with config.open_log() as log:
-            _fill_catalogue(log, dataset)
+            _fill_catalogue(log, dataset, config.state)
     return config
 
 
-def _fill_catalogue(log: Log, dataset: Dataset) -> None:
+def _check_learned_from(path: Path, manifest: Manifest, dataset: Dataset) -> None:
+    """Ids mean something within one data set only: another's goods would be answered with the rows of its own.
+
+    A loop's snapshot knows what its file calls the data set, which is the title where ``dolmen demo`` wrote it.
+    """
+    info, learned = dataset.info, manifest.dataset
+    if learned and learned not in (info.name, info.title):
+        raise ConfigError(
+            f"--data {info.name}: snapshot {path} was trained on {learned!r}, and the ids of one data set are not those"
+            " of another; name that one, or leave --data out and bring items over the API"
+        )
+    if manifest.schema_fingerprint != dataset.schema.fingerprint:
+        had, has = (", ".join([*one.slots, *one.dense]) for one in (Schema.from_dict(manifest.schema), dataset.schema))
+        raise ConfigError(
+            f"--data {info.name}: snapshot {path} is of another schema ({had}) than the data set ({has}); name the data"
+            " set that it was trained on, or leave --data out and bring items over the API"
+        )
+    if not learned:
+        _log.warning(
+            "the snapshot does not say which data set it was trained on; that it was this one cannot be checked",
+            data=info.name,
+            snapshot=str(path),
+        )
+
+
+def _fill_catalogue(log: Log, dataset: Dataset, state: Path) -> None:
     """Write what the data set knows of items and people into the log, once, unless something else is in there.
 
     That it was begun, and that it is done, is written down as the position of a reader: 0, then the end. A filling that
     was killed is begun anew: an entry is whole, so the part that is there already is only written again.
+
+    Raises:
+        ConfigError: it was filled from another data set.
     """
-    place, filler = (Topic.CATALOGUE, 0), f"catalogue of {dataset.info.name}"
+    place, filler = (Topic.CATALOGUE, 0), _filler(dataset.info.name)
+    for other in datasets.names():
+        if other != dataset.info.name and log.committed(_filler(other), *place) is not None:
+            raise ConfigError(
+                f"--data {dataset.info.name}: the catalogue in {state} was filled from {other}; serve that one, or move"
+                f" {state} away: it is then made anew"
+            )
     committed, end = log.committed(filler, *place), log.bounds(*place)[1]
     if committed:
         return
@@ -136,3 +188,8 @@ def _fill_catalogue(log: Log, dataset: Dataset) -> None:
     for start in range(0, len(changes), _CATALOGUE_CHUNK):
         log.append(Topic.CATALOGUE, [encode(one) for one in changes[start : start + _CATALOGUE_CHUNK]])
     log.commit(filler, {place: log.bounds(*place)[1]})
+
+
+def _filler(name: str) -> str:
+    """What the reader is called that says how far a data set's catalogue was written."""
+    return f"catalogue of {name}"

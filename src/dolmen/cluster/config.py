@@ -111,8 +111,8 @@ class Config:
 
         Args:
             path: the file.
-            with_model: check the model's options too, and that it can read the schema: only building it can tell, which
-                loads torch.
+            with_model: check the model's options too, that it can read the schema, and that it answers and learns a few
+                made-up examples: only building and trying it can tell, which loads torch.
 
         Raises:
             ConfigError: the file is missing, is no TOML, or has a mistake; the message names the file and the place.
@@ -130,7 +130,10 @@ class Config:
             config = cls.from_dict(values, base=path.parent)
             if with_model:
                 # Asked for only here, since its name loads torch, which the supervisor does without.
-                training.new_trainer(config.schema, config.model.name, config.model.options, config.train)
+                trainer = training.new_trainer(
+                    config.schema, config.model.name, config.model.options, config.train, optimizer=config.optimizer
+                )
+                training.try_model(trainer, config.model.name)
         except (ConfigError, SchemaError) as problem:
             raise type(problem)(f"{path}: {problem}") from None
         return config

@@ -7,7 +7,8 @@ supervisor has: if the supervisor itself is killed, the pipe closes and the stag
 the lock of the state folder, which they inherit, keeps others out.
 
 A stage that says that its configuration cannot be used is not started again: that could not help, and would only hide
-what it said. The supervisor tells it as ``failure`` instead, and whoever runs it stops.
+what it said. The supervisor tells it as ``failure`` instead, and whoever runs it stops. So it does, where its policy
+sets a bound, with a stage that dies again and again before it has settled.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from pathlib import Path
 from typing import IO, Final, final
 
 from dolmen.cluster.lifetime import PARENT_PIPE
-from dolmen.errors import CONFIG_STATUS, ConfigError
+from dolmen.errors import CONFIG_STATUS, ConfigError, DolmenError, StageError
 from dolmen.telemetry import BoundedLines, logger
 
-__all__ = ["ERROR_MARK", "RestartPolicy", "Stage", "Supervisor", "stage_command"]
+__all__ = ["ERROR_MARK", "Death", "RestartPolicy", "Stage", "Supervisor", "stage_command"]
 
 _log = logger(__name__)
 _LOG_BYTES_MAX: Final = 8 << 20  # of each of two files; a stage logs changes of state only: weeks of them
@@ -56,12 +57,15 @@ class RestartPolicy:
 
     ``wait_seconds_min`` doubles up to ``wait_seconds_max`` while the stage dies sooner than ``settled_seconds``.
     ``grace_seconds``: between the polite signal and the certain one; a trainer writes a snapshot in it.
+    ``deaths_max``: so many deaths in a row, none of which came after ``settled_seconds``, and a stage is given up;
+    ``None``: never.
     """
 
     wait_seconds_min: float = 0.2
     wait_seconds_max: float = 10.0
     settled_seconds: float = 10.0
     grace_seconds: float = 15.0
+    deaths_max: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.wait_seconds_min <= self.wait_seconds_max:
@@ -69,6 +73,25 @@ class RestartPolicy:
                 "RestartPolicy.wait_seconds_min must be above 0 and at most wait_seconds_max"
                 f" ({self.wait_seconds_max}), got {self.wait_seconds_min}"
             )
+        if self.deaths_max is not None and self.deaths_max < 1:
+            raise ConfigError(f"RestartPolicy.deaths_max must be at least 1 or None, got {self.deaths_max}")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """A stage that has died and will be started again.
+
+    ``status``: such as ``exit 1``. ``said``: its error, or where to find it if what it writes is not kept here.
+    ``count``: deaths in a row, this one included, that came before the stage had settled.
+    """
+
+    name: str
+    status: str
+    said: str
+    lived_seconds: float
+    wait_seconds: float
+    count: int
 
 
 @final
@@ -84,6 +107,8 @@ class _Running:
     wait_seconds: float = 0.0
     restart_at: float = 0.0
     restart_count: int = 0
+    death_count: int = 0  # in a row, each before it had settled
+    is_given_up: bool = False
 
 
 @final
@@ -97,7 +122,8 @@ class Supervisor:
         log_folder: where each stage's output goes, as ``<stage>.log``, with the part before in ``<stage>.log.1``; the
             supervisor's own stderr if ``None``.
         held: descriptors that the stages inherit, such as that of ``hold_folder``.
-        failed: called once, from a thread, when a stage cannot run with its configuration; see ``failure``.
+        failed: called once, from a thread, when a stage is given up; see ``failure``.
+        died: called from a thread when a stage has died and will be started again.
     """
 
     def __init__(
@@ -108,10 +134,12 @@ class Supervisor:
         log_folder: Path | None = None,
         held: Sequence[int] = (),
         failed: Callable[[], None] | None = None,
+        died: Callable[[Death], None] | None = None,
     ) -> None:
         self._policy = policy if policy is not None else RestartPolicy()
         self._held, self._failed = tuple(held), failed if failed is not None else lambda: None
-        self._failure: ConfigError | None = None
+        self._died = died if died is not None else lambda _: None
+        self._failure: DolmenError | None = None
         self._running = [_Running(stage) for stage in stages]
         self._log_folder = log_folder
         self._lock = threading.Lock()
@@ -160,8 +188,10 @@ class Supervisor:
             return {one.stage.name: one.restart_count for one in self._running}
 
     @property
-    def failure(self) -> ConfigError | None:
-        """What a stage said that cannot run with its configuration; ``None`` while all can."""
+    def failure(self) -> DolmenError | None:
+        """Why a stage is given up: a ``ConfigError`` where it said that it cannot run with its configuration, else a
+        ``StageError``; ``None`` while all run.
+        """
         return self._failure
 
     def _spawn(self, one: _Running) -> None:
@@ -210,13 +240,13 @@ class Supervisor:
 
     def _tend(self, one: _Running, now: float) -> float | None:
         """Look after one stage; returns the seconds until it wants to be looked at again, if it does."""
-        if _is_alive(one.process):
+        if one.is_given_up or _is_alive(one.process):
             return None
         if one.process is not None and one.process.returncode == CONFIG_STATUS:
-            self._give_up(one)
+            self._give_up(one, ConfigError(f"{one.stage.name} cannot run with this configuration: {self._said(one)}"))
             return None
-        if one.process is not None:
-            self._plan_restart(one, one.process, now)
+        if one.process is not None and not self._plan_restart(one, one.process, now):
+            return None
         if now < one.restart_at:
             return one.restart_at - now
         try:
@@ -229,33 +259,62 @@ class Supervisor:
             one.restart_count += 1
         return None
 
-    def _plan_restart(self, one: _Running, process: subprocess.Popen[bytes], now: float) -> None:
+    def _plan_restart(self, one: _Running, process: subprocess.Popen[bytes], now: float) -> bool:
+        """Say when the stage is started again; false where it has died too often for that."""
         policy = self._policy
         lived = now - one.started_at
         if lived >= policy.settled_seconds:
-            one.wait_seconds = 0.0
+            one.wait_seconds, one.death_count = 0.0, 0
+        one.death_count += 1
+        status, said = _describe_status(process.returncode), self._said(one)
+        if policy.deaths_max is not None and one.death_count >= policy.deaths_max:
+            times = "once" if one.death_count == 1 else f"{one.death_count} times in a row, each time"
+            told = f"{one.stage.name} died {times} within {policy.settled_seconds:g} seconds of its start"
+            self._give_up(one, StageError(f"{told}; it ended with {status}: {said}"))
+            return False
         one.wait_seconds = min(max(2 * one.wait_seconds, policy.wait_seconds_min), policy.wait_seconds_max)
         one.restart_at = now + one.wait_seconds
         with self._lock:
             one.process = None
-        _log.warning(
-            "stage died; restarting",
+        tell = _log.error if one.death_count > 1 else _log.warning
+        tell(
+            "stage keeps dying; restarting" if one.death_count > 1 else "stage died; restarting",
             name=one.stage.name,
-            status=_describe_status(process.returncode),
+            status=status,
+            said=said,
+            deaths_in_a_row=one.death_count,
             lived_seconds=round(lived, 1),
             wait_seconds=one.wait_seconds,
         )
+        self._died(
+            Death(
+                name=one.stage.name,
+                status=status,
+                said=said,
+                lived_seconds=lived,
+                wait_seconds=one.wait_seconds,
+                count=one.death_count,
+            )
+        )
+        return True
 
-    def _give_up(self, one: _Running) -> None:
-        """Tell, once, that this stage will not come back."""
-        if self._failure is not None:
-            return
+    def _said(self, one: _Running) -> str:
+        """The error with which a stage that has ended did so: what a command of ours marks as one, else its last line,
+        which is what Python ends a traceback with.
+        """
         if one.pump is not None:
             one.pump.join(_PUMP_SECONDS)
         errors = [line.removeprefix(ERROR_MARK) for line in one.last_lines if line.startswith(ERROR_MARK)]
-        said = errors[-1] if errors else "what it said stands above"
-        self._failure = ConfigError(f"{one.stage.name} cannot run with this configuration: {said}")
-        _log.error("stage cannot run with this configuration", name=one.stage.name, said=said)
+        told = errors or [line for line in one.last_lines if line.strip()]
+        return told[-1] if told else "what it said stands above"
+
+    def _give_up(self, one: _Running, why: DolmenError) -> None:
+        """Tell, once, that this stage will not come back."""
+        one.is_given_up = True
+        if self._failure is not None:
+            return
+        self._failure = why
+        _log.error("stage given up", name=one.stage.name, problem=str(why))
         self._failed()
 
     def _finish(self, one: _Running) -> None:

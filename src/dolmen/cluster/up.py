@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from dolmen.clock import SystemClock
 from dolmen.cluster.config import Config
 from dolmen.cluster.lifetime import hold_folder, stop_on_signals
 from dolmen.cluster.stages import stages_of
-from dolmen.cluster.supervisor import ERROR_MARK, Supervisor, stage_command
-from dolmen.errors import CONFIG_STATUS, ConfigError
+from dolmen.cluster.supervisor import ERROR_MARK, Death, Supervisor, stage_command
+from dolmen.errors import CONFIG_STATUS, ConfigError, LogError
+from dolmen.events import Log, Topic
 from dolmen.serving import check_address
 from dolmen.telemetry import LogFormat, logger
 
@@ -21,6 +27,9 @@ _log = logger(__name__)
 def run_up(config_path: Path, *, log_format: LogFormat = LogFormat.AUTO) -> None:
     """Run serve, join and train until SIGINT or SIGTERM; then stop them in the order of the data's flow.
 
+    One that dies is started again, however often; that it did is told on the terminal and in the status, so that the
+    page shows it.
+
     ``log_format``: of the stages' lines.
 
     Raises:
@@ -31,9 +40,11 @@ def run_up(config_path: Path, *, log_format: LogFormat = LogFormat.AUTO) -> None
     check_address(config.serving)
     _check_model(config_path)
     stop = stop_on_signals()
+    stages = stages_of(config_path, log_format=log_format)
     with (
         hold_folder(config.state) as held,
-        Supervisor(stages_of(config_path, log_format=log_format), held=[held], failed=stop.set) as supervisor,
+        config.open_log() as log,
+        Supervisor(stages, held=[held], failed=stop.set, died=_told_in(log)) as supervisor,
     ):
         host = f"[{config.serving.host}]" if ":" in config.serving.host else config.serving.host
         _log.info("running; Ctrl-C stops", address=f"http://{host}:{config.serving.port}", state=str(config.state))
@@ -57,3 +68,19 @@ def _check_model(config_path: Path) -> None:
     )
     if ended.returncode == CONFIG_STATUS:
         raise ConfigError(ended.stderr.strip().removeprefix(ERROR_MARK))
+
+
+def _told_in(log: Log) -> Callable[[Death], None]:
+    """Tells of every death on the topic ``status``: how often in a row each stage has died, and what it said last."""
+    deaths: dict[str, dict[str, Any]] = {}
+
+    def tell(death: Death) -> None:
+        deaths[death.name] = {"count": death.count, "status": death.status, "said": death.said}
+        now_us = SystemClock().now_us()
+        told = {"stage": "up", "time_us": now_us, "pid": os.getpid(), "figures": {"deaths": deaths}}
+        try:
+            log.append(Topic.STATUS, [json.dumps(told).encode()])
+        except LogError as problem:
+            _log.error("status not written", problem=str(problem))
+
+    return tell

@@ -19,9 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dolmen import datasets
 from dolmen.client import Client
-from dolmen.cluster import Config, Supervisor
+from dolmen.cluster import Config, RestartPolicy, Supervisor
 from dolmen.cluster.lifetime import hold_folder, stop_on_signals
 from dolmen.cluster.stages import STAGES, stages_of
+from dolmen.cluster.supervisor import Death
 from dolmen.datasets import Dataset
 from dolmen.demo.catalogue import Catalogue
 from dolmen.demo.freshness import Freshness
@@ -32,6 +33,7 @@ from dolmen.demo.setup import DemoNotes, DemoOptions, configuration, with_port
 from dolmen.errors import DataError, NotReadyError, RemoteError
 from dolmen.serving import check_address
 from dolmen.telemetry import LogFormat, set_up_logs
+from dolmen.unfinished import require_file, require_folder
 
 __all__ = ["run_demo"]
 
@@ -40,6 +42,8 @@ _DRAIN_SECONDS: Final = 60.0
 _NOTE_SECONDS: Final = 1.0
 _ATTEMPTS_MAX: Final = 20  # of each request of the replay: half a minute, in which a killed server is back anywhere
 _STARTS_MAX: Final = 6  # restarts of all stages together, before the demo gives up on a broken start
+# A trainer that dies within this time has written no snapshot, so its next life begins where this one did.
+_HEADLESS: Final = RestartPolicy(settled_seconds=60.0, deaths_max=4)
 
 
 def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
@@ -52,6 +56,8 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
     Raises:
         DolmenError: something is missing or in use; the message says what and the mend.
     """
+    if options.report_path is not None:
+        require_file(options.report_path, "--report")
     stop = stop_on_signals()
     with ExitStack() as stack:
         if temporary:
@@ -60,6 +66,7 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
         started = time.monotonic()
         dataset = datasets.load(options.data)
         _check_replayable(dataset)
+        require_folder(options.state, "--state")
         demo = _Demo(options, dataset, stop, started)
         held = stack.enter_context(hold_folder(options.state))
         demo.prepare(stack, held)
@@ -101,7 +108,14 @@ class _Demo:
         config = Config.from_toml(config_path)
         check_address(config.serving, port_name="--port")
         self._supervisor = stack.enter_context(
-            Supervisor(stages_of(config_path), log_folder=self._log_folder, held=[held], failed=self._stop.set)
+            Supervisor(
+                stages_of(config_path),
+                policy=_HEADLESS if self._options.headless else None,
+                log_folder=self._log_folder,
+                held=[held],
+                failed=self._stop.set,
+                died=self._tell_death,
+            )
         )
         self._client = stack.enter_context(Client(f"http://127.0.0.1:{config.serving.port}"))
 
@@ -110,11 +124,24 @@ class _Demo:
 
         Raises:
             ConfigError: a stage cannot run with this configuration.
+            StageError: headless, a stage died again and again.
         """
-        status = self._run()
+        try:
+            status = self._run()
+        except RemoteError:
+            if self._supervisor.failure is None:
+                raise
         if self._supervisor.failure is not None:
             raise self._supervisor.failure
         return status
+
+    def _tell_death(self, death: Death) -> None:
+        self._console.print(
+            f"{death.name} died ({death.status}: {death.said}); it is started again, and all it says is in"
+            f" {self._log_folder}/{death.name}.log",
+            markup=False,
+            soft_wrap=True,
+        )
 
     def _run(self) -> int:
         with self._console.status("Starting serve, join and train…"):

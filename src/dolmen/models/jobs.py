@@ -42,13 +42,21 @@ _PARTS: Final = {"ranker": (Job.RANKING,), "retriever": (Job.RETRIEVAL, Job.SEQU
 
 
 def check_name(name: str, where: str, jobs: tuple[Job, ...] = tuple(Job)) -> None:
-    """Refuse a name that no model of these jobs has. One of somebody's own (``module:Class``) is taken as it is.
+    """Refuse a name that no model of these jobs has. Of somebody's own (``module:Class``) only the form is looked at.
 
     Raises:
         ConfigError: the message says ``where`` it stands, and offers the nearest.
     """
     fitting = [one for one, job in JOBS.items() if job in jobs]
-    if ":" not in name and name not in fitting:
+    if ":" in name:
+        parts = [part for side in name.split(":", 1) for part in side.split(".")]
+        if not all(part.isidentifier() for part in parts):
+            raise ConfigError(
+                f"{where}: {name!r} is not of the form module:Class, as Python imports it; taste:Taste names the class"
+                " Taste of taste.py in the folder in which dolmen is started"
+            )
+        return
+    if name not in fitting:
         what = "model" if name not in JOBS else f"{' or '.join(jobs)} model"
         raise ConfigError(f"{where}: there is no {what} {name!r}{suggestion(name, fitting)}")
 

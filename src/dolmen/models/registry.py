@@ -12,7 +12,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, final
@@ -42,6 +42,9 @@ from dolmen.seeds import derive_seed
 from dolmen.settings import read_settings, suggestion, write_settings
 
 __all__ = ["Entry", "build", "describe", "entry", "names"]
+
+_NO_MEMORY: Final = re.compile("can't allocate memory|not enough memory|out of memory|size calculation overflowed")
+"""What torch says where a tensor is too large: its errors have no type of their own on a CPU."""
 
 
 @final
@@ -81,10 +84,20 @@ class Entry:
         """One with these options, which ``section`` of a configuration told.
 
         Raises:
-            ConfigError: an unknown option (the message offers the nearest), or a value that cannot be used.
+            ConfigError: an unknown option (the message offers the nearest), a value that cannot be used, or sizes of
+                layers that do not fit into memory.
             SchemaError: the options name a slot, dense feature or label that the schema does not have.
         """
-        return self.make(read_settings(self.config, options, section), embed)
+        config = read_settings(self.config, options, section)
+        try:
+            return self.make(config, embed)
+        except (MemoryError, RuntimeError) as problem:
+            if not isinstance(problem, MemoryError) and not _NO_MEMORY.search(str(problem)):
+                raise
+            raise ConfigError(
+                f"{section}: the layers of {self.name!r} do not fit into memory with {_sizes(config)}; choose smaller"
+                " ones"
+            ) from problem
 
     @property
     def measured(self) -> str:
@@ -96,6 +109,17 @@ class Entry:
         """What the model declares that it can do."""
         declared: frozenset[Ability] = self.model.abilities
         return declared
+
+
+def _sizes(config: Any) -> str:
+    """The options that are whole numbers, or several, for a message."""
+    values = {one.name: getattr(config, one.name) for one in fields(config)}
+    counts = {
+        name: value
+        for name, value in values.items()
+        if (parts := value if isinstance(value, tuple) else (value,)) and all(type(one) is int for one in parts)
+    }
+    return ", ".join(f"{name}={value}" for name, value in counts.items()) or "these options"
 
 
 @cache
@@ -116,9 +140,9 @@ def entry(name: str) -> Entry:
     Raises:
         ConfigError: there is none; the message offers the nearest, or says what the class lacks.
     """
+    check_name(name, "model.name")
     if ":" in name:
         return _own(name)
-    check_name(name, "model.name")
     return _MODELS[name]
 
 
@@ -134,7 +158,7 @@ def build(name: str, options: Mapping[str, Any], embed: Embed, *, seed: int = 0)
     one = entry(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "model", name))
-        return one.made(options, embed, f"model.{name}")
+        return one.made(options, embed, "model.options")
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -160,7 +184,8 @@ def _own(name: str) -> Entry:
     kind: Any = _imported(name, module_name)
     for part in class_name.split("."):
         if not hasattr(kind, part):
-            raise ConfigError(f"model.name {name!r}: {module_name} has no {class_name!r}{suggestion(part, vars(kind))}")
+            near = suggestion(part, _models_in(kind))
+            raise ConfigError(f"model.name {name!r}: {module_name} has no {class_name!r}{near}")
         kind = getattr(kind, part)
     if not (
         isinstance(kind, type) and issubclass(kind, nn.Module) and isinstance(getattr(kind, "abilities", 0), frozenset)
@@ -180,6 +205,11 @@ def _own(name: str) -> Entry:
         source=source.group(1) if source is not None else "",
         model=made,
     )
+
+
+def _models_in(place: Any) -> list[str]:
+    """The names of models in a module, or of classes in a class."""
+    return [name for name, one in vars(place).items() if isinstance(one, type) and issubclass(one, nn.Module)]
 
 
 def _config_of(model: type[Any]) -> type[Any]:
@@ -225,7 +255,7 @@ def _make_joint(config: JointConfig, embed: Embed) -> Model:
         ("ranker", config.ranker, config.ranker_options),
         ("retriever", config.retriever, config.retriever_options),
     ):
-        parts[part] = entry(name).made(options, embed, f"model.joint.{part}_options")
+        parts[part] = entry(name).made(options, embed, f"model.options.{part}_options")
     return Joint(config, scorer(parts["ranker"]), retriever(parts["retriever"]))
 
 

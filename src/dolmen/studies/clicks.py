@@ -85,8 +85,8 @@ CASES: Final = (
 
 PROTOCOL: Final = (
     *CASES,
-    "Vectors of 16 and a linear weight an id; AdaGrad (0.05) on rows, Adam (0.001) on layers, batches of 512, all arms "
-    "alike and tuned for none; training in an order of the seed's own.",
+    "Vectors of 16 and a linear weight an id; AdaGrad (0.05) on rows, Adam (0.001) on layers, batches of 512, in all "
+    "arms; training in an order of the seed's own.",
     "Three passes, of which the parameters with the best GAUC on the validation part are judged. That many were chosen "
     "by the mean of the past, with the product, on the validation part, from a seed that is not reported: on "
     "amazon-hin its GAUC is 0.787, 0.804, 0.806 and 0.807 after one to four passes in batches of 512, and 0.796 and "

@@ -149,14 +149,10 @@ STUDY: Final = Study(
     ),
     data=(AMAZON, MOVIELENS),
     protocol=(
-        *PROTOCOL[:2],
-        # PROTOCOL's own sentence on this says "all arms alike and tuned for none", which is not so here.
-        "Vectors of 16 and a linear weight an id; AdaGrad (0.05) on rows, Adam (0.001) on layers, batches of 512, in "
-        "all arms; training in an order of the seed's own.",
+        *PROTOCOL,
         "The networks are not alike in all arms. DIN and the mean of the past normalise what enters their last network "
         "and have PReLU or Dice in it; Wide & Deep, PNN and DeepFM do not normalise, and have ReLU. By how much DIN is "
         "above or below those three is therefore not its attention's alone.",
-        PROTOCOL[-1],
         "Layers of 80 and 40, an activation unit of 36. No interest-candidate product at the end, as in the paper, but "
         "in the arms whose name ends in plus; a base model differs from the DIN beside it in the pooling alone. No "
         "mini-batch aware decay but in din-decay, where it is part of the loss: AdaGrad scales it with the rest of a "

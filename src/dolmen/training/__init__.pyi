@@ -16,6 +16,7 @@ from .snapshot import (
 from .stage import run_trainer
 from .sync import DeltaFollower, Fed, ParameterDelta, apply_delta, decode_parts, encode_delta
 from .trainer import StepReport, Trainer
+from .trial import try_model
 
 __all__ = [
     "DeltaFollower",
@@ -43,6 +44,7 @@ __all__ = [
     "open_trainer",
     "read_manifest",
     "run_trainer",
+    "try_model",
     "validate",
     "verify_snapshot",
 ]

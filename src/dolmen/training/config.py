@@ -15,6 +15,7 @@ from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Capacity
 from dolmen.errors import ConfigError
 from dolmen.features import Eviction
+from dolmen.seeds import SEED_MAX
 from dolmen.settings import SCALE_MAX, chosen
 
 __all__ = ["TrainConfig"]
@@ -53,7 +54,7 @@ class TrainConfig:
         device: where the layers are computed: ``cpu``, ``cuda``, or ``auto`` for what is there. The tables stay in main
             memory.
         arithmetic: of products of matrices: ``float32``, or ``bfloat16`` with parameters, sums and losses in float32.
-        seed: of dropout and every other draw; step n draws from ``seed`` and n alone.
+        seed: of dropout and every other draw, 0 or more; step n draws from ``seed`` and n alone.
     """
 
     learning_rate: float = 0.001
@@ -94,6 +95,8 @@ class TrainConfig:
         self._check_schedule()
         if self.evaluate_every < 0:
             raise ConfigError(f"train.evaluate_every must be at least 0 (0 is off), got {self.evaluate_every}")
+        if not 0 <= self.seed <= SEED_MAX:
+            raise ConfigError(f"train.seed must be between 0 and {SEED_MAX}, got {self.seed}")
         for name in ("expire_every", "future_max"):
             if getattr(self, name) is None:
                 continue

@@ -31,8 +31,11 @@ def new_trainer(
     *,
     optimizer: Optimizer | None = None,
     specimens: Specimens | None = None,
+    dataset: str = "",
 ) -> Trainer:
     """A trainer that has learned nothing: empty tables and a new model, both from the config's seed.
+
+    ``dataset``: what it is going to learn, such as the name of a data set; snapshots keep it.
 
     Raises:
         ConfigError: the model's name or an option is unknown or cannot be used.
@@ -40,7 +43,7 @@ def new_trainer(
     config = config if config is not None else TrainConfig()
     embed = Embed(Embeddings(schema, optimizer=optimizer, seed=config.seed, capacity=config.capacity))
     made = build(model, options if options is not None else {}, embed, seed=config.seed)
-    return Trainer(made, embed, config, specimens=specimens)
+    return Trainer(made, embed, config, specimens=specimens, dataset=dataset)
 
 
 def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
@@ -61,6 +64,7 @@ def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
         _check_same(settings, snapshot, folder.folder)
         _check_log(settings, snapshot, log)
         trainer = Trainer.resume(snapshot, settings.train, specimens=specimens)
+        trainer.dataset = settings.dataset or trainer.dataset
         if trainer.lineage.name != snapshot.manifest.lineage:
             _log.warning("settings of learning have changed, a new lineage begins", version=trainer.version)
         return trainer, snapshot.manifest.lineage
@@ -70,6 +74,7 @@ def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
         trainer = Trainer.resume(snapshot, settings.train, specimens=specimens)
         trainer.begin_lineage()
         trainer.positions.clear()
+        trainer.dataset = settings.dataset or trainer.dataset
     else:
         trainer = new_trainer(
             settings.schema,
@@ -78,6 +83,7 @@ def open_trainer(settings: TrainerSettings, log: Log) -> tuple[Trainer, str]:
             settings.train,
             optimizer=settings.optimizer,
             specimens=specimens,
+            dataset=settings.dataset,
         )
     check_identity(log, settings.folder, has_read=False, mend=_elsewhere(settings))
     trainer.offset, _ = log.bounds(Topic.EXAMPLES, 0)

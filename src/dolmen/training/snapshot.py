@@ -77,7 +77,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     (see ``sync``). ``ancestors``: the courses that this one went on from, by the version at which each was left.
     ``parameters_offset``: deltas that go beyond this version lie at this offset of the topic
     ``parameters`` or later. ``positions``: next offset by ``topic/partition`` of what these parameters include.
-    ``counters``: the trainer's own.
+    ``counters``: the trainer's own. ``dataset``: what was learned, such as a data set's name; empty where nobody said,
+    as in snapshots of earlier releases.
     """
 
     checksum: str
@@ -98,6 +99,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     counters: dict[str, int]
     files: dict[str, FileEntry]
     ancestors: dict[str, int] = {}
+    dataset: str = ""
 
 
 @final
@@ -163,6 +165,7 @@ class Contents:
     counters: Mapping[str, int]
     evaluation: Mapping[str, Any]
     optimizer: Mapping[str, Tensor]
+    dataset: str = ""
 
 
 @final
@@ -216,6 +219,7 @@ class SnapshotFolder:
             parameters_offset=contents.parameters_offset,
             counters=dict(contents.counters),
             files={},
+            dataset=contents.dataset,
         )
         return Copied(
             manifest=manifest,

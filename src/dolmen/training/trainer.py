@@ -80,6 +80,7 @@ class Trainer:
         description: ``name`` and ``options`` of the model, kept in snapshots to build it again; ``None``: as the
             registry of models describes it, which knows our own models only.
         specimens: keeps examples of records that cannot be used; none are kept if ``None``.
+        dataset: what is learned, such as the name of a data set; snapshots keep it.
 
     Attributes:
         version: steps since the beginning; what parameters are called by.
@@ -101,8 +102,9 @@ class Trainer:
         *,
         description: Mapping[str, Any] | None = None,
         specimens: Specimens | None = None,
+        dataset: str = "",
     ) -> None:
-        self.model, self.embed = model, embed
+        self.model, self.embed, self.dataset = model, embed, dataset
         config = config if config is not None else TrainConfig()
         self.compute = Compute.of(config.device, config.arithmetic, section="train")
         # What "auto" came to decides the bits, so it is what snapshots keep.
@@ -315,6 +317,7 @@ class Trainer:
             counters=dict(self.counters),
             evaluation=self.judge.state_dict() if self.judge is not None else {},
             optimizer=self._optimizer.state_dict(),
+            dataset=self.dataset,
         )
 
     def save(self, folder: Path | str, *, created_time_us: int = 0) -> Path:
@@ -341,6 +344,7 @@ class Trainer:
             config if config is not None else written,
             description={"name": manifest.model, "options": manifest.model_options},
             specimens=specimens,
+            dataset=manifest.dataset,
         )
         if trainer.config.capacity != written.capacity:
             parameters.embeddings.capacity = trainer.config.capacity

@@ -4,9 +4,11 @@ import { count, isKnown, milliseconds, score, seconds, UNKNOWN } from "./format.
 
 const STALE_SECONDS = 5; // The promise for p99.
 
-const health = (stage) => {
+/** `deaths`: what the supervisor says of a stage that died, {count}: how often in a row. */
+const health = (stage, deaths) => {
+  if (stage?.alive) return { alive: true, state: "up" };
+  if (deaths?.count > 1) return { alive: false, state: `died ${deaths.count} times` };
   if (!stage) return { alive: false, state: "not seen yet" };
-  if (stage.alive) return { alive: true, state: "up" };
   return { alive: false, state: isKnown(stage.age_seconds) ? `down for ${seconds(stage.age_seconds)}` : "down" };
 };
 
@@ -21,9 +23,10 @@ export function isIdle(status) {
 /** One entry a stage: {name, title, alive, state, figure, unit, more}. `state` is words; `more` is a second line. */
 export function readStages(status) {
   const { stages = {}, now = {} } = status;
-  const serve = health(stages.serve);
-  const join = health(stages.join);
-  const learn = health(stages.train);
+  const deaths = stages.up?.figures?.deaths ?? {};
+  const serve = health(stages.serve, deaths.serve);
+  const join = health(stages.join, deaths.join);
+  const learn = health(stages.train, deaths.train);
   const fresh = isKnown(now.staleness_seconds) && now.staleness_seconds <= STALE_SECONDS;
   const sync = !serve.alive ? serve
     : !learn.alive ? { alive: true, state: "nothing new to bring", late: true }
