@@ -116,7 +116,7 @@ def test_missing_cases_and_open_cells_are_told(tmp_path: Path) -> None:
 
 def test_a_verdict_says_how_much_it_rests_on(tmp_path: Path) -> None:
     arms = ("plain", "better")
-    parts = (Part(case="absent", arms=arms, seed_count=2), Part(case="films", arms=arms, seed_count=2))
+    parts = (Part(case="absent", arms=arms, seed_count=3), Part(case="films", arms=arms, seed_count=3))
     (judged,) = report_of(tmp_path, full=Plan(parts=parts, minutes=1)).judged
     assert judged.summary == "holds (1 of 1 comparisons; 1 not judged)"
 
@@ -272,7 +272,7 @@ def test_the_list_and_the_index_say_where_a_report_is_not_of_the_plan_of_now(
 ) -> None:
     out = tmp_path / "out"
     reproduce(Options(studies=("toy",), out=out, seed_count=2), console)
-    assert "holds: 1 (part of the plan: 2 of 6 cells are missing)" in (out / "README.md").read_text()
+    assert "not judged: 1 (part of the plan: 2 of 6 cells are missing)" in (out / "README.md").read_text()
     plan = Plan(parts=(Part(case="films", arms=("better",), seed_count=2),), settings={"size": 2}, minutes=1)
     monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(full=plan)})
     console.print(list_studies(out))
