@@ -319,6 +319,7 @@ STUDY: Final = Study(
         "Memory: of the collisionless table all that it holds (vectors, AdaGrad's state, keys, index, ages, counts, "
         "free room); of shared rows an array of vectors and state, without any key.",
     ),
+    care=("on Ta-Feng every arm is near chance (AUC 0.49 to 0.55), so that comparisons there say little."),
     arms=_ARMS,
     figures={
         "auc": "AUC on the test part",

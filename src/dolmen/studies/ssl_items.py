@@ -334,6 +334,10 @@ STUDY: Final = Study(
         "Vectors of 15 and towers of 64; AdaGrad (0.05) on rows, Adam (0.001) on layers, batches of 256; weight 0.2, "
         "temperature 0.1, 256 items a step, as a third party's code has them; three passes; tuned for none.",
     ),
+    care=(
+        "thousands of items whose features the two towers read anyway; the paper has millions, and its tables of "
+        "figures could not be found."
+    ),
     arms=_ARMS,
     figures={
         "recall@50": "share of chosen items that stand among the first 50 of all",
