@@ -3,7 +3,7 @@
 ``docs/reference/configuration.md`` comes from the settings' names, defaults and docstrings; ``docs/reference/table.md``
 from the signatures and docstrings of the table's Python interface; ``src/dolmen/models/measured.json``, which
 ``dolmen models`` shows, and ``src/dolmen/studies/verdicts.json``, which ``dolmen reproduce --list`` shows, from the
-reports in ``docs/results/studies``.
+reports in ``docs/results/studies``; and of those reports the index, which says where one is not of its plan as it is.
 
 python tools/write_reference.py           write them
 python tools/write_reference.py --check   only say whether they are as they should be
@@ -31,7 +31,7 @@ from dolmen.events import JoinConfig, Retention
 from dolmen.features import Absent, Admission, Dense, Eviction, Label, Policy, Slot
 from dolmen.models import entry, names
 from dolmen.serving import ServeSettings
-from dolmen.studies import measured, verdicts
+from dolmen.studies import index_page, measured, verdicts
 from dolmen.training import TrainConfig, TrainerSettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -39,6 +39,7 @@ CONFIGURATION: Final = ROOT / "docs" / "reference" / "configuration.md"
 TABLE: Final = ROOT / "docs" / "reference" / "table.md"
 REPORTS: Final = ROOT / "docs" / "results" / "studies"
 MEASURED: Final = ROOT / "src" / "dolmen" / "models" / "measured.json"
+STUDIES: Final = REPORTS / "README.md"
 VERDICTS: Final = ROOT / "src" / "dolmen" / "studies" / "verdicts.json"
 
 _INTRODUCTION: Final = """# Configuration
@@ -355,9 +356,10 @@ def _own_arguments(kind: type[Any]) -> dict[str, str]:
 
 def main() -> int:
     """Write all, or check them; 1 if one is not as it should be."""
-    found = {MEASURED: measured(REPORTS), VERDICTS: verdicts(REPORTS)}
+    judged = {name: dataclasses.asdict(one) for name, one in verdicts(REPORTS).items()}
+    found = {MEASURED: measured(REPORTS), VERDICTS: judged}
     wanted = {path: json.dumps(told, indent=1, ensure_ascii=False) + "\n" for path, told in found.items()}
-    wanted |= {CONFIGURATION: configuration_page(), TABLE: table_page()}
+    wanted |= {CONFIGURATION: configuration_page(), TABLE: table_page(), STUDIES: index_page(REPORTS)}
     if "--check" not in sys.argv:
         for path, text in wanted.items():
             path.write_text(text)

@@ -253,7 +253,9 @@ def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="The form of a minute that guards against faults.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each arm, instead of the study's own.")] = None,
     device: Annotated[str, typer.Option(help="Where the models run, as torch calls it.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="The folder of reports.")] = Path("docs/results/studies"),
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of reports.", show_default="docs/results/studies")
+    ] = None,
     stored: Annotated[bool, typer.Option("--stored", help="Run nothing: report the cells that are finished.")] = False,
     take_over: Annotated[
         str | None,

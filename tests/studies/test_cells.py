@@ -1,15 +1,17 @@
 """What is kept of finished cells is believed only while the code that made it is the same."""
 
+import ast
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dolmen import studies
 from dolmen.errors import DataError
 from dolmen.studies import Cell, CellStore, Finished
-from dolmen.studies.cells import _bare, code_fingerprint, fingerprint, source_files
+from dolmen.studies.bare import bare_tree
+from dolmen.studies.cells import Kept, fingerprint
 
 CELL = Cell(case="films", arm="plain", seed=3)
 DONE = Finished(figures={"auc": 0.75, "loss": math.nan}, seconds=1.5)
@@ -28,18 +30,19 @@ def test_a_cell_comes_back_as_it_was_put(tmp_path: Path) -> None:
 
 def test_a_cell_that_is_taken_over_says_why_ever_after(tmp_path: Path) -> None:
     store = CellStore(tmp_path)
-    store.take_over(CELL, "two", "nothing is there")
+    store.take_over(CELL, "two", "code", "nothing is there")
     assert store.get(CELL, "two") is None
     store.put(CELL, "one", replace(DONE, rules=frozenset({"a rule"})))
-    store.take_over(CELL, "one", "it is of this code, so there is nothing to tell")
+    store.take_over(CELL, "one", "code", "it is of this code, so there is nothing to tell")
     for mark, why, told in (
         ("two", "a name changed", "a name changed"),
         ("three", "again", "a name changed; then again"),
     ):
-        store.take_over(CELL, mark, why)
+        store.take_over(CELL, mark, f"code {mark}", why)
         found = store.get(CELL, mark)
         assert found is not None
         assert (found.taken_over, found.rules, found.figures["auc"]) == (told, frozenset({"a rule"}), 0.75)
+        assert found.code == f"code {mark}"
     assert store.get(CELL, "one") is None
 
 
@@ -105,37 +108,33 @@ def test_the_fingerprint_changes_with_all_that_decides_a_figure() -> None:
         ),
     ],
 )
-def test_only_what_a_figure_can_follow_from_counts_in_python(tmp_path: Path, code: str, same: str, other: str) -> None:
-    one, again, changed = (
-        written(tmp_path / name, text) for name, text in zip("abc", (code, same, other), strict=True)
-    )
+def test_only_what_a_figure_can_follow_from_counts(code: str, same: str, other: str) -> None:
+    one, again, changed = (ast.dump(bare_tree(text)) for text in (code, same, other))
     assert one == again != changed
 
 
-def written(stem: Path, text: str, suffix: str = ".py") -> str:
-    path = stem.with_suffix(suffix)
-    path.write_text(text)
-    return _bare(path)
+def test_what_is_kept_is_fresh_stale_or_nothing(tmp_path: Path) -> None:
+    store = CellStore(tmp_path)
+    assert store.look(CELL, "one") is Kept.NONE
+    store.put(CELL, "one", DONE)
+    assert [store.look(CELL, mark) for mark in ("one", "two", None)] == [Kept.FRESH, Kept.STALE, Kept.STALE]
+    (tmp_path / "films" / "plain-3.json").write_text("{")
+    assert store.look(CELL, None) is Kept.NONE
 
 
-def test_comments_and_layout_do_not_count_in_cpp(tmp_path: Path) -> None:
-    code = 'int run() {\n  return f("// no comment", 2);\n}\n'
-    same = '/* Runs. */\nint run() {\n  // why\n  return f("// no comment",\n           2);\n}\n'
-    assert written(tmp_path / "a", code, ".cpp") == written(tmp_path / "b", same, ".cpp")
-    assert written(tmp_path / "a", code, ".cpp") != written(tmp_path / "c", code.replace("// no", "/ no"), ".cpp")
-
-
-def test_a_folder_stands_for_all_its_sources() -> None:
-    names = {path.name for path in source_files(["dolmen._core", "dolmen.seeds"])}
-    assert {"table.cpp", "table.hpp", "seeds.py"} <= names
-    assert code_fingerprint(("dolmen.seeds",)) != code_fingerprint(("dolmen.clock",))
-    with pytest.raises(ValueError, match=r"dolmen\.no_such"):
-        source_files(["dolmen.no_such"])
-
-
-@pytest.mark.parametrize("name", studies.names())
-def test_every_study_stands_on_code_that_exists(name: str) -> None:
-    study = studies.study(name)
-    assert Path(__file__).resolve().parents[2] / "src/dolmen/studies" in {
-        path.parent for path in source_files((study.module, *study.stands_on))
-    }
+def test_cells_come_from_a_report_of_their_study_and_only_those_of_the_plan(tmp_path: Path) -> None:
+    cells = [
+        {"case": "films", "arm": arm, "seed": 0, "figures": {}, "seconds": 1} for arm in ("plain", "odd", "better")
+    ]
+    report = tmp_path / "toy.json"
+    report.write_text(json.dumps({"study": "toy", "cells": cells}))
+    plain, better = (Cell(case="films", arm=arm, seed=0) for arm in ("plain", "better"))
+    store = CellStore(tmp_path / "cells")
+    store.put(plain, "one", DONE)
+    with pytest.raises(DataError, match=r"toy\.json is a report of toy, and its cells are none of other"):
+        store.fill(report, "other", [plain, better])
+    filled = store.fill(report, "toy", [plain, better])
+    assert (filled.new, filled.known, filled.foreign) == (1, 1, 1)
+    kept = {path.name for path in (tmp_path / "cells").rglob("*.json")}
+    assert kept == {"plain-0.json", "better-0.json"}
+    assert store.get(plain, "one") is not None

@@ -11,7 +11,8 @@ import torch
 from dolmen import studies
 from dolmen.devices import Device
 from dolmen.embedding.table import Table
-from dolmen.studies.machinery import MACHINERY, machinery_fingerprint
+from dolmen.studies.machinery import BESIDE, machinery_fingerprint
+from dolmen.studies.reach import reach_of_study
 from dolmen.training.adam import FlatAdam
 
 
@@ -44,6 +45,8 @@ def test_another_step_is_another_machinery(
     assert machinery_fingerprint(Device.CPU) != before
 
 
-def test_every_study_that_trains_is_keyed_by_the_machinery() -> None:
+def test_every_study_that_trains_is_keyed_by_the_machinery_and_reads_what_the_probe_does_not_show() -> None:
     for name in studies.names():
-        assert set(MACHINERY) <= set(studies.study(name).stands_on), name
+        reach = reach_of_study(studies.study(name))
+        assert reach.machinery, name
+        assert {place.partition(":")[0] for place in BESIDE} <= set(reach.modules), name

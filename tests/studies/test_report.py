@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from toy import claim, toy
+from toy import claim, figures_of, toy
 
 from dolmen.errors import ConfigError, DataError
 from dolmen.studies import (
@@ -24,10 +24,12 @@ from dolmen.studies import (
     Plan,
     Report,
     Results,
+    Setting,
     Verdict,
     make_report,
     registry,
     run_study,
+    verdicts,
     write_report,
 )
 from dolmen.studies.chart import draw, style
@@ -72,6 +74,7 @@ def test_the_json_holds_every_cell_and_no_nan(tmp_path: Path) -> None:
         "figures": {"auc": 0.6, "rows": 10.0, "rate": 0.0},
         "seconds": told["cells"][0]["seconds"],
         "fingerprint": told["cells"][0]["fingerprint"],
+        "code": told["cells"][0]["code"],
         "rules": told["cells"][0]["rules"],
     }
     assert told["cells"][-1]["figures"] == {"auc": None}
@@ -108,12 +111,12 @@ def test_missing_cases_and_open_cells_are_told(tmp_path: Path) -> None:
     assert "Cells of the plan that were not run: 4 of films." in text
     assert report.judged[0].verdict is Verdict.OPEN
     assert [finding.case for finding in report.judged[0].findings] == ["absent", "films"]
-    assert "so far: part of the plan was not run" in write_report(report, tmp_path / "out")[-1].read_text()
+    assert "(part of the plan was not run" in write_report(report, tmp_path / "out")[-1].read_text()
 
 
 def test_a_verdict_says_how_much_it_rests_on(tmp_path: Path) -> None:
     arms = ("plain", "better")
-    parts = (Part(case="absent", arms=arms, seed_count=2), Part(case="films", arms=arms, seed_count=2))
+    parts = (Part(case="absent", arms=arms, seed_count=3), Part(case="films", arms=arms, seed_count=3))
     (judged,) = report_of(tmp_path, full=Plan(parts=parts, minutes=1)).judged
     assert judged.summary == "holds (1 of 1 comparisons; 1 not judged)"
 
@@ -216,8 +219,10 @@ def test_a_claim_that_does_not_hold_is_a_result_but_a_broken_guard_is_a_failure(
     wrong = replace(claim(), rule=Above(arm="plain", others=("better",), figure="auc"))
     monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(claims=(wrong,), guards=(wrong,))})
     assert reproduce(Options(studies=("toy",), out=tmp_path / "out"), console) == 0
-    assert reproduce(Options(quick=True, out=tmp_path / "quick"), console) == 1
+    assert reproduce(Options(quick=True), console) == 1
     assert "does not hold" in said(console)
+    with pytest.raises(ConfigError, match="--out is where reports go, and --quick writes none"):
+        reproduce(Options(quick=True, out=tmp_path / "quick"), console)
     assert not (tmp_path / "quick").exists()
 
 
@@ -233,6 +238,95 @@ def test_a_guard_whose_data_is_not_here_is_told_and_no_failure(
 def test_kept_cells_cannot_be_taken_over_where_none_are_kept(console: Console) -> None:
     with pytest.raises(ConfigError, match="--take-over is for kept cells, and --quick keeps none"):
         reproduce(Options(quick=True, take_over="why not"), console)
+
+
+@pytest.mark.parametrize("why", ["", "  "])
+def test_cells_are_not_taken_over_without_a_reason(console: Console, tmp_path: Path, why: str) -> None:
+    with pytest.raises(ConfigError, match="--take-over needs a reason"):
+        reproduce(Options(studies=("toy",), out=tmp_path / "out", take_over=why), console)
+
+
+def test_cells_of_other_code_are_told_with_what_can_be_done(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    reproduce(Options(studies=("toy",), out=out), console)
+    monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(stands_on=("dolmen.clock",))})
+    console.print(list_studies(out))
+    assert "(of other code than now: 6 of 6 cells)" in said(console)
+    monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "elsewhere"))
+    options = Options(studies=("toy",), out=tmp_path / "stored", only_stored=True, cells_from=out / "toy.json")
+    reproduce(options, console)
+    assert f"toy: 6 cells are kept from {out / 'toy.json'}" in said(console)
+    assert "toy: 6 cells are kept, of other code or settings: run again, or believe by `--take-over WHY`." in said(
+        console
+    )
+    assert "6 cells are kept, of other code or settings" in (tmp_path / "stored" / "toy.md").read_text()
+    reproduce(replace(options, take_over="a word changed"), console)
+    (told,) = verdicts(tmp_path / "stored").values()
+    assert (told.on_plan(toy()), told.on_code(toy(stands_on=("dolmen.clock",)))) == ([], [])
+
+
+def test_the_list_and_the_index_say_where_a_report_is_not_of_the_plan_of_now(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    reproduce(Options(studies=("toy",), out=out, seed_count=2), console)
+    assert "not judged: 1 (part of the plan: 2 of 6 cells are missing)" in (out / "README.md").read_text()
+    plan = Plan(parts=(Part(case="films", arms=("better",), seed_count=2),), settings={"size": 2}, minutes=1)
+    monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(full=plan)})
+    console.print(list_studies(out))
+    assert "of another plan: 2 of 4 cells are not in that of now" in said(console)
+    assert "of another plan: its settings are not those of now" in said(console)
+    report = json.loads((out / "toy.json").read_text())
+    for cell in report["cells"]:
+        del cell["code"]
+    (out / "toy.json").write_text(json.dumps(report))
+    console.print(list_studies(out))
+    assert "of code that was not recorded: 4 of 4 cells" in said(console)
+
+
+@pytest.mark.fault
+def test_where_reports_go_is_tried_before_anything_runs(console: Console, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", Path("/proc/studies")):
+        with pytest.raises(ConfigError, match=rf"--out {out}: reports cannot be written there .*; name another folder"):
+            reproduce(Options(studies=("toy",), out=out), console)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(("quick", "kept"), [(False, "kept; the same command goes on"), (True, "--quick keeps none")])
+def test_who_stops_it_is_told_what_is_kept(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str, *, quick: bool
+) -> None:
+    def stopped(cell: Cell, setting: Setting) -> dict[str, float]:  # noqa: ARG001
+        if cell.seed == 1:
+            raise KeyboardInterrupt
+        return figures_of(cell)
+
+    monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(run=stopped)})
+    assert reproduce(Options(studies=("toy",), quick=quick, out=None if quick else tmp_path / "out"), console) == 130
+    assert "toy: stopped. 2 of 6 cells are finished, and " in said(console)
+    assert kept in said(console)
+    assert not (tmp_path / "out" / "toy.json").exists()
+
+
+def test_a_report_from_a_tree_with_changes_is_called_not_citable(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for commit, is_told in (("abc", False), (None, False), ("abc-dirty", True)):
+        monkeypatch.setattr("dolmen.studies.command.program", lambda commit=commit: {"dolmen": "0", "commit": commit})
+        reproduce(Options(studies=("toy",), out=tmp_path / "out"), console)
+        assert ("NOT CITABLE: this tree has changes" in said(console)) == is_told
+
+
+def test_what_to_read_with_care_stands_right_below_the_claims(tmp_path: Path) -> None:
+    line = "**Read with care:** One seed."
+    assert line not in report_of(tmp_path).to_markdown(None)
+    text = report_of(tmp_path, care="One seed.").to_markdown(None)
+    claims, rest = text.split(f"\n\n{line}\n")
+    assert claims.splitlines()[-1].startswith("| It is better. |")
+    assert rest.startswith("\n## What was measured")
 
 
 def test_a_run_goes_on_from_its_report_on_a_machine_that_has_no_cells(

@@ -22,9 +22,11 @@ def results_of(**arms: list[float]) -> Results:
     )
 
 
-def test_of_one_seed_nothing_is_sure() -> None:
+@pytest.mark.parametrize("seed_count", [1, 2])
+def test_of_one_or_two_seeds_nothing_is_sure(seed_count: int) -> None:
+    better, plain = [0.9, 0.91][:seed_count], [0.1, 0.1][:seed_count]
     rule = Above(arm="better", others=("plain",), figure="auc")
-    assert verdict_of(rule.findings(results_of(better=[0.9], plain=[0.1]), ["films"])) is Verdict.OPEN
+    assert verdict_of(rule.findings(results_of(better=better, plain=plain), ["films"])) is Verdict.OPEN
 
 
 def test_to_be_surely_within_bounds_is_judged_of_the_whole_interval() -> None:

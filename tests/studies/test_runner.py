@@ -14,10 +14,12 @@ from rich.console import Console
 from toy import figures_of, toy
 
 from dolmen.errors import ConfigError
-from dolmen.studies import Cell, CellStore, Outcome, Part, Plan, Setting, Study, make_report, run_study
+from dolmen.studies import Cell, CellStore, Outcome, Part, Plan, Setting, Stopped, Study, make_report, run_study
 from dolmen.studies import runner as runner_module
+from dolmen.studies.reach import Definition, Reach
 from dolmen.studies.study import PREPARED
 
+OTHER_CODE = Reach(code={Definition("toy", "run"): "changed"}, machinery=False)
 MACHINE = {"cpu": "a chip", "cores": 2, "torch": "2"}
 MADE_BY = {"command": "toy", "date": "2026-01-01", "program": {"commit": "none"}, "machine": {}}
 
@@ -62,7 +64,7 @@ def test_only_what_has_changed_runs_again(tmp_path: Path, monkeypatch: pytest.Mo
         assert len(runs.read_text().splitlines()) == count
     run(study, store)
     assert len(runs.read_text().splitlines()) == 28
-    monkeypatch.setattr(runner_module, "code_fingerprint", lambda modules: f"changed {len(modules)}")
+    monkeypatch.setattr(runner_module, "reach_of_study", lambda study: OTHER_CODE)  # noqa: ARG005
     run(study, store)
     assert len(runs.read_text().splitlines()) == 34
 
@@ -99,6 +101,40 @@ def test_stored_runs_nothing_and_counts_what_is_open(tmp_path: Path) -> None:
     outcome = run(study, store, only_stored=True)
     assert (len(outcome.results.finished), outcome.open_counts) == (2, {"films": 4})
     assert len(runs.read_text().splitlines()) == 2
+    assert outcome.stale_counts == {}
+
+
+@pytest.mark.parametrize("prepares", [False, True])
+def test_cells_of_other_code_are_told_apart_from_those_that_were_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, prepares: bool
+) -> None:
+    prepare = (lambda case, setting: {"rate": 0.1}) if prepares else None  # noqa: ARG005
+    study, _ = counted(tmp_path, prepare=prepare)
+    store, told = CellStore(tmp_path / "cells"), io.StringIO()
+    run_study(study, study.full, store, seed_count=1, console=Console(file=told))
+    assert "toy: 2 cells: 2 are new\n" in told.getvalue()
+    monkeypatch.setattr(runner_module, "reach_of_study", lambda study: OTHER_CODE)  # noqa: ARG005
+    outcome = run(study, store, only_stored=True)
+    assert (outcome.results.finished, outcome.stale_counts, outcome.open_counts) == ({}, {"films": 2}, {"films": 4})
+    text = make_report(study, study.full, outcome, MADE_BY | {"machine": MACHINE}).to_markdown(None)
+    assert "2 cells are kept, of other code or settings: run again, or believe by `--take-over WHY`." in text
+    assert "Cells of the plan that were not run: 4 of films." in text
+    told.truncate(0)
+    run_study(study, study.full, store, console=Console(file=told))
+    assert "toy: 6 cells: 2 are of other code or settings and will be run anew, 4 are new\n" in told.getvalue()
+    run_study(study, study.full, store, console=Console(file=told))
+    assert "toy: 6 cells: 6 are kept\n" in told.getvalue()
+
+
+def test_who_stops_a_run_is_told_how_much_of_it_is_kept(tmp_path: Path) -> None:
+    def until_better(cell: Cell, setting: Setting) -> dict[str, float]:  # noqa: ARG001
+        if cell == Cell(case="films", arm="better", seed=1):
+            raise KeyboardInterrupt
+        return figures_of(cell)
+
+    with pytest.raises(Stopped) as stopped:
+        run(toy(run=until_better), CellStore(tmp_path))
+    assert (stopped.value.finished, stopped.value.count) == (3, 6)
 
 
 def test_cells_of_other_code_are_believed_for_a_reason_and_tell_it(
@@ -107,7 +143,7 @@ def test_cells_of_other_code_are_believed_for_a_reason_and_tell_it(
     study, runs = counted(tmp_path)
     store = CellStore(tmp_path / "cells")
     run(study, store, seed_count=1)
-    monkeypatch.setattr(runner_module, "code_fingerprint", lambda modules: f"changed {len(modules)}")
+    monkeypatch.setattr(runner_module, "reach_of_study", lambda study: OTHER_CODE)  # noqa: ARG005
     outcome = run(study, store, only_stored=True, take_over="only a name changed")
     assert [done.taken_over for done in outcome.results.finished.values()] == ["only a name changed"] * 2
     assert outcome.open_counts == {"films": 4}

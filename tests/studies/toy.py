@@ -44,7 +44,7 @@ def toy(**changed: object) -> Study:
         name="toy",
         title="A toy",
         paper="Nobody, 2026",
-        module="dolmen.studies.study",
+        module=__name__,
         claims=(claim(),),
         guards=(claim("guard"),),
         data=("films",),
@@ -54,7 +54,6 @@ def toy(**changed: object) -> Study:
         chart=Chart(figure="auc", lines={"plain": ("plain",), "both": ("plain", "better")}),
         full=plan,
         quick=replace(plan, minutes=0.1),
-        stands_on=("dolmen.seeds",),
         run=run,
     )
     return replace(study, **changed)

@@ -3,13 +3,15 @@
 from dolmen.studies.cells import CellStore
 from dolmen.studies.command import Options, list_studies, reproduce
 from dolmen.studies.correlation import CorrelationReport, measure_correlation, write_correlation
-from dolmen.studies.measured import measured, verdicts
+from dolmen.studies.index import index_page
+from dolmen.studies.measured import measured
 from dolmen.studies.registry import names, study
 from dolmen.studies.report import Judged, Report, Standing, judge, make_report, write_report
 from dolmen.studies.results import Cell, Finished, Results
 from dolmen.studies.rules import Above, Finding, Ordered, Rule, Verdict, Within, verdict_of
-from dolmen.studies.runner import Outcome, run_study
+from dolmen.studies.runner import Outcome, Stopped, run_study
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
+from dolmen.studies.verdicts import Judgement, verdicts
 
 __all__ = [
     "Above",
@@ -21,6 +23,7 @@ __all__ = [
     "Finding",
     "Finished",
     "Judged",
+    "Judgement",
     "Options",
     "Ordered",
     "Outcome",
@@ -32,9 +35,11 @@ __all__ = [
     "Setting",
     "Shown",
     "Standing",
+    "Stopped",
     "Study",
     "Verdict",
     "Within",
+    "index_page",
     "judge",
     "list_studies",
     "make_report",

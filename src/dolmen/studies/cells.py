@@ -1,26 +1,21 @@
 """Where finished cells are kept, so that a run that was cut off goes on, and a cell of other code is not believed.
 
-A cell's file names its *fingerprint*: a checksum of the code that the study stands on, of what the machinery computes
-(see ``machinery``), the plan's settings and what was prepared. Comments, docstrings, messages, log lines and the
-declaration ``STUDY = ...`` do not count: words about a run do not change it. Neither do guards, functions of a module
-named ``guards`` that are called as a statement of their own: a finished cell has met none that raised. A file with
-another fingerprint, or one that cannot be read, is as good as none.
+A cell's file names its *fingerprint*: a checksum of the code that a run of the study can reach (see ``reach``), of what
+the machinery computes (see ``machinery``), the plan's settings and what was prepared. A file with another fingerprint
+is *stale*: as good as none, unless somebody says why it is to be believed. One that cannot be read is none.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, final
@@ -28,15 +23,36 @@ from typing import Any, Final, final
 from dolmen.errors import DataError
 from dolmen.studies.results import Cell, Finished
 
-__all__ = ["CellStore", "code_fingerprint", "fingerprint", "source_files", "to_dict"]
+__all__ = ["CellStore", "Filled", "Kept", "fingerprint", "plain", "to_dict"]
 
-_PACKAGE: Final = Path(__file__).resolve().parents[1]
-_SOURCES: Final = frozenset({".py", ".cpp", ".hpp"})
-_CPP_COMMENT: Final = re.compile(
-    r'(?P<text>"(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL
-)  # or a text, to pass over
 _UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, AttributeError)  # whatever a torn file may raise
 _LIBRARIES: Final = ("numpy", "torch")  # another version may give other figures
+
+
+class Kept(StrEnum):
+    """What is kept of a cell."""
+
+    FRESH = "fresh"
+    """Of the code and settings that ask."""
+    STALE = "stale"
+    """Of other code or settings."""
+    NONE = "none"
+
+
+@final
+@dataclass(frozen=True)
+class Filled:
+    """What became of a report's cells.
+
+    Args:
+        new: how many are kept now.
+        known: how many were kept here already, in whatever state.
+        foreign: how many the plan does not have; they were left out.
+    """
+
+    new: int
+    known: int
+    foreign: int
 
 
 @final
@@ -48,12 +64,15 @@ class CellStore:
 
     def get(self, cell: Cell, fingerprint: str) -> Finished | None:
         """What ``put`` kept under this fingerprint."""
-        try:
-            kept = json.loads(self._path(cell).read_text(encoding="utf-8"))
-            finished = _from_dict(kept)
-        except _UNREADABLE:
-            return None
-        return finished if finished.fingerprint == fingerprint else None
+        finished = self._read(cell)
+        return finished if finished is not None and finished.fingerprint == fingerprint else None
+
+    def look(self, cell: Cell, fingerprint: str | None) -> Kept:
+        """What is kept of a cell; where nobody can tell its fingerprint (``None``), it is stale if it is there."""
+        finished = self._read(cell)
+        if finished is None:
+            return Kept.NONE
+        return Kept.FRESH if finished.fingerprint == fingerprint else Kept.STALE
 
     def put(self, cell: Cell, fingerprint: str, finished: Finished) -> None:
         """Keep a finished cell.
@@ -70,39 +89,39 @@ class CellStore:
         except OSError as problem:
             raise DataError(f"{path}: {problem}; finished cells are kept there, name another folder") from problem
 
-    def take_over(self, cell: Cell, fingerprint: str, why: str) -> None:
-        """Believe what is kept of a cell under whatever fingerprint, and write down with it why.
+    def take_over(self, cell: Cell, fingerprint: str, code: str, why: str) -> None:
+        """Believe what is kept of a cell under whatever fingerprint, as if ``code`` had made it; and write down why.
 
         Raises:
             DataError: as for ``put``.
         """
-        try:
-            kept = json.loads(self._path(cell).read_text(encoding="utf-8"))
-            finished = _from_dict(kept)
-        except _UNREADABLE:
-            return
-        if finished.fingerprint != fingerprint:
+        finished = self._read(cell)
+        if finished is not None and finished.fingerprint != fingerprint:
             told = f"{finished.taken_over}; then {why}" if finished.taken_over else why
-            self.put(cell, fingerprint, replace(finished, taken_over=told))
+            self.put(cell, fingerprint, replace(finished, taken_over=told, code=code))
 
-    def fill(self, report: Path) -> int:
-        """Keep the cells of a report (its JSON) that are not kept here yet; returns how many.
+    def fill(self, report: Path, study: str, cells: Collection[Cell]) -> Filled:
+        """Keep those of ``cells`` that a report (its JSON) of ``study`` has, where they are not kept here yet.
 
         So a run that was cut off on one machine goes on elsewhere. They are believed as any others: by their
         fingerprints.
 
         Raises:
-            DataError: it cannot be read, or is no report; or as for ``put``.
+            DataError: it cannot be read, is no report, or one of another study; or as for ``put``.
         """
         try:
             told = json.loads(report.read_text(encoding="utf-8"))
-            cells = {Cell(case=one["case"], arm=one["arm"], seed=one["seed"]): _from_dict(one) for one in told["cells"]}
+            of, found = str(told["study"]), [(_cell(one), _from_dict(one)) for one in told["cells"]]
         except _UNREADABLE as problem:
             raise DataError(f"{report} is no report of a study ({problem!r}); name its .json") from problem
-        new = {cell: finished for cell, finished in cells.items() if not self._path(cell).exists()}
+        if of != study:
+            raise DataError(f"{report} is a report of {of}, and its cells are none of {study}; name {study}'s report")
+        known = set(cells)
+        ours = {cell: finished for cell, finished in found if cell in known}
+        new = {cell: finished for cell, finished in ours.items() if not self._path(cell).exists()}
         for cell, finished in new.items():
             self.put(cell, finished.fingerprint, finished)
-        return len(new)
+        return Filled(new=len(new), known=len(ours) - len(new), foreign=len(found) - len(ours))
 
     @contextmanager
     def scratch(self, cell: Cell, fingerprint: str) -> Iterator[Path]:
@@ -114,104 +133,34 @@ class CellStore:
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
 
+    def _read(self, cell: Cell) -> Finished | None:
+        try:
+            return _from_dict(json.loads(self._path(cell).read_text(encoding="utf-8")))
+        except _UNREADABLE:
+            return None
+
     def _path(self, cell: Cell) -> Path:
         return self.folder / cell.case / f"{cell.arm}-{cell.seed}.json"
 
 
 def fingerprint(code: str, cell: Cell, settings: Mapping[str, Any], device: str, prepared: Mapping[str, float]) -> str:
-    """What decides a cell's figures, as 16 hex digits."""
-    told = [code, cell.case, cell.arm, cell.seed, dict(settings), device, dict(prepared)]
+    """What decides a cell's figures, the versions of the libraries included, as 16 hex digits."""
+    libraries = {name: version(name) for name in _LIBRARIES}
+    told = [code, cell.case, cell.arm, cell.seed, dict(settings), device, dict(prepared), libraries]
     return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-@lru_cache(maxsize=64)
-def code_fingerprint(modules: tuple[str, ...]) -> str:
-    """The code of ``modules`` (see ``source_files``) and the libraries' versions, as 16 hex digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in _LIBRARIES:
-        digest.update(f"{name} {version(name)}\n".encode())
-    for path in source_files(modules):
-        digest.update(f"{path.name}\n{_bare(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def source_files(modules: Iterable[str]) -> list[Path]:
-    """The source files of modules and folders by their dotted names, such as ``dolmen.embedding``; a folder means all.
-
-    A module outside dolmen (a study of your own) is looked up as Python would import it.
-
-    Raises:
-        ValueError: there is no such module.
-    """
-    found: set[Path] = set()
-    for name in modules:
-        place = _place_of(name)
-        if place.is_dir():
-            found.update(path for path in place.rglob("*") if path.suffix in _SOURCES)
-        else:
-            found.add(place)
-    return sorted(found)
-
-
-def _place_of(name: str) -> Path:
-    root, *rest = name.split(".")
-    if root == _PACKAGE.name:
-        place = _PACKAGE.joinpath(*rest)
-        if place.is_dir():
-            return place
-        if place.with_suffix(".py").is_file():
-            return place.with_suffix(".py")
-    else:
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if file is not None:
-            return Path(file)
-    raise ValueError(f"a study stands on {name!r}, and there is no such module; name modules or folders of dolmen")
-
-
-@final
-class _Bare(ast.NodeTransformer):
-    """Takes out what no figure follows from: a finished cell has raised nothing, and nothing reads what was logged."""
-
-    def __init__(self) -> None:
-        self._guards: set[str] = set()
-
-    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
-        """What is raised may be caught, so its class counts; what it says does not."""
-        return ast.Raise(exc=node.exc.func if isinstance(node.exc, ast.Call) else node.exc, cause=None)
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        """Docstrings, lines of the log, and guards."""
-        called = node.value.func if isinstance(node.value, ast.Call) else None
-        is_logged = isinstance(called, ast.Attribute) and ast.unparse(called.value) == "_log"
-        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        is_guard = isinstance(called, ast.Name) and called.id in self._guards
-        return None if is_logged or is_text or is_guard else node
-
-    def visit_Module(self, node: ast.Module) -> ast.Module:
-        """Names for others, the import of guards and the declaration of a study, too."""
-        imports = [one for one in node.body if isinstance(one, ast.ImportFrom) and _is_of_guards(one)]
-        self._guards = {name.asname or name.name for one in imports for name in one.names}
-        left_out = {"STUDY", "__all__"}
-        node.body = [one for one in node.body if one not in imports and not _assigned(one) & left_out]
-        self.generic_visit(node)
-        return node
-
-
-def _is_of_guards(node: ast.ImportFrom) -> bool:
-    return node.module is not None and node.module.split(".")[-1] == "guards"
-
-
-def _assigned(node: ast.stmt) -> set[str]:
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return {one.id for one in targets if isinstance(one, ast.Name)}
-
-
-def _bare(path: Path) -> str:
-    """The code of a file, in a form that layout, comments, docstrings, messages and log lines do not change."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        return ast.dump(_Bare().visit(ast.parse(text)))
-    return " ".join(_CPP_COMMENT.sub(lambda found: found["text"] or " ", text).split())
+def plain(value: Any) -> Any:
+    """For JSON: without NaN and infinity, which it does not have, and with texts for names."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(name): plain(one) for name, one in value.items()}
+        case list() | tuple():
+            return [plain(one) for one in value]
+        case _:
+            return value
 
 
 def to_dict(finished: Finished) -> dict[str, Any]:
@@ -223,15 +172,22 @@ def to_dict(finished: Finished) -> dict[str, Any]:
     }
     if finished.rules is not None:
         told["rules"] = sorted(finished.rules)
+    if finished.code:
+        told["code"] = finished.code
     if finished.taken_over is not None:
         told["taken_over"] = finished.taken_over
     return told
+
+
+def _cell(told: Mapping[str, Any]) -> Cell:
+    return Cell(case=str(told["case"]), arm=str(told["arm"]), seed=int(told["seed"]))
 
 
 def _from_dict(kept: Mapping[str, Any]) -> Finished:
     rules, taken_over = kept.get("rules"), kept.get("taken_over")
     return Finished(
         fingerprint=str(kept.get("fingerprint", "")),
+        code=str(kept.get("code", "")),
         figures={str(name): _from_json(value) for name, value in kept["figures"].items()},
         seconds=float(kept["seconds"]),
         rules=None if rules is None else frozenset(map(str, rules)),

@@ -7,23 +7,30 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 from rich.console import Console
+from rich.text import Text
 
 from dolmen.datasets.sources import cache_folder
 from dolmen.errors import ConfigError
 from dolmen.provenance import machine, program
 from dolmen.sheets import Sheet
 from dolmen.studies.cells import CellStore
-from dolmen.studies.measured import released_verdicts, verdicts
 from dolmen.studies.registry import names, study
 from dolmen.studies.report import Report, make_report, write_report
+from dolmen.studies.results import Cell
 from dolmen.studies.rules import Verdict
-from dolmen.studies.runner import run_study
-from dolmen.studies.study import Study
+from dolmen.studies.runner import Stopped, run_study
+from dolmen.studies.study import PREPARED, Study
+from dolmen.studies.verdicts import released_verdicts, verdicts
 
-__all__ = ["Options", "list_studies", "reproduce"]
+__all__ = ["REPORTS", "Options", "list_studies", "reproduce"]
+
+REPORTS: Final = Path("docs/results/studies")
+"""Where reports go of themselves."""
+
+_INTERRUPTED: Final = 130  # the exit status of what Ctrl-C ended
 
 
 @final
@@ -36,7 +43,7 @@ class Options:
         quick: the form that guards against regressions; its cells are always run anew, and nothing is written.
         seed_count: instead of the plan's.
         device: where models run: ``cpu``, ``cuda`` or ``auto``.
-        out: where reports go.
+        out: where reports go; ``None``: ``REPORTS``. The quick form has none.
         only_stored: run nothing, report what is stored.
         take_over: why stored cells of other code are believed; each keeps the reason, and the report tells it.
         cells_from: a report whose cells are kept first, where there are none here.
@@ -46,7 +53,7 @@ class Options:
     quick: bool = False
     seed_count: int | None = None
     device: str = "cpu"
-    out: Path = Path("docs/results/studies")
+    out: Path | None = None
     only_stored: bool = False
     take_over: str | None = None
     cells_from: Path | None = None
@@ -55,36 +62,64 @@ class Options:
 def reproduce(options: Options, console: Console) -> int:
     """Run what is asked for. Returns the exit status: 1 where a guard of a quick form did not hold, else 0.
 
-    That a paper's claim does not hold is a result, not a failure.
+    That a paper's claim does not hold is a result, not a failure. 130 is returned where somebody stopped it by Ctrl-C.
+
+    Raises:
+        ConfigError: the options contradict each other, name no study, or ``out`` cannot be written to; nothing was run.
+        DataError: ``cells_from`` is no report of the study.
     """
+    chosen, out = _chosen(options), options.out if options.out is not None else REPORTS
+    if not options.quick:
+        _try_folder(out)
+        _tell_changes(console)
     broken = 0
-    for one in _chosen(options):
-        report = _run(one, options)
+    for one in chosen:
+        try:
+            report = _run(one, options, console)
+        except Stopped as stop:
+            kept = "and --quick keeps none" if options.quick else "and kept; the same command goes on from there"
+            console.print(f"{one.name}: stopped. {stop.finished} of {stop.count} cells are finished, {kept}.")
+            return _INTERRUPTED
         console.print(_summary(report))
         if options.quick:
             # A guard whose data is not here guards nothing; that is no failure, and the table says so.
             broken += sum(judged.verdict not in (Verdict.HOLDS, Verdict.OPEN) for judged in report.judged)
-        else:
-            for path in write_report(report, options.out):
-                console.print(f"written: {path}", soft_wrap=True)
+            continue
+        if report.stale:
+            console.print(Text(f"{one.name}: {report.stale}", style="bold yellow"), soft_wrap=True)
+        for path in write_report(report, out):
+            console.print(f"written: {path}", soft_wrap=True)
+    if not options.quick:
+        _tell_changes(console)
     return 1 if broken else 0
 
 
-def list_studies(out: Path) -> Sheet:
-    """Every study, what it costs, and what became of it: by the report in ``out``, or else by that of the release."""
-    judged = released_verdicts() | verdicts(out)
+def list_studies(out: Path | None = None) -> Sheet:
+    """Every study, what it costs, and what became of it: by the report in ``out``, or else by that of the release.
+
+    Where a report is not of the plan and code of now, that is said with its verdicts.
+    """
+    judged = released_verdicts() | verdicts(out if out is not None else REPORTS)
     table = Sheet("name", "paper", "data", "cells", "minutes", "claims", title="studies")
     for one in map(study, names()):
         cells = sum(1 for _ in one.full.cells())
-        claims = "\n".join(f"{claim}: {verdict}" for claim, verdict in judged.get(one.name, {}).items())
+        lines = ["not run yet"]
+        if one.name in judged:
+            told = judged[one.name]
+            lines = [f"{claim}: {verdict}" for claim, verdict in told.claims.items()]
+            lines += [f"({mark})" for mark in (*told.on_plan(one), *told.on_code(one))]
         minutes = f"{one.full.minutes:g}"
-        table.add_row(one.name, one.paper, ", ".join(one.data), str(cells), minutes, claims or "not run yet")
+        table.add_row(one.name, one.paper, ", ".join(one.data), str(cells), minutes, "\n".join(lines))
     return table
 
 
 def _chosen(options: Options) -> Sequence[Study]:
     if not options.studies and not options.quick:
         raise ConfigError(f"name a study: {', '.join(names())}; or --list them, or guard over all with --quick")
+    if options.take_over is not None and not options.take_over.strip():
+        raise ConfigError("--take-over needs a reason why cells of other code are to be believed; the report tells it")
+    if options.quick and options.out is not None:
+        raise ConfigError("--out is where reports go, and --quick writes none; leave one of them out")
     if options.quick and options.take_over is not None:
         raise ConfigError("--take-over is for kept cells, and --quick keeps none; leave one of them out")
     if options.cells_from is not None and (options.quick or len(options.studies) != 1):
@@ -92,7 +127,35 @@ def _chosen(options: Options) -> Sequence[Study]:
     return [study(name) for name in options.studies or names()]
 
 
-def _run(one: Study, options: Options) -> Report:
+def _try_folder(out: Path) -> None:
+    """Write there and take it away again: hours later would be late to find that it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as problem:
+        raise ConfigError(f"--out {out}: reports cannot be written there ({problem}); name another folder") from problem
+
+
+def _tell_changes(console: Console) -> None:
+    commit = program()["commit"]
+    if commit is not None and str(commit).endswith("-dirty"):
+        told = f"NOT CITABLE: this tree has changes, and the report names commit {commit}, which nobody can look up."
+        mend = "Commit them, and write the report again by --stored."
+        console.print(Text(f"{told} {mend}", style="bold red"), soft_wrap=True)
+
+
+def _fill(store: CellStore, one: Study, report: Path, seed_count: int | None) -> str:
+    """Keep the cells of a report. Returns what became of them, for people."""
+    prepared = [Cell(case=case, arm=PREPARED, seed=0) for case in one.full.cases]
+    filled = store.fill(report, one.name, [*prepared, *one.full.cells(seed_count)])
+    told = [f"{filled.new} cells are kept from {report}"]
+    told += [f"{filled.known} were kept here already"] if filled.known else []
+    told += [f"{filled.foreign} are not in the plan and were left out"] if filled.foreign else []
+    return f"{one.name}: {', '.join(told)}"
+
+
+def _run(one: Study, options: Options, console: Console) -> Report:
     plan = one.quick if options.quick else one.full
     told = f"dolmen reproduce {one.name}{' --quick' if options.quick else ''}"
     if options.only_stored:
@@ -108,7 +171,7 @@ def _run(one: Study, options: Options) -> Report:
     with tempfile.TemporaryDirectory() as nowhere:
         store = CellStore(Path(nowhere) if options.quick else cache_folder() / "studies" / one.name)
         if options.cells_from is not None:
-            store.fill(options.cells_from)
+            console.print(_fill(store, one, options.cells_from, options.seed_count), soft_wrap=True)
         outcome = run_study(
             one,
             plan,

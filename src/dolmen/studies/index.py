@@ -7,7 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["write_index"]
+from dolmen.studies.registry import names, study
+from dolmen.studies.verdicts import judgement_of
+
+__all__ = ["index_page", "write_index"]
 
 _HEAD: Final = """# Studies
 
@@ -20,20 +23,29 @@ claim holds here, and of each rule whether it stood already when the cells that 
 """
 
 
-def write_index(folder: Path) -> Path:
-    """Write ``README.md`` from the JSON reports in ``folder``. Returns it."""
+def index_page(folder: Path) -> str:
+    """The page, from the JSON reports in ``folder`` and the plans as they are now."""
     rows = []
     for path in sorted(folder.glob("*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
-        rows.append(f"| [{report['title']}]({path.stem}.md) | {report['paper']} | {_verdicts(report)} |\n")
+        rows.append(f"| [{report['title']}]({path.stem}.md) | {report['paper']} | {_verdicts(report, path.stem)} |\n")
+    return _HEAD + "".join(rows)
+
+
+def write_index(folder: Path) -> Path:
+    """Write ``README.md``. Returns it."""
     page = folder / "README.md"
-    page.write_text(_HEAD + "".join(rows), encoding="utf-8")
+    page.write_text(index_page(folder), encoding="utf-8")
     return page
 
 
-def _verdicts(report: dict[str, Any]) -> str:
+def _verdicts(report: dict[str, Any], name: str) -> str:
     """Such as "holds: 2, partly: 1", the most frequent first; and whether that is all there is to judge."""
     counts = Counter(claim["verdict"] for claim in report["claims"])
     told = ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common())
-    is_partial = report.get("open_counts") or report.get("missing")
-    return f"{told} (so far: part of the plan was not run)" if is_partial else told
+    if name in names():
+        marks = judgement_of(report).on_plan(study(name))
+    else:  # a study of somebody's own, whose plan is not here
+        is_partial = any(report.get(what) for what in ("open_counts", "stale_counts", "missing"))
+        marks = ["part of the plan was not run"] if is_partial else []
+    return f"{told} ({'; '.join(marks)})" if marks else told

@@ -14,26 +14,53 @@ from functools import lru_cache
 from typing import ClassVar, Final, final
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from dolmen.devices import Device
 from dolmen.embedding import AdaGrad, Adam, Embed, Embeddings, Optimizer
-from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids
+from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, encode_array, pack_fids
 from dolmen.models import Ability
 from dolmen.models.layers.losses import log_loss
 from dolmen.seeds import generator
 from dolmen.training import TrainConfig, Trainer
 
-__all__ = ["MACHINERY", "machinery_fingerprint"]
+__all__ = ["BESIDE", "MACHINERY", "machinery_fingerprint"]
 
 MACHINERY: Final = (
     "dolmen._core",
-    "dolmen.embedding",
+    *(
+        f"dolmen.embedding.{name}"
+        for name in (
+            "forks",
+            "instant",
+            "lookup",
+            "optimizers",
+            "precision",
+            "rows",
+            "store",
+            "store_file",
+            "table",
+            "table_file",
+        )
+    ),
     "dolmen.training.adam",
     "dolmen.training.trainer",
 )
-"""What the probe stands for. A study that stands on some of it names it all."""
+"""What the probe stands for. Its code is not read."""
+
+BESIDE: Final = (
+    "dolmen.compute",
+    "dolmen.embedding.policies",
+    "dolmen.features.fids",
+    "dolmen.models.registry:describe",
+    "dolmen.training.fit:fit",
+    "dolmen.training.judge",
+    "dolmen.training.meeting:silent_examples",
+    "dolmen.training.mode",
+)
+"""What the machinery calls and the probe does not show. Its code is read of each study that reaches the machinery."""
 
 _STEPS: Final = 6
 _EXAMPLES: Final = 300
@@ -51,6 +78,7 @@ _SCHEMA: Final = Schema(
 def machinery_fingerprint(device: Device) -> str:
     """As 16 hex digits."""
     digest = hashlib.blake2b(digest_size=8)
+    digest.update(encode_array(_SCHEMA.slot_number("brand"), pa.array(["a", "brand", "of w\u00f6rds"])).tobytes())
     for optimizer in (AdaGrad(learning_rate=0.05), Adam(learning_rate=0.001)):
         for array in _learned(optimizer, device):
             digest.update(array.detach().cpu().numpy().tobytes())

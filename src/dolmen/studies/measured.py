@@ -1,21 +1,19 @@
-"""What studies found, of each model for ``dolmen models`` and of each claim for ``dolmen reproduce --list``.
+"""What studies found of each model, for ``dolmen models``.
 
-Both are taken from the committed reports, which no wheel holds; ``tools/write_reference.py`` writes them into files
-that it does hold.
+It is taken from the committed reports, which no wheel holds; ``tools/write_reference.py`` writes it into a file that it
+does hold.
 """
 
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from dolmen.errors import DataError
 from dolmen.studies.registry import names, study
 
-__all__ = ["measured", "released_verdicts", "verdicts"]
+__all__ = ["measured"]
 
 
 def measured(folder: Path) -> dict[str, str]:
@@ -42,30 +40,3 @@ def measured(folder: Path) -> dict[str, str]:
                 source = f"arm {shown.arm} of study {one.name}"
                 told[model] = f"{shown.figure} {mean(found):.4f}{spread} on {shown.case}, {seeds} ({source})"
     return dict(sorted(told.items()))
-
-
-def verdicts(folder: Path) -> dict[str, dict[str, str]]:
-    """Of each study that has a report in ``folder``: its claims, by name, and what was judged of each.
-
-    Raises:
-        DataError: a file there has a study's name and is no report.
-    """
-    told: dict[str, dict[str, str]] = {}
-    for name in names():
-        path = folder / f"{name}.json"
-        if path.exists():
-            try:
-                claims: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["claims"]
-                told[name] = {claim["name"]: claim["verdict"] for claim in claims}
-            except (ValueError, KeyError, TypeError) as problem:
-                raise DataError(
-                    f"{path} is no report of a study: `dolmen reproduce {name}` writes it anew"
-                ) from problem
-    return told
-
-
-@cache
-def released_verdicts() -> dict[str, dict[str, str]]:
-    """The `verdicts` of the reports that were there when this was released."""
-    told: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("verdicts.json").read_text(encoding="utf-8"))
-    return told

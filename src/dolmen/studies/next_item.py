@@ -22,30 +22,15 @@ from dolmen.evaluation import LeaveOneOut, Split, draw_negatives, rank_catalogue
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, encode_array
 from dolmen.models import retriever
 from dolmen.seeds import generator
-from dolmen.studies.machinery import MACHINERY
 from dolmen.studies.results import Cell
 from dolmen.studies.study import Setting
 from dolmen.training import TrainConfig, Trainer, load_snapshot, new_trainer
 
-__all__ = ["BEAUTY", "FIGURES", "FILMS", "GAMES", "MODULES", "PROTOCOL", "Arm", "Counted", "judged", "judged_counts"]
+__all__ = ["BEAUTY", "FIGURES", "FILMS", "GAMES", "PROTOCOL", "Arm", "Counted", "judged", "judged_counts"]
 
 FILMS: Final = "movielens-100k"
 BEAUTY: Final = "bert4rec-beauty"
 GAMES: Final = "sasrec-video-games"
-
-MODULES: Final = (
-    *MACHINERY,
-    "dolmen.datasets.dataset",
-    "dolmen.datasets.examples",
-    "dolmen.evaluation.baselines",
-    "dolmen.evaluation.negatives",
-    "dolmen.evaluation.ranking",
-    "dolmen.evaluation.splits",
-    "dolmen.models.layers",
-    "dolmen.models.retrieval.two_tower",
-    "dolmen.studies.next_item",
-)
-"""What decides the figures of every study that is run from here."""
 
 _METRICS: Final = ("hr", "ndcg")
 _JUDGEMENTS: Final = 8  # looks at the validation part within a budget: enough to see a curve flatten

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from dolmen.evaluation import Mean
-from dolmen.studies.cells import to_dict
+from dolmen.studies.cells import plain, to_dict
 from dolmen.studies.chart import draw
 from dolmen.studies.index import write_index
 from dolmen.studies.results import Cell, Finished, Results
@@ -74,9 +74,16 @@ class Report:
     judged: tuple[Judged, ...]
     made_by: Mapping[str, Any]
 
+    @property
+    def stale(self) -> str:
+        """What is kept and does not count, and what can be done; empty where there is nothing."""
+        count = sum(self.outcome.stale_counts.values())
+        kept = "1 cell is kept" if count == 1 else f"{count} cells are kept"
+        return f"{kept}, of other code or settings: run again, or believe by `--take-over WHY`." if count else ""
+
     def to_json(self) -> str:
         """All of it, cells included."""
-        return json.dumps(_plain(self._values()), indent=1) + "\n"
+        return json.dumps(plain(self._values()), indent=1) + "\n"
 
     def to_markdown(self, picture: str | None) -> str:
         """For people; ``picture`` is the file to show."""
@@ -87,6 +94,8 @@ class Report:
             f"| {one.claim.statement} | {one.claim.paper} | **{one.verdict}**{one.summary.removeprefix(one.verdict)} |"
             for one in self.judged
         ]
+        if study.care:
+            lines += ["", f"**Read with care:** {study.care}"]
         if picture is not None:
             lines += ["", f"![{study.figures[study.chart.figure]}, by case and arm]({picture})"]
         lines += ["", "## What was measured", "", "Mean over seeds ± standard deviation of one seed.", ""]
@@ -98,6 +107,9 @@ class Report:
         if self.outcome.open_counts:
             counts = ", ".join(f"{count} of {case}" for case, count in self.outcome.open_counts.items())
             lines += [f"Cells of the plan that were not run: {counts}.", ""]
+        if self.outcome.stale_counts:
+            counts = ", ".join(f"{count} of {case}" for case, count in self.outcome.stale_counts.items())
+            lines += [f"{self.stale} Here they do not count: {counts}.", ""]
         lines += ["| arm | what it is |", "| --- | --- |"]
         lines += [f"| {arm} | {what} |" for arm, what in study.arms.items() if self._was_run(arm)]
         lines += ["", "| figure | what it is |", "| --- | --- |"]
@@ -148,6 +160,7 @@ class Report:
             ],
             "missing": dict(self.outcome.missing),
             "open_counts": dict(self.outcome.open_counts),
+            "stale_counts": dict(self.outcome.stale_counts),
             "cells": [{**asdict(cell), **to_dict(done)} for cell, done in self._cells().items()],
         }
 
@@ -270,16 +283,3 @@ def _prepared(done: Finished | None) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _plain(value: Any) -> Any:
-    """Without NaN and infinity, which JSON does not have."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(name): _plain(one) for name, one in value.items()}
-        case list() | tuple():
-            return [_plain(one) for one in value]
-        case _:
-            return value

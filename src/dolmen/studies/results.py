@@ -33,6 +33,8 @@ class Finished:
         rules: checksums of the rules that the study had when the cell was run; ``None``: nobody wrote them down.
         taken_over: why the cell is believed though other code made it; ``None``: it is of the code that asks.
         fingerprint: of what made it, see ``cells``; ``""``: it is not kept yet, or nobody wrote it down.
+        code: the checksum of the code alone (see ``reach``), which is the same on every machine; ``""``: nobody wrote
+            it down.
     """
 
     figures: Mapping[str, float]
@@ -40,6 +42,7 @@ class Finished:
     rules: frozenset[str] | None = None
     taken_over: str | None = None
     fingerprint: str = ""
+    code: str = ""
 
 
 @final

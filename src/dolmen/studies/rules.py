@@ -74,13 +74,17 @@ class Rule(Protocol):
         ...
 
 
+_SURE_SEEDS_MIN: Final = 3
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Above:
     """``arm`` is above each of ``others`` by more than ``margin``, and the difference is outside the seeds' spread.
 
-    Differences are paired by seed. Outside the spread: the 95 % interval of the mean difference lies above 0. One seed
-    alone cannot show that, so there it is not judged; ``sure=False`` asks for the mean only.
+    Differences are paired by seed. Outside the spread: the 95 % interval of the mean difference lies above 0. Of one
+    seed there is no interval, and of two it is so wide (Student's t is 12.7) that it shows next to nothing; so from
+    fewer than three it is not judged. ``sure=False`` asks for the mean only.
     """
 
     arm: str
@@ -124,7 +128,7 @@ class Above:
     def _holds(self, found: Mean) -> bool | None:
         if not self.sure:
             return found.value > self.margin
-        return None if found.count < 2 else found.value > self.margin and found.low > 0
+        return None if found.count < _SURE_SEEDS_MIN else found.value > self.margin and found.low > 0
 
 
 @final

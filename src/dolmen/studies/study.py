@@ -148,10 +148,11 @@ class Study:
         chart: the picture.
         full: the committed form.
         quick: the form of a minute at most, which stands guard over changes.
-        stands_on: modules and folders of dolmen whose code decides the figures. A change in one of them makes finished
-            cells stale.
+        stands_on: what decides figures and no import of the study leads to, such as a module that is imported by a name
+            made while it runs; all that imports lead to counts by itself (see ``reach``).
         shows: what ``dolmen models`` tells of models by this study's report, by the model's name.
         run: measures one cell.
+        care: what to read its verdicts with, one line below them in the report; ``""``: nothing.
         prepare: finds, once for a case, what all its cells share, such as a learning rate; ``None``: nothing.
 
     Raises:
@@ -171,10 +172,11 @@ class Study:
     chart: Chart
     full: Plan
     quick: Plan
-    stands_on: tuple[str, ...]
     run: Callable[[Cell, Setting], Mapping[str, float]]
     prepare: Callable[[str, Setting], Mapping[str, float]] | None = None
     shows: Mapping[str, Shown] = field(default_factory=dict)
+    stands_on: tuple[str, ...] = ()
+    care: str = ""
 
     @property
     def rules(self) -> frozenset[str]:

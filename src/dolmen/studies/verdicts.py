@@ -1,0 +1,123 @@
+"""What was judged of each claim, for ``dolmen reproduce --list``, and whether it is of the plan and code of now.
+
+It is taken from the committed reports, which no wheel holds; ``tools/write_reference.py`` writes it into a file that it
+does hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, final
+
+from dolmen.errors import DataError
+from dolmen.studies.cells import plain
+from dolmen.studies.reach import reach_of_study
+from dolmen.studies.registry import names
+from dolmen.studies.results import Cell
+from dolmen.studies.study import PREPARED, Study
+
+__all__ = ["Judgement", "judgement_of", "released_verdicts", "verdicts"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a report says, and what it is of.
+
+    Args:
+        claims: the verdict of each claim, by name.
+        seeds: those that were run of each arm, by case: ``{"films": {"deepfm": "0 1 2"}}``.
+        settings: a checksum of the plan's settings.
+        codes: how many cells are of which code (see ``reach``); ``""``: nobody wrote it down.
+    """
+
+    claims: Mapping[str, str]
+    seeds: Mapping[str, Mapping[str, str]]
+    settings: str
+    codes: Mapping[str, int]
+
+    def on_plan(self, study: Study) -> list[str]:
+        """Where it is not of the study's plan as it is now; empty where it is."""
+        planned = set(study.full.cells())
+        there = {
+            Cell(case=case, arm=arm, seed=int(seed))
+            for case, arms in self.seeds.items()
+            for arm, seeds in arms.items()
+            for seed in seeds.split()
+        }
+        told = []
+        if missing := len(planned - there):
+            told.append(f"part of the plan: {missing} of {len(planned)} cells are missing")
+        if others := len(there - planned):
+            told.append(f"of another plan: {others} of {len(there)} cells are not in that of now")
+        if there and self.settings != _checksum(plain(study.full.settings)):
+            told.append("of another plan: its settings are not those of now")
+        return told
+
+    def on_code(self, study: Study) -> list[str]:
+        """Where cells are of other code than now, or nobody knows of which; empty where all are of this."""
+        unknown = self.codes.get("", 0)
+        known = sum(self.codes.values()) - unknown
+        told = []
+        if others := known and known - self.codes.get(reach_of_study(study).fingerprint, 0):
+            told.append(f"of other code than now: {others} of {known + unknown} cells")
+        if unknown:
+            told.append(f"of code that was not recorded: {unknown} of {known + unknown} cells")
+        return told
+
+
+def judgement_of(report: Mapping[str, Any]) -> Judgement:
+    """What a report, read from its JSON, says.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is no report.
+    """
+    seeds: dict[str, dict[str, str]] = {}
+    codes: Counter[str] = Counter()
+    for one in report.get("cells", ()):
+        codes[str(one.get("code", ""))] += 1
+        if one["arm"] != PREPARED:
+            arms = seeds.setdefault(str(one["case"]), {})
+            arms[str(one["arm"])] = f"{arms.get(one['arm'], '')} {int(one['seed'])}".strip()
+    return Judgement(
+        claims={str(claim["name"]): str(claim["verdict"]) for claim in report["claims"]},
+        seeds=seeds,
+        settings=_checksum(report.get("settings")),
+        codes=dict(sorted(codes.items())),
+    )
+
+
+def verdicts(folder: Path) -> dict[str, Judgement]:
+    """Of each study that has a report in ``folder``: what it says.
+
+    Raises:
+        DataError: a file there has a study's name and is no report.
+    """
+    told: dict[str, Judgement] = {}
+    for name in names():
+        path = folder / f"{name}.json"
+        if path.exists():
+            try:
+                told[name] = judgement_of(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, KeyError, TypeError, AttributeError) as problem:
+                raise DataError(
+                    f"{path} is no report of a study: `dolmen reproduce {name}` writes it anew"
+                ) from problem
+    return told
+
+
+@cache
+def released_verdicts() -> dict[str, Judgement]:
+    """The `verdicts` of the reports that were there when this was released."""
+    told = json.loads(Path(__file__).with_name("verdicts.json").read_text(encoding="utf-8"))
+    return {name: Judgement(**one) for name, one in told.items()}
+
+
+def _checksum(settings: object) -> str:
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
