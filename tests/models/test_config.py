@@ -95,6 +95,10 @@ def test_an_unknown_model_or_option_offers_the_nearest(make_embed: MakeEmbed) ->
         build("deepfn", {}, embed)
     with pytest.raises(ConfigError, match=r"model\.options: unknown setting 'hiden'; did you mean 'hidden'"):
         build("deepfm", {"hiden": [3]}, embed)
+    with pytest.raises(ConfigError, match=r"model\.options\.towers: unknown setting 'hiden'"):
+        build("ssl_two_tower", {"towers": {"hiden": [3]}}, embed)
+    with pytest.raises(ConfigError, match=r"model\.options\.retriever_options\.towers\.dim must be at least 1, got 0"):
+        build("joint", {"retriever": "ssl_two_tower", "retriever_options": {"towers": {"dim": 0}}}, embed)
     with pytest.raises(ConfigError, match=r"model\.options\.ranker_options: unknown setting 'hiden'"):
         build("joint", {"ranker_options": {"hiden": [3]}}, embed)
 

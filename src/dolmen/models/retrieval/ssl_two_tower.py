@@ -98,6 +98,11 @@ class SSLTwoTowerConfig:
         at_least(self, 1, "correlate_every")
         positive(self, "temperature")
         check_rates(self, "value_dropout")
+        self.towers_config()
+
+    def towers_config(self) -> TwoTowerConfig:
+        """``towers``, read."""
+        return read_settings(TwoTowerConfig, self.towers, "SSLTwoTowerConfig.towers")
 
 
 @final
@@ -115,7 +120,7 @@ class SSLTwoTower(nn.Module):
     def __init__(self, config: SSLTwoTowerConfig, embed: Embed) -> None:
         super().__init__()
         self.config, self.embed = config, embed
-        self.towers = TwoTower(read_settings(TwoTowerConfig, config.towers, "model.ssl_two_tower.towers"), embed)
+        self.towers = TwoTower(config.towers_config(), embed)
         towers, schema = self.towers, embed.schema
         self.item_slot = towers.config.item_slot
         # Which item it is determines all else of it: as a feature it would be learned by heart, so no view sees it.
