@@ -86,7 +86,7 @@ def test_options_that_cannot_be_met_are_named(make_embed: MakeEmbed) -> None:
         build("logistic_regression", {"slots": ["itm"]}, embed)
     with pytest.raises(SchemaError, match="no dense feature 'prize'; did you mean 'price'"):
         build("logistic_regression", {"dense": ["prize"]}, embed)
-    with pytest.raises(ConfigError, match=r"WideDeepConfig\.wide must name at least one"):
+    with pytest.raises(ConfigError, match=r"model\.options\.wide must name at least one"):
         build("wide_deep", {"wide": []}, embed)
     with pytest.raises(SchemaError, match="need one dim"):
         build("pnn", {}, make_embed(Schema(Slot("user", dim=4), Slot("item", dim=8), Label("click"))))

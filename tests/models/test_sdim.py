@@ -170,7 +170,7 @@ def test_how_the_whole_past_is_read_can_be_chosen(make_embed: MakeEmbed) -> None
 
 
 def test_buckets_that_no_machine_holds_are_refused(make_embed: MakeEmbed) -> None:
-    with pytest.raises(ConfigError, match=r"SDIMConfig.bits must be at most 16, got 17: buckets are 2\^bits"):
+    with pytest.raises(ConfigError, match=r"model\.options\.bits must be at most 16, got 17: buckets are 2\^bits"):
         build("sdim", {"bits": 17}, make_embed(example_schema()))
 
 
