@@ -8,13 +8,14 @@ import shlex
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from dolmen import __version__
 
-__all__ = ["command", "machine", "program"]
+__all__ = ["command", "in_words", "machine", "program"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -60,6 +61,15 @@ def program() -> dict[str, Any]:
     except (OSError, subprocess.CalledProcessError):
         commit = None
     return {"dolmen": __version__, "commit": commit}
+
+
+def in_words(program: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    """What ``program`` and ``machine`` told, on one line.
+
+    >>> in_words({"commit": "5e7360b"}, {"cpu": "AMD EPYC", "cores": 2, "torch": "2.13.0+cpu"})
+    'commit 5e7360b, AMD EPYC, 2 cores, torch 2.13.0+cpu'
+    """
+    return f"commit {program['commit']}, {machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}"
 
 
 def _told_of(value: object) -> str:
