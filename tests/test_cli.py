@@ -125,3 +125,9 @@ def test_inspecting_a_log_names_the_reader_that_holds_back_retention(tmp_path: P
         '[log.retention.actions]\nreaders = ["server"]\n[log.retention.impressions]\nreaders = ["archive"]\n'
     )
     assert held_by("--config", str(config)) == {"actions/0": None, "impressions/0": "archive", "catalogue/0": None}
+
+
+def test_terms_that_have_no_address_are_shown_without_one() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["data", "show", "world"]).output.split())
+    assert "terms" in shown
+    assert "()" not in shown

@@ -1,14 +1,16 @@
 """Settings from plain values: types are kept, mistakes are named."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from dolmen.errors import ConfigError
-from dolmen.settings import read_settings, write_settings
+from dolmen.settings import NONE, read_settings, write_settings
 
 
 class Kind(StrEnum):
@@ -48,6 +50,17 @@ def test_what_is_written_reads_back_the_same() -> None:
 def test_none_is_kept_where_the_default_is_something_else() -> None:
     unbounded = Sample(folder=Path("x"), longest=None)  # left out, it would come back as 10
     assert read_settings(Sample, write_settings(unbounded), "sample") == unbounded
+
+
+def test_toml_says_none_by_a_word_where_another_value_is_the_default() -> None:
+    unbounded = Sample(folder=Path("x"), longest=None, limit=None)
+    written = tomllib.loads(tomli_w.dumps(write_settings(unbounded, none=NONE)))
+    assert written["longest"] == "none"
+    assert "limit" not in written
+    assert read_settings(Sample, written, "sample") == unbounded
+    for name in ("limit", "count"):  # there it is no word for anything
+        with pytest.raises(ConfigError, match=f"sample.{name} must be a whole number, got 'none'"):
+            read_settings(Sample, {"folder": "x", name: "none"}, "sample")
 
 
 def test_fields_that_the_program_sets_are_no_settings() -> None:

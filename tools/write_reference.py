@@ -47,6 +47,7 @@ _INTRODUCTION: Final = """# Configuration
 <!-- Written by tools/write_reference.py from the settings' own docstrings; change those instead. -->
 
 One TOML file describes a whole dolmen; `dolmen demo` writes one into its state folder that you can start from.
+Where a setting may be `None` and is something else by default, `"none"` says so.
 Durations are texts such as `"250ms"`, `"30m"`, `"30d"`. An unknown key is an error that offers the nearest one.
 
 | key | meaning |

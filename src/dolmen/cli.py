@@ -297,7 +297,10 @@ def data_list() -> None:
     for name in datasets.names():
         info = datasets.describe(name)
         mark = (" (simulated)", "yellow") if info.simulated else ""
-        sheet.add_row(name, Text.assemble(info.title, mark), datasets.where(name) or datasets.how_to_get(name))
+        here = datasets.where(name) or datasets.how_to_get(name)
+        damage = datasets.damage(name)
+        place = Text.assemble(here, (f" (damaged: {damage})", "red")) if damage else here
+        sheet.add_row(name, Text.assemble(info.title, mark), place)
     _out.print(sheet)
 
 
@@ -315,7 +318,7 @@ def data_show(name: Annotated[str, typer.Argument(help="A name from `dolmen data
         "statistics": ", ".join(f"{count:,} {what}" for what, count in info.statistics.items()),
         "used by": ", ".join(info.used_by),
         "source": info.source_url,
-        "terms": f"{info.terms} ({info.terms_url})",
+        "terms": f"{info.terms} ({info.terms_url})" if info.terms_url else info.terms,
         "citation": info.citation,
         "on this machine": datasets.where(name) or f"no; {datasets.how_to_get(name)}",
     }

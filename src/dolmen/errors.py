@@ -8,6 +8,7 @@ the world (a disk, a peer, a bad event) is one of the others, and its ``retry`` 
     ├── ConfigError (ValueError)      a setting: file, environment or command line
     ├── BadEventError (ValueError)    one event that cannot be used; it is counted and passed over
     ├── DataError                     a data set is missing, damaged or not what its name says
+    │   └── UnknownDataError          there is no data set of this name
     ├── LogError                      the log cannot be read or written
     │   └── OffsetGoneError           the asked offset was deleted by retention
     ├── SnapshotError                 a snapshot or delta is torn, foreign or of another schema
@@ -36,6 +37,7 @@ __all__ = [
     "SchemaError",
     "SnapshotError",
     "StageError",
+    "UnknownDataError",
 ]
 
 
@@ -71,6 +73,12 @@ class BadEventError(DolmenError, ValueError):
 
 class DataError(DolmenError):
     """A data set is missing, damaged, or not what its name promises."""
+
+
+class UnknownDataError(DataError):
+    """No data set has this name: a mistake of whoever wrote it, as a name of any other thing would be."""
+
+    exit_status = CONFIG_STATUS
 
 
 class LogError(DolmenError):

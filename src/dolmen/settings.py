@@ -25,6 +25,7 @@ from dolmen.errors import ConfigError, DolmenError
 
 __all__ = [
     "INT64_MAX",
+    "NONE",
     "SCALE_MAX",
     "chosen",
     "expectation",
@@ -48,6 +49,8 @@ T = TypeVar("T", bound=_Dataclass)
 KindT = TypeVar("KindT", bound=StrEnum)
 
 INT64_MAX: Final = (1 << 63) - 1
+NONE: Final = "none"
+"""How a file says ``None`` where something else is the default: TOML has no word for it."""
 SCALE_MAX: Final = 100.0  # of each factor on a learning rate
 
 _EXPECTATIONS: Final = {
@@ -78,6 +81,8 @@ _EXPECTATIONS: Final = {
 def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed: Any) -> T:
     """A ``kind`` (a dataclass) from plain values by name; what is not named has its default.
 
+    The text ``NONE`` is ``None`` for a setting that may be that and is something else by default.
+
     Args:
         kind: the dataclass.
         values: as they come from TOML or JSON: texts, numbers, lists, tables.
@@ -97,7 +102,9 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed:
         if name not in values and one.default is MISSING and one.default_factory is MISSING:
             raise ConfigError(f"{where}.{name} is missing")
     given = {
-        name: _fit(hints[name], value, f"{where}.{name}", is_secret=not declared[name].repr)
+        name: None
+        if value == NONE and declared[name].default is not None and type(None) in typing.get_args(hints[name])
+        else _fit(hints[name], value, f"{where}.{name}", is_secret=not declared[name].repr)
         for name, value in values.items()
     }
     try:
@@ -111,15 +118,20 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed:
         raise ConfigError(f"{where}: {problem}") from problem
 
 
-def write_settings(settings: Any, *, leave_out: Iterable[str] = ()) -> dict[str, Any]:
+def write_settings(settings: Any, *, leave_out: Iterable[str] = (), none: str | None = None) -> dict[str, Any]:
     """The inverse of ``read_settings``: plain values by name. ``None`` is left out where it is the default.
 
-    TOML has no ``None``. Where another value is the default it stays, for JSON: left out, it would come back as that.
+    Where another value is the default it stays, as ``none``: left out, it would come back as that.
+
+    Args:
+        settings: a dataclass.
+        leave_out: names of fields that are not written.
+        none: what stands for ``None``. JSON has one of its own; for TOML it is ``NONE``, which is read back.
     """
     skipped = frozenset(leave_out)
     values = asdict(settings)
     return {
-        one.name: _plain(values[one.name])
+        one.name: _plain(values[one.name], none)
         for one in fields(settings)
         if one.name not in skipped and not (values[one.name] is None and one.default is None)
     }
@@ -295,15 +307,17 @@ def _is_duration(hint: Any) -> bool:
     return hint is Duration or any(one is Duration for one in typing.get_args(hint))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, none: str | None) -> Any:
     match value:
+        case None:
+            return none
         case Enum():
             return value.value
         case Path():
             return str(value)
         case Mapping():
-            return {str(name): _plain(one) for name, one in value.items()}
+            return {str(name): _plain(one, none) for name, one in value.items()}
         case tuple() | list():
-            return [_plain(one) for one in value]
+            return [_plain(one, none) for one in value]
         case _:
             return value

@@ -269,3 +269,9 @@ def test_a_missing_column_is_named(column: str) -> None:
         Dataset(INFO, SCHEMA, good.items, good.users, good.interactions.drop_columns([column]))
     with pytest.raises(DataError, match="'users' needs a column 'id'"):
         Dataset(INFO, SCHEMA, good.items, good.users.drop_columns(["id"]), good.interactions)
+
+
+def test_what_is_no_rule_is_refused_with_those_that_there_are() -> None:
+    rule: Any = "x"
+    with pytest.raises(TypeError, match=r"rule must be one of dolmen\.evaluation, such as TemporalSplit\(\), got 'x'"):
+        dataset_of([]).with_rule(rule)

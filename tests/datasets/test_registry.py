@@ -1,9 +1,11 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dolmen import datasets
-from dolmen.errors import DataError
+from dolmen.errors import CONFIG_STATUS, DataError
 
 
 def test_every_named_data_set_describes_itself() -> None:
@@ -20,6 +22,15 @@ def test_every_named_data_set_describes_itself() -> None:
 def test_an_unknown_name_offers_the_nearest() -> None:
     with pytest.raises(DataError, match=r"no data set 'movielens100k'; did you mean 'movielens-100k'\?"):
         datasets.load("movielens100k")
+
+
+def test_a_name_that_is_not_there_ends_a_command_as_any_mistake_of_its_line_does() -> None:
+    for arguments in (["data", "show", "nothing"], ["data", "correlation", "world", "nothing"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "dolmen", *arguments], capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == CONFIG_STATUS, ended.stderr
+        assert ended.stderr.startswith("error: ")
 
 
 def test_where_is_nothing_for_what_must_be_downloaded(cut_off: object) -> None:

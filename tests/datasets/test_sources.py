@@ -1,18 +1,23 @@
 import hashlib
 import io
 import os
+import re
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
-from dolmen.datasets import Dataset, DatasetInfo
-from dolmen.datasets.entry import StoredEntry, Tables, content_sha256
+from dolmen.cli import app
+from dolmen.datasets import Dataset, DatasetInfo, registry
+from dolmen.datasets.entry import StoredEntry, Tables, content_sha256, parquet_entry
 from dolmen.datasets.sources import (
     Archive,
     Download,
@@ -321,3 +326,70 @@ def test_the_content_checksum_sees_values_types_and_names_but_not_chunks() -> No
 
     assert content_sha256({"t": whole}) == content_sha256({"t": chunked})
     assert len({content_sha256({"t": table}) for table in [whole, *others]}) == len(others) + 1
+
+
+TABLES = ("items", "users", "interactions")
+
+
+def in_tables(*downloads: Download) -> StoredEntry:
+    def put_together(info: DatasetInfo, tables: Tables) -> Dataset:
+        return build(info, {"items": tables["items"]})
+
+    return parquet_entry(
+        replace(INFO, source_url="https://example.org/tiny"), TABLES, put_together, downloads=downloads
+    )
+
+
+def put_tables(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        pq.write_table(pa.table({"id": [1, 2]}), folder / f"{name}.parquet")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_torn_table_is_named_with_the_mend_that_there_is(cut_off: Path, whole: bool) -> None:
+    put_tables(cut_off / "tiny", *TABLES)
+    torn = cut_off / "tiny" / "users.parquet"
+    torn.write_bytes(b"no table at all" if whole else torn.read_bytes()[:-9])
+    said = r"tiny: .*tiny \(Parquet tables\): users\.parquet \([\d,]+ bytes\) cannot be read: Parquet magic bytes"
+    with pytest.raises(DataError, match=said) as told:
+        in_tables().load(download=False)
+    assert str(told.value).endswith("; that copy is damaged; get it again by hand: https://example.org/tiny")
+    with pytest.raises(DataError, match="; delete that copy and load again to get a fresh one"):
+        in_tables(Archive("http://127.0.0.1:9/x", "0")).load(download=False)
+
+
+def test_a_folder_that_lacks_a_file_is_told_of_whatever_comes_instead(
+    cut_off: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    monkeypatch.setenv("DOLMEN_DATA", str(mine))
+    put_tables(mine / "tiny", "items", "users")
+    lacks = f"{mine / 'tiny'} has items.parquet, users.parquet and lacks interactions.parquet"
+    for tiny in (in_tables(), in_tables(Archive("http://127.0.0.1:9/x", "0"))):
+        with pytest.raises(DataError, match=f"incomplete: {re.escape(lacks)}"):
+            tiny.load(download=False)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(DataError, match="could not be fetched"):
+        in_tables(Archive("http://127.0.0.1:9/x", "0")).load(download=True)
+    assert f"tiny: {lacks}; it is fetched instead" in capsys.readouterr().err
+    put_tables(cut_off / "tiny", *TABLES)
+    in_tables().load(download=False)
+    assert f"tiny: {lacks}; it is read from {cut_off / 'tiny'} instead" in capsys.readouterr().err
+    put_tables(mine / "tiny", *TABLES)
+    in_tables().load(download=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_damage_that_the_first_bytes_show_is_seen_without_loading(
+    cut_off: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = in_tables()
+    assert tiny.damage() is None, "it is not here"
+    put_tables(cut_off / "tiny", *TABLES)
+    assert tiny.damage() is None
+    monkeypatch.setitem(registry._ENTRIES, "tiny", tiny)
+    for garbage, told in ((b"garbage", "users.parquet is no Parquet file"), (b"", "users.parquet is empty")):
+        (cut_off / "tiny" / "users.parquet").write_bytes(garbage)
+        assert tiny.damage() == told
+        assert f"(damaged: {told})" in " ".join(CliRunner().invoke(app, ["data", "list"]).output.split())

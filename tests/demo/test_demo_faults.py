@@ -69,7 +69,7 @@ def test_a_trainer_that_dies_of_each_example_ends_a_headless_run_with_its_last_e
     assert demo.process.returncode == 1, output
     told = "it ended with exit 1: RuntimeError: boom in my loss"
     assert f"error: train died 4 times in a row, each time within 60 seconds of its start; {told}" in output
-    assert output.count("train died (exit 1: RuntimeError: boom in my loss); it is started again") == 3
+    assert output.count("train died (exit 1: RuntimeError: boom in my loss) and is started again") == 3
 
 
 @pytest.mark.fault

@@ -1,11 +1,13 @@
 """Options as plain dicts and back, and messages that name option, value and mend."""
 
 import json
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 
 from dolmen.embedding import Embed
@@ -14,7 +16,9 @@ from dolmen.features import Schema
 from dolmen.models import build, describe, entry, names
 from dolmen.models.config import at_least, not_empty, positive
 from dolmen.models.jobs import JOBS
+from dolmen.models.joint import Joint, JointConfig
 from dolmen.models.retrieval.two_tower import TwoTowerConfig
+from dolmen.settings import NONE, read_settings, write_settings
 from dolmen.testing import example_schema
 
 MakeEmbed = Callable[[Schema], Embed]
@@ -64,6 +68,21 @@ def test_every_model_is_built_described_and_built_again(name: str, make_embed: M
     }
     assert type(model) is entry(name).model
     assert model.abilities == entry(name).abilities
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_options_of_every_model_survive_toml(name: str) -> None:
+    config = entry(name).config()
+    written = tomllib.loads(tomli_w.dumps(write_settings(config, none=NONE)))
+    assert read_settings(entry(name).config, written, "model.options") == config
+
+
+def test_options_of_a_part_that_are_none_survive_toml(make_embed: MakeEmbed) -> None:
+    joint = JointConfig(retriever_options={"hide_slot": None})
+    options = tomllib.loads(tomli_w.dumps(write_settings(joint, none=NONE)))
+    model = build("joint", options, make_embed(example_schema()))
+    assert isinstance(model, Joint)
+    assert model.retriever.config == TwoTowerConfig(hide_slot=None)
 
 
 def test_the_list_that_loads_no_model_names_each_with_its_job() -> None:

@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "models.md"
 
 def test_the_examples_on_the_page_run() -> None:
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(code) == 6
+    assert len(code) == 7
     exec(compile("\n".join(code), PAGE.name, "exec"), {"__name__": "page"})
 
 

@@ -1,7 +1,7 @@
 from .catalogue import Entry, item_changes, latest, people
 from .dataset import Dataset, DatasetInfo, Negatives, Order, Slate, Split, actions_table, impressions_table
 from .examples import Batches
-from .registry import describe, how_to_get, load, names, where
+from .registry import damage, describe, how_to_get, load, names, where
 from .world import World, WorldConfig
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "World",
     "WorldConfig",
     "actions_table",
+    "damage",
     "describe",
     "how_to_get",
     "impressions_table",

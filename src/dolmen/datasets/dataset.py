@@ -155,6 +155,9 @@ class Dataset:
         self._check_rule()
 
     def _check_rule(self) -> None:
+        rule: object = self.rule
+        if not isinstance(rule, SplitRule):
+            raise TypeError(f"rule must be one of dolmen.evaluation, such as TemporalSplit(), got {rule!r:.80}")
         lacks = {
             Needs.TIME: self.order not in {Order.TIME, Order.LOG},
             Needs.ORDER: self.order is Order.NONE,
@@ -198,6 +201,7 @@ class Dataset:
 
         Raises:
             DataError: the rule needs an order that is not known.
+            TypeError: it is no rule.
         """
         return replace(self, rule=rule)
 

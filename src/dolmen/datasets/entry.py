@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from rich.console import Console
 
 from dolmen.datasets.dataset import Dataset, DatasetInfo
-from dolmen.datasets.sources import Download, Layout, Place, fetch, find, missing
+from dolmen.datasets.sources import Download, Layout, Place, fetch, find, incomplete, missing
 from dolmen.errors import DataError
 
 __all__ = ["Entry", "StoredEntry", "Tables", "content_sha256", "grouped", "parquet_entry", "read_parquet"]
+
+_PARQUET: Final = b"PAR1"
 
 Tables = Mapping[str, pa.Table]
 """The tables of a source, with the same names, columns, types and row order whatever layout they were read from."""
@@ -32,6 +35,10 @@ class Entry(Protocol):
 
     def where(self) -> str | None:
         """Where it would be read from now; ``None`` if it has to be downloaded first."""
+        ...
+
+    def damage(self) -> str | None:
+        """What can be seen to be wrong with its files without reading them whole; ``None``: nothing, or it has none."""
         ...
 
     def how_to_get(self) -> str:
@@ -66,6 +73,21 @@ class StoredEntry:
         found = find(list(self.readers))
         return str(found[1]) if found is not None else None
 
+    def damage(self) -> str | None:
+        """The first file that is empty, or that is called Parquet and does not begin as such."""
+        found = find(list(self.readers))
+        if found is None:
+            return None
+        layout, place = found
+        for name in layout.files:
+            with (place / name).open("rb") as file:
+                begin = file.read(len(_PARQUET))
+            if not begin:
+                return f"{name} is empty"
+            if name.endswith(".parquet") and begin != _PARQUET:
+                return f"{name} is no Parquet file"
+        return None
+
     def how_to_get(self) -> str:
         """Whether it can be fetched, or where somebody finds it who must bring it here by hand."""
         return "to be fetched" if self.downloads else f"by hand: {self.info.source_url}"
@@ -77,6 +99,8 @@ class StoredEntry:
             DataError: it is not to be had, or is not what its name says.
         """
         found = find(list(self.readers))
+        if download or found is not None:
+            self._tell_incomplete(found)
         if found is None:
             if not download or not self.downloads:
                 raise missing(self.info, list(self.readers), self.downloads)
@@ -93,10 +117,12 @@ class StoredEntry:
             DataError: a file cannot be read, or the values are not those of the original.
         """
         mend = "delete that copy and load again to get a fresh one"
+        if not self.downloads:
+            mend = f"that copy is damaged; get it again by hand: {self.info.source_url}"
         try:
             tables = self.readers[layout](place)
         except Exception as problem:  # a damaged file can make a parser raise anything; the cause stays attached
-            said = f"{type(problem).__name__}: {problem}"
+            said = str(problem) if isinstance(problem, DataError) else f"{type(problem).__name__}: {problem}"
             raise DataError(f"{self.info.name}: {place} ({layout.description}): {said}; {mend}") from problem
         found = content_sha256(tables)
         if self.info.content_sha256 is not None and found != self.info.content_sha256:
@@ -107,6 +133,15 @@ class StoredEntry:
         dataset = self.build(self.info, tables)
         _check_statistics(dataset)
         return dataset
+
+    def _tell_incomplete(self, found: tuple[Layout, Place] | None) -> None:
+        """Say on stderr that a copy somebody put here is not used, since it is not whole."""
+        if found is None and not self.downloads:
+            return  # the error that follows says it
+        console = Console(stderr=True, highlight=False)
+        instead = f"read from {found[1]}" if found is not None else "fetched"
+        for one in incomplete(list(self.readers)):
+            console.print(f"{self.info.name}: {one}; it is {instead} instead", markup=False, soft_wrap=True)
 
 
 def parquet_entry(
@@ -131,11 +166,21 @@ def parquet_entry(
 
 
 def read_parquet(place: Place, names: Sequence[str]) -> Tables:
-    """The Parquet tables called ``names`` in ``place``."""
+    """The Parquet tables called ``names`` in ``place``.
+
+    Raises:
+        DataError: one cannot be read; the message names its file.
+    """
     tables = {}
     for name in names:
         with (place / f"{name}.parquet").open("rb") as file:
-            tables[name] = pq.read_table(pa.BufferReader(file.read()))
+            octets = file.read()
+        try:
+            tables[name] = pq.read_table(pa.BufferReader(octets))
+        except (pa.ArrowException, OSError) as problem:
+            said = str(problem).partition("'<Buffer>': ")[2] or str(problem)  # it was told of no file
+            said = said.partition(". ")[0].rstrip(".") or type(problem).__name__
+            raise DataError(f"{name}.parquet ({len(octets):,} bytes) cannot be read: {said}") from problem
     return tables
 
 

@@ -24,10 +24,10 @@ from dolmen.datasets import (
 )
 from dolmen.datasets.dataset import Dataset, DatasetInfo
 from dolmen.datasets.entry import Entry
-from dolmen.errors import DataError
+from dolmen.errors import UnknownDataError
 from dolmen.settings import suggestion
 
-__all__ = ["describe", "how_to_get", "load", "names", "where"]
+__all__ = ["damage", "describe", "how_to_get", "load", "names", "where"]
 
 _ENTRIES: Final[dict[str, Entry]] = {
     entry.info.name: entry
@@ -66,7 +66,7 @@ def describe(name: str) -> DatasetInfo:
     """What is known of a data set without loading it.
 
     Raises:
-        DataError: there is none of this name; the message offers the nearest.
+        UnknownDataError: there is none of this name; the message offers the nearest.
     """
     return _entry(name).info
 
@@ -75,16 +75,27 @@ def where(name: str) -> str | None:
     """Where a data set would be read from now; ``None`` if it has to be downloaded first.
 
     Raises:
-        DataError: there is none of this name.
+        UnknownDataError: there is none of this name.
     """
     return _entry(name).where()
+
+
+def damage(name: str) -> str | None:
+    """What can be seen to be wrong with a data set's files without reading them whole; ``None`` where nothing can.
+
+    Only ``load`` checks every value.
+
+    Raises:
+        UnknownDataError: there is none of this name.
+    """
+    return _entry(name).damage()
 
 
 def how_to_get(name: str) -> str:
     """What it takes to have a data set here that is not: that it can be fetched, or where to find it by hand.
 
     Raises:
-        DataError: there is none of this name.
+        UnknownDataError: there is none of this name.
     """
     return _entry(name).how_to_get()
 
@@ -93,8 +104,9 @@ def load(name: str, *, download: bool = True) -> Dataset:
     """A data set by name: from the search path, or downloaded into the cache if ``download`` allows it.
 
     Raises:
-        DataError: there is none of this name; it is not to be had (the message says how to get it by hand and where
-            to put it); or what is there is not what its name says.
+        UnknownDataError: there is none of this name.
+        DataError: it is not to be had (the message says how to get it by hand and where to put it), or what is there is
+            not what its name says.
     """
     return _entry(name).load(download=download)
 
@@ -103,4 +115,4 @@ def _entry(name: str) -> Entry:
     try:
         return _ENTRIES[name]
     except KeyError:
-        raise DataError(f"there is no data set {name!r}{suggestion(name, list(_ENTRIES))}") from None
+        raise UnknownDataError(f"there is no data set {name!r}{suggestion(name, list(_ENTRIES))}") from None

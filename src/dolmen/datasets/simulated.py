@@ -25,6 +25,10 @@ class SimulatedEntry:
         """Nowhere, and always at hand."""
         return "simulated when it is loaded"
 
+    def damage(self) -> str | None:
+        """There are no files."""
+        return None
+
     def how_to_get(self) -> str:
         """Nothing is needed."""
         return "made when it is loaded"

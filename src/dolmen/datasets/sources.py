@@ -38,6 +38,7 @@ __all__ = [
     "cache_folder",
     "fetch",
     "find",
+    "incomplete",
     "missing",
     "search_path",
 ]
@@ -222,6 +223,27 @@ def find(layouts: Sequence[Layout]) -> tuple[Layout, Place] | None:
     return None
 
 
+def incomplete(layouts: Sequence[Layout]) -> list[str]:
+    """What lies in the search path in parts only, before the first folder that has one of ``layouts`` whole.
+
+    Each as a text: the folder, what is there and what is missing.
+    """
+    told: list[str] = []
+    for root in search_path():
+        if any(layout.find(root) is not None for layout in layouts):
+            break
+        for layout in layouts:
+            for folder in layout.folders:
+                place = _enter(root, folder)
+                if place is None:
+                    continue
+                lacking = [name for name in layout.files if not (place / name).is_file()]
+                if len(lacking) < len(layout.files):
+                    there = ", ".join(name for name in layout.files if name not in lacking)
+                    told.append(f"{place} has {there} and lacks {', '.join(lacking)}")
+    return told
+
+
 def fetch(info: DatasetInfo, downloads: Sequence[Download]) -> None:
     """Download into the cache by the first way that works, and tell the terms of use.
 
@@ -247,12 +269,12 @@ def fetch(info: DatasetInfo, downloads: Sequence[Download]) -> None:
         console.print(f"Terms of use: {info.terms} ({info.terms_url})", soft_wrap=True)
         console.print(f"Please cite: {info.citation}", soft_wrap=True)
         return
-    raise DataError(_not_to_be_had(info, downloads, target, problems))
+    raise DataError(_not_to_be_had(info, downloads, target, problems, []))
 
 
 def missing(info: DatasetInfo, layouts: Sequence[Layout], downloads: Sequence[Download]) -> DataError:
     """The error where a data set is not on this machine, and nothing can or may be downloaded."""
-    told = _not_to_be_had(info, downloads, cache_folder() / info.name, [])
+    told = _not_to_be_had(info, downloads, cache_folder() / info.name, [], incomplete(layouts))
     if not downloads:
         told += f"\n  by hand: nobody publishes it in a form that dolmen fetches; its source is {info.source_url}"
         for layout in layouts:
@@ -262,9 +284,16 @@ def missing(info: DatasetInfo, layouts: Sequence[Layout], downloads: Sequence[Do
     return DataError(told)
 
 
-def _not_to_be_had(info: DatasetInfo, downloads: Sequence[Download], target: Path, problems: Sequence[str]) -> str:
+def _not_to_be_had(
+    info: DatasetInfo,
+    downloads: Sequence[Download],
+    target: Path,
+    problems: Sequence[str],
+    lacking: Sequence[str],
+) -> str:
     lines = [f"{info.name} is not on this machine{' and could not be fetched' if problems else ''}"]
     lines += [f"  looked in: {root}" for root in search_path()]
+    lines += [f"  incomplete: {one}" for one in lacking]
     lines += [f"  tried: {problem}" for problem in problems]
     lines += [f"  by hand: {download.by_hand.format(folder=target)}" for download in downloads]
     lines += ["  any other folder will do if the environment variable DOLMEN_DATA names it"]

@@ -67,7 +67,7 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
         dataset = datasets.load(options.data)
         _check_replayable(dataset)
         require_folder(options.state, "--state")
-        demo = _Demo(options, dataset, stop, started)
+        demo = _Demo(options, dataset, stop, started, temporary=temporary)
         held = stack.enter_context(hold_folder(options.state))
         demo.prepare(stack, held)
         return demo.run()
@@ -77,8 +77,11 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
 class _Demo:
     """One run, from an empty folder (or where an earlier run stopped) to the report."""
 
-    def __init__(self, options: DemoOptions, dataset: Dataset, stop: threading.Event, started: float) -> None:
+    def __init__(
+        self, options: DemoOptions, dataset: Dataset, stop: threading.Event, started: float, *, temporary: bool
+    ) -> None:
         self._options, self._dataset, self._stop, self._started = options, dataset, stop, started
+        self._temporary = temporary
         self._console = Console()
         self._log_folder = options.state / "logs"
 
@@ -136,12 +139,11 @@ class _Demo:
         return status
 
     def _tell_death(self, death: Death) -> None:
-        self._console.print(
-            f"{death.name} died ({death.status}: {death.said}); it is started again, and all it says is in"
-            f" {self._log_folder}/{death.name}.log",
-            markup=False,
-            soft_wrap=True,
-        )
+        log = f"{self._log_folder}/{death.name}.log has all that it said"
+        if self._temporary:
+            log = "all that it said goes with the run's folder (--state FOLDER keeps one)"
+        told = f"{death.name} died ({death.status}: {death.said}) and is started again; {log}"
+        self._console.print(told, markup=False, soft_wrap=True)
 
     def _run(self) -> int:
         with self._console.status("Starting serve, join and train…"):
@@ -154,7 +156,8 @@ class _Demo:
             self._console.print("This demo was replayed to its end by an earlier run; --fresh begins anew.")
         elif not self._stop.is_set():
             report = self._replay()
-            self._tell(report)
+            if self._supervisor.failure is None:
+                self._tell(report)
             if self._options.headless and not self._stop.is_set():
                 return 0 if report.accounts_close else 1
         if not self._stop.is_set():
