@@ -9,6 +9,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -49,8 +50,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def program() -> dict[str, Any]:
-    """The version and commit of dolmen; ``-dirty`` marks uncommitted changes, ``None`` stands where git is not."""
+@cache
+def program() -> Mapping[str, Any]:
+    """The version and commit of dolmen; ``-dirty`` marks uncommitted changes, ``None`` stands where git is not.
+
+    As they were when this process first asked: what it writes afterwards, a report say, changes nothing that it runs.
+    """
     try:
         commit = subprocess.run(
             ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
