@@ -8,13 +8,15 @@ import shlex
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from dolmen import __version__
 
-__all__ = ["command", "machine", "program"]
+__all__ = ["command", "in_words", "machine", "program"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -48,8 +50,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def program() -> dict[str, Any]:
-    """The version and commit of dolmen; ``-dirty`` marks uncommitted changes, ``None`` stands where git is not."""
+@cache
+def program() -> Mapping[str, Any]:
+    """The version and commit of dolmen; ``-dirty`` marks uncommitted changes, ``None`` stands where git is not.
+
+    As they were when this process first asked: what it writes afterwards, a report say, changes nothing that it runs.
+    """
     try:
         commit = subprocess.run(
             ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
@@ -60,6 +66,15 @@ def program() -> dict[str, Any]:
     except (OSError, subprocess.CalledProcessError):
         commit = None
     return {"dolmen": __version__, "commit": commit}
+
+
+def in_words(program: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    """What ``program`` and ``machine`` told, on one line.
+
+    >>> in_words({"commit": "5e7360b"}, {"cpu": "AMD EPYC", "cores": 2, "torch": "2.13.0+cpu"})
+    'commit 5e7360b, AMD EPYC, 2 cores, torch 2.13.0+cpu'
+    """
+    return f"commit {program['commit']}, {machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}"
 
 
 def _told_of(value: object) -> str:

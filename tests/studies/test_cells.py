@@ -127,7 +127,8 @@ def test_cells_come_from_a_report_of_their_study_and_only_those_of_the_plan(tmp_
         {"case": "films", "arm": arm, "seed": 0, "figures": {}, "seconds": 1} for arm in ("plain", "odd", "better")
     ]
     report = tmp_path / "toy.json"
-    report.write_text(json.dumps({"study": "toy", "cells": cells}))
+    made_by = {"program": {"commit": "abc"}, "machine": {"cpu": "a chip", "cores": 2, "torch": "2"}}
+    report.write_text(json.dumps({"study": "toy", **made_by, "cells": cells}))
     plain, better = (Cell(case="films", arm=arm, seed=0) for arm in ("plain", "better"))
     store = CellStore(tmp_path / "cells")
     store.put(plain, "one", DONE)
@@ -138,3 +139,9 @@ def test_cells_come_from_a_report_of_their_study_and_only_those_of_the_plan(tmp_
     kept = {path.name for path in (tmp_path / "cells").rglob("*.json")}
     assert kept == {"plain-0.json", "better-0.json"}
     assert store.get(plain, "one") is not None
+    # Whoever wrote the report made what it holds, unless that says another.
+    told = json.loads((tmp_path / "cells" / "films" / "better-0.json").read_text())
+    assert told["made_by"] == "commit abc, a chip, 2 cores, torch 2"
+    report.write_text(json.dumps({"study": "toy", **made_by, "cells": [{**cells[2], "made_by": "another"}]}))
+    CellStore(tmp_path / "others").fill(report, "toy", [better])
+    assert json.loads((tmp_path / "others" / "films" / "better-0.json").read_text())["made_by"] == "another"

@@ -13,6 +13,7 @@ from rich.console import Console
 from toy import claim, figures_of, toy
 
 from dolmen.errors import ConfigError, DataError
+from dolmen.provenance import in_words, machine, program
 from dolmen.studies import (
     Above,
     Cell,
@@ -57,7 +58,7 @@ def test_the_markdown_tells_claims_figures_and_how_they_were_made(tmp_path: Path
     assert "| plain | 0.6010 ± 0.001 | 20 ± 10 | 0 | 3 |" in text
     assert "| better | 0.7010 ± 0.001 | 20 ± 10 | 0 | 3 |" in text
     assert "| films | auc: better - plain | > 0, surely > 0 | 0.1000 (0.1000 to 0.1000) | holds |" in text
-    for fact in ("`dolmen reproduce toy`", "abc", "a chip, 2 cores", "seeds: 0, 1, 2", "2026-01-01"):
+    for fact in ("`dolmen reproduce toy`", "abc", in_words(program(), machine()), "seeds: 0, 1, 2", "2026-01-01"):
         assert fact in text
 
 
@@ -75,11 +76,25 @@ def test_the_json_holds_every_cell_and_no_nan(tmp_path: Path) -> None:
         "seconds": told["cells"][0]["seconds"],
         "fingerprint": told["cells"][0]["fingerprint"],
         "code": told["cells"][0]["code"],
+        "made_by": in_words(program(), machine()),
         "rules": told["cells"][0]["rules"],
     }
     assert told["cells"][-1]["figures"] == {"auc": None}
     assert told["claims"][0]["verdict"] == "holds"
     assert told["program"]["commit"] == "abc"
+
+
+def test_cells_say_who_made_them_whoever_writes_the_report(tmp_path: Path) -> None:
+    report = report_of(tmp_path)
+    first, *others = report.outcome.results.finished
+    finished = dict(report.outcome.results.finished)
+    finished[first] = replace(finished[first], made_by="commit old, another chip")
+    finished[others[0]] = replace(finished[others[0]], made_by="")
+    text = replace(report, outcome=replace(report.outcome, results=Results(finished))).to_markdown(None)
+    assert "- made by commit old, another chip: 1 of 6 cells" in text
+    assert "- made by commit and machine not recorded: 1 of 6 cells" in text
+    assert f"- made by {in_words(program(), machine())}: 4 of 6 cells" in text
+    assert "- written: 2026-01-01 by `dolmen reproduce toy` of commit abc" in text
 
 
 def test_each_claim_says_whether_its_rule_is_older_than_its_cells(tmp_path: Path) -> None:

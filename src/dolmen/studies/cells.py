@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from dolmen.errors import DataError
+from dolmen.provenance import in_words
 from dolmen.studies.results import Cell, Finished
 
 __all__ = ["CellStore", "Filled", "Kept", "fingerprint", "plain", "to_dict"]
@@ -104,7 +105,7 @@ class CellStore:
         """Keep those of ``cells`` that a report (its JSON) of ``study`` has, where they are not kept here yet.
 
         So a run that was cut off on one machine goes on elsewhere. They are believed as any others: by their
-        fingerprints.
+        fingerprints. Where a cell does not say who made it, the report's commit and machine did.
 
         Raises:
             DataError: it cannot be read, is no report, or one of another study; or as for ``put``.
@@ -112,6 +113,7 @@ class CellStore:
         try:
             told = json.loads(report.read_text(encoding="utf-8"))
             of, found = str(told["study"]), [(_cell(one), _from_dict(one)) for one in told["cells"]]
+            made_by = in_words(told["program"], told["machine"])
         except _UNREADABLE as problem:
             raise DataError(f"{report} is no report of a study ({problem!r}); name its .json") from problem
         if of != study:
@@ -120,7 +122,7 @@ class CellStore:
         ours = {cell: finished for cell, finished in found if cell in known}
         new = {cell: finished for cell, finished in ours.items() if not self._path(cell).exists()}
         for cell, finished in new.items():
-            self.put(cell, finished.fingerprint, finished)
+            self.put(cell, finished.fingerprint, replace(finished, made_by=finished.made_by or made_by))
         return Filled(new=len(new), known=len(ours) - len(new), foreign=len(found) - len(ours))
 
     @contextmanager
@@ -174,6 +176,8 @@ def to_dict(finished: Finished) -> dict[str, Any]:
         told["rules"] = sorted(finished.rules)
     if finished.code:
         told["code"] = finished.code
+    if finished.made_by:
+        told["made_by"] = finished.made_by
     if finished.taken_over is not None:
         told["taken_over"] = finished.taken_over
     return told
@@ -188,6 +192,7 @@ def _from_dict(kept: Mapping[str, Any]) -> Finished:
     return Finished(
         fingerprint=str(kept.get("fingerprint", "")),
         code=str(kept.get("code", "")),
+        made_by=str(kept.get("made_by", "")),
         figures={str(name): _from_json(value) for name, value in kept["figures"].items()},
         seconds=float(kept["seconds"]),
         rules=None if rules is None else frozenset(map(str, rules)),

@@ -191,15 +191,15 @@ class Report:
     def _facts(self) -> dict[str, str]:
         cells = self.outcome.results.finished
         seconds = sum(done.seconds for done in cells.values())
-        machine = self.made_by["machine"]
+        makers = Counter(done.made_by or "commit and machine not recorded" for done in cells.values())
         return {
-            "command": f"`{self.made_by['command']}`",
-            "commit": str(self.made_by["program"]["commit"]),
             "data": ", ".join(self.study.data),
             "seeds": ", ".join(str(seed) for seed in sorted({cell.seed for cell in cells})),
-            "machine": f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {self.outcome.device}",
+            "device": self.outcome.device,
             "cells": f"{len(cells)}, {seconds / 60:.1f} minutes of wall time in all",
-            "date": str(self.made_by["date"]),
+            **{f"made by {maker}": f"{count} of {len(cells)} cells" for maker, count in makers.items()},
+            "written": f"{self.made_by['date']} by `{self.made_by['command']}` of commit "
+            f"{self.made_by['program']['commit']}",
         }
 
 

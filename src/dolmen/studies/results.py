@@ -35,6 +35,7 @@ class Finished:
         fingerprint: of what made it, see ``cells``; ``""``: it is not kept yet, or nobody wrote it down.
         code: the checksum of the code alone (see ``reach``), which is the same on every machine; ``""``: nobody wrote
             it down.
+        made_by: commit and machine, in words; ``""``: nobody wrote them down.
     """
 
     figures: Mapping[str, float]
@@ -43,6 +44,7 @@ class Finished:
     taken_over: str | None = None
     fingerprint: str = ""
     code: str = ""
+    made_by: str = ""
 
 
 @final

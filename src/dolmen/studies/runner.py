@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dolmen.compute import Compute, torch_threads
 from dolmen.devices import Device
 from dolmen.errors import DataError
+from dolmen.provenance import in_words, machine, program
 from dolmen.studies.cells import CellStore, Kept, fingerprint
 from dolmen.studies.machinery import machinery_fingerprint
 from dolmen.studies.reach import reach_of_study
@@ -183,7 +184,13 @@ class _Runner:
             else:
                 figures = self._study.run(cell, setting)
             seconds = round(time.perf_counter() - started, 3)
-            done = Finished(figures=figures, seconds=seconds, rules=self._study.rules, code=self._code)
+            done = Finished(
+                figures=figures,
+                seconds=seconds,
+                rules=self._study.rules,
+                code=self._code,
+                made_by=in_words(program(), machine()),
+            )
             self._store.put(cell, mark, done)
         # What was read back is what a rerun will see: both must give the same report.
         return self._store.get(cell, mark)
