@@ -6,15 +6,17 @@ Source: Y. Cao et al., "Sampling Is All You Need on Modeling Long-Term User Beha
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, normalize
 
 from dolmen.models.layers.behaviours import Past
 
 __all__ = ["SimHash", "interest_of"]
+
+_LENGTH_MIN: Final = 1e-6  # below it a sum is taken for empty
 
 
 @final
@@ -47,14 +49,13 @@ class SimHash(nn.Module):
         """Buckets of a round."""
         return 1 << self.bits
 
-    @torch.no_grad()
     def buckets(self, vectors: Tensor) -> Tensor:
         """The bucket of each vector (count, width) in each round, int64 (count, rounds). 0 counts as positive.
 
         In double precision: how single precision rounds depends on how many vectors are multiplied together, and a
         vector on the edge of two buckets would move when it is hashed in other company.
         """
-        signs = vectors.double() @ self.projections >= 0
+        signs = vectors.detach().double() @ self.projections >= 0
         codes = signs.view(len(vectors) * self.rounds, self.bits).double() @ self.places
         return codes.to(torch.int64).view(len(vectors), self.rounds)
 
@@ -103,11 +104,12 @@ class SimHash(nn.Module):
         One row for each round, whatever the length of the past. ``owners`` (batch,): whose sums each query reads.
         """
         rows = sums.flatten(end_dim=2)
-        cells = self.buckets(queries) + self.first_cells + owners.unsqueeze(1) * (self.rounds * self.bucket_count)
+        of_owner = self.rounds * self.bucket_count
+        cells = torch.add(self.buckets(queries) + self.first_cells, owners.unsqueeze(1), alpha=of_owner)
         if cells.numel() < len(rows):
             return interest_of(rows.index_select(0, cells.flatten()).view(*cells.shape, -1))
         # Many candidates of few people: there is less to do where each bucket is made a unit vector before it is read.
-        return embedding_bag(cells, rows * _over_lengths(rows), mode="mean")
+        return embedding_bag(cells, normalize(rows, dim=1, eps=_LENGTH_MIN), mode="mean")
 
 
 def interest_of(met: Tensor) -> Tensor:
@@ -118,5 +120,5 @@ def interest_of(met: Tensor) -> Tensor:
     return (met * _over_lengths(met)).mean(dim=1)
 
 
-def _over_lengths(met: Tensor, epsilon: float = 1e-12) -> Tensor:
-    return torch.rsqrt(met.square().sum(dim=-1, keepdim=True).clamp(min=epsilon))
+def _over_lengths(met: Tensor) -> Tensor:
+    return torch.rsqrt(met.square().sum(dim=2, keepdim=True).clamp(min=_LENGTH_MIN**2))
