@@ -141,8 +141,8 @@ STUDY: Final = Study(
         "hides only the last item ends there below popularity: that Cloze is above it says little.",
     ),
     care=(
-        "one seed on the Amazon sets, so nothing sure is judged there; on films all sequence models but GRU4Rec "
-        "are best at their last pass."
+        "one seed on the Amazon sets, so nothing sure is judged there; on films BERT4Rec and SASRec are best at their "
+        "last pass."
     ),
     arms=_ARMS,
     figures=FIGURES,
