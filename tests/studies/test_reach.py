@@ -195,7 +195,7 @@ def _called(study: Study, folder: Path) -> set[Definition]:
     settings = dict(study.quick.settings) | _SMALLER.get(study.name, {"examples_max": _FEW})
     codes: set[CodeType] = set()
 
-    def note(frame: FrameType, event: str, argument: object) -> None:  # noqa: ARG001
+    def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call":
             codes.add(frame.f_code)
 

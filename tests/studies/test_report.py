@@ -314,7 +314,7 @@ def test_where_reports_go_is_tried_before_anything_runs(console: Console, tmp_pa
 def test_who_stops_it_is_told_what_is_kept(
     console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str, *, quick: bool
 ) -> None:
-    def stopped(cell: Cell, setting: Setting) -> dict[str, float]:  # noqa: ARG001
+    def stopped(cell: Cell, _: Setting) -> dict[str, float]:
         if cell.seed == 1:
             raise KeyboardInterrupt
         return figures_of(cell)

@@ -64,7 +64,7 @@ def test_only_what_has_changed_runs_again(tmp_path: Path, monkeypatch: pytest.Mo
         assert len(runs.read_text().splitlines()) == count
     run(study, store)
     assert len(runs.read_text().splitlines()) == 28
-    monkeypatch.setattr(runner_module, "reach_of_study", lambda study: OTHER_CODE)  # noqa: ARG005
+    monkeypatch.setattr(runner_module, "reach_of_study", lambda _: OTHER_CODE)
     run(study, store)
     assert len(runs.read_text().splitlines()) == 34
 
@@ -108,12 +108,12 @@ def test_stored_runs_nothing_and_counts_what_is_open(tmp_path: Path) -> None:
 def test_cells_of_other_code_are_told_apart_from_those_that_were_never_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, prepares: bool
 ) -> None:
-    prepare = (lambda case, setting: {"rate": 0.1}) if prepares else None  # noqa: ARG005
+    prepare = (lambda _case, _setting: {"rate": 0.1}) if prepares else None
     study, _ = counted(tmp_path, prepare=prepare)
     store, told = CellStore(tmp_path / "cells"), io.StringIO()
     run_study(study, study.full, store, seed_count=1, console=Console(file=told))
     assert "toy: 2 cells: 2 are new\n" in told.getvalue()
-    monkeypatch.setattr(runner_module, "reach_of_study", lambda study: OTHER_CODE)  # noqa: ARG005
+    monkeypatch.setattr(runner_module, "reach_of_study", lambda _: OTHER_CODE)
     outcome = run(study, store, only_stored=True)
     assert (outcome.results.finished, outcome.stale_counts, outcome.open_counts) == ({}, {"films": 2}, {"films": 4})
     text = make_report(study, study.full, outcome, MADE_BY | {"machine": MACHINE}).to_markdown(None)
@@ -127,7 +127,7 @@ def test_cells_of_other_code_are_told_apart_from_those_that_were_never_run(
 
 
 def test_who_stops_a_run_is_told_how_much_of_it_is_kept(tmp_path: Path) -> None:
-    def until_better(cell: Cell, setting: Setting) -> dict[str, float]:  # noqa: ARG001
+    def until_better(cell: Cell, _: Setting) -> dict[str, float]:
         if cell == Cell(case="films", arm="better", seed=1):
             raise KeyboardInterrupt
         return figures_of(cell)
@@ -143,7 +143,7 @@ def test_cells_of_other_code_are_believed_for_a_reason_and_tell_it(
     study, runs = counted(tmp_path)
     store = CellStore(tmp_path / "cells")
     run(study, store, seed_count=1)
-    monkeypatch.setattr(runner_module, "reach_of_study", lambda study: OTHER_CODE)  # noqa: ARG005
+    monkeypatch.setattr(runner_module, "reach_of_study", lambda _: OTHER_CODE)
     outcome = run(study, store, only_stored=True, take_over="only a name changed")
     assert [done.taken_over for done in outcome.results.finished.values()] == ["only a name changed"] * 2
     assert outcome.open_counts == {"films": 4}

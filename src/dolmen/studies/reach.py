@@ -1,9 +1,9 @@
 """Which code a study's run can reach: read from the sources, so that nobody keeps a list of it.
 
 Beginning with ``run`` and ``prepare``, each name that a definition reads is looked up: in its own module, or where its
-import leads, through the stubs of folders that import lazily and into imports within functions. What is reached is a
-set of *definitions*: functions, classes and constants, without layout, comments, docstrings, messages, log lines and
-guards. So a new function beside those that a study uses changes nothing, and a new import counts by itself.
+import leads, through the interfaces (``.pyi``) of folders that import lazily and into imports within functions. What is
+reached is a set of *definitions*: functions, classes and constants, without layout, comments, docstrings, messages, log
+lines and guards. So a new function beside those that a study uses changes nothing, and a new import counts by itself.
 
 Three things a reader would not guess:
 
@@ -153,7 +153,7 @@ class _Walk:
 
     def whole(self, module: str) -> str:
         """Look at everything in a module."""
-        for name in ("", *_module(module).bodies, *_module(module).stub):
+        for name in ("", *_module(module).bodies, *_module(module).exports):
             self._lookup(module, name)
         return f"{module}:*"
 
@@ -212,7 +212,7 @@ class _Walk:
         found = _module(module)
         if name in found.bodies or not name:
             return self.go(Definition(module, name))
-        leads = [*found.stub.get(name, ()), *found.imports.get(name, ())]
+        leads = [*found.exports.get(name, ()), *found.imports.get(name, ())]
         if leads:
             return " ".join(self._follow(source, [] if imported is None else [imported]) for source, imported in leads)
         return self.go(Definition(module, ""))  # made while it runs, such as ``__version__`` of a package
@@ -244,12 +244,12 @@ class _Module:
     Args:
         bodies: what defines each name; ``""``: statements that define none.
         imports: where each imported name comes from, within functions too: a module, and its name there or ``None``.
-        stub: the same for what a folder gives away by its ``__init__.pyi``.
+        exports: the same for what a folder gives away by its ``__init__.pyi``.
     """
 
     bodies: Mapping[str, tuple[ast.stmt, ...]]
     imports: Mapping[str, tuple[tuple[str, str | None], ...]]
-    stub: Mapping[str, tuple[tuple[str, str | None], ...]]
+    exports: Mapping[str, tuple[tuple[str, str | None], ...]]
 
 
 @final
@@ -283,11 +283,11 @@ def _module(name: str) -> _Module:
         if not isinstance(node, ast.Import | ast.ImportFrom) and not _is_for_types(node):
             for defined in _defined(node) or {""}:
                 bodies.setdefault(defined, []).append(node)
-    stub = path.with_suffix(".pyi")
+    interface = path.with_suffix(".pyi")
     return _Module(
         bodies={one: tuple(nodes) for one, nodes in bodies.items()},
         imports=_imports(ast.parse(text), package),
-        stub=_imports(ast.parse(stub.read_text(encoding="utf-8")), package) if stub.is_file() else {},
+        exports=_imports(ast.parse(interface.read_text(encoding="utf-8")), package) if interface.is_file() else {},
     )
 
 
