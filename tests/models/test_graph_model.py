@@ -124,6 +124,28 @@ def test_its_vectors_are_sums_over_the_edges_of_each_node() -> None:
             torch.testing.assert_close(vectors[place, 1:], expected)
 
 
+def test_its_loss_is_a_softmax_over_batch_and_ring_whose_items_come_with_their_audience() -> None:
+    trainer = new({"recent": 8, "negatives": 8})
+    past = of_crowds(0, seed=1, count=200)
+    learn(trainer, past)
+    own: Any = trainer.model
+    newest = past.take(torch.arange(192, 200))
+    ring = own.recent.spread(8)
+    for name in own.item_slots:
+        assert sorted(ring.slot(name).to_lists()) == sorted(newest.slot(name).to_lists())
+    batch = example_batch(SCHEMA, 12)
+    positives = (batch.labels["click"] > 0).nonzero().squeeze(1)
+    fids = torch.cat([batch.slot("item").values[positives], ring.slot("item").values])
+    with torch.no_grad():
+        queries, items = own.queries(batch)[positives, 0], torch.cat([own.items(batch)[positives], own.items(ring)])
+        corrected = queries @ items.T - own.frequency.log_chance(fids)
+        expected = 0.0
+        for place, logits in enumerate(corrected):
+            others = [other for other in range(len(fids)) if other == place or fids[other] != fids[place]]
+            expected += float(logits[others].logsumexp(0) - logits[place]) / batch.size
+        assert own.loss(batch).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_who_is_new_stands_where_their_neighbours_do_before_anything_is_learned_of_them() -> None:
     model = learn(new(), of_crowds(0, seed=1))
     people = [{"user": f"stranger {crowd}", "history": [crowd * EACH, crowd * EACH + 1]} for crowd in range(CROWDS)]
