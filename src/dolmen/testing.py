@@ -59,7 +59,10 @@ def check_model(
 
     Raises:
         AssertionError: at least one check failed; the message lists each by name.
+        RuntimeError: Python was told to leave assertions out, and the checks are made of them.
     """
+    if not __debug__:
+        raise RuntimeError("check_model needs assertions; run Python without -O and without PYTHONOPTIMIZE")
     bench = _Bench(make, config, schema if schema is not None else example_schema(), seed)
     kind = type(bench.model()[0])
     skipped: Mapping[str, str] = getattr(kind, "skipped_checks", {})
@@ -115,18 +118,21 @@ def example_batch(schema: Schema, size: int, *, seed: int = 0, first_id: int = 0
 
 def check_answers(model: Model, batch: Batch) -> None:
     """Whether what the model's abilities say about ``batch``, and its loss, have the shapes that are asked of them and
-    are finite. The model's mode is left as it is, and nothing is learned.
+    are finite. The model's mode is left as it is, and nothing is learned. Python's ``-O`` does not silence it.
 
     Raises:
         AssertionError: one has another shape, or holds what is no number; the message says which, and the mend.
     """
     for name, output in _outputs(model, batch).items():
         _check_shape(model, name, output, batch.size)
-        assert bool(torch.isfinite(output).all()), f"{name} is not finite: {_broken(output)} among its values"
+        if not bool(torch.isfinite(output).all()):
+            raise AssertionError(f"{name} is not finite: {_broken(output)} among its values")
     with torch.no_grad():
         loss = model.loss(batch)
-    assert loss.ndim == 0, f"the loss has shape {tuple(loss.shape)}, and a scalar is needed: the mean over examples"
-    assert bool(torch.isfinite(loss)), f"the loss is {loss.item()}, and must be finite"
+    if loss.ndim != 0:
+        raise AssertionError(f"the loss has shape {tuple(loss.shape)}, and a scalar is needed: the mean over examples")
+    if not bool(torch.isfinite(loss)):
+        raise AssertionError(f"the loss is {loss.item()}, and must be finite")
 
 
 def _check_shape(model: Model, name: str, output: Tensor, size: int) -> None:
@@ -144,7 +150,8 @@ def _check_shape(model: Model, name: str, output: Tensor, size: int) -> None:
         case _:
             is_right, expected = shape == (size,), f"({size},)"
             mend = "; squeeze(-1) drops the last dimension" if shape == (size, 1) else ""
-    assert is_right, f"{name} has shape {shape}, and {expected} is needed{mend}"
+    if not is_right:
+        raise AssertionError(f"{name} has shape {shape}, and {expected} is needed{mend}")
 
 
 def _broken(output: Tensor) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -108,6 +110,48 @@ def trainer_of(kind: type[Plain]) -> Trainer:
 def test_a_model_that_cannot_answer_or_learn_is_refused_with_the_place(kind: type[Plain], told: str) -> None:
     with pytest.raises(ConfigError, match=rf"model 'mine' cannot be used: .*{told}"):
         try_model(trainer_of(kind), "mine")
+
+
+WITHOUT_ASSERTIONS = """
+import importlib.util, sys
+from dolmen.errors import ConfigError
+from dolmen.testing import check_model
+from dolmen.training import try_model
+
+assert False, "this Python looks at assertions"
+spec = importlib.util.spec_from_file_location("test_trial", sys.argv[1])
+tests = importlib.util.module_from_spec(spec)
+sys.modules["test_trial"] = tests
+spec.loader.exec_module(tests)
+for kind in (tests.LosesNothing, tests.ScoresInfinity, tests.ScoresInTwoDimensions, tests.LosesEach):
+    try:
+        try_model(tests.trainer_of(kind), "mine")
+    except ConfigError as problem:
+        print(problem)
+try:
+    check_model(tests.ScoresInfinity, tests.PlainConfig())
+except RuntimeError as problem:
+    print(problem)
+"""
+
+
+def test_a_python_that_leaves_assertions_out_refuses_as_well() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-O", "-c", WITHOUT_ASSERTIONS, __file__], capture_output=True, encoding="utf-8", check=True
+    )
+    told = ended.stdout.splitlines()
+    for line, expected in zip(
+        told,
+        (
+            "the loss is nan, and must be finite",
+            "score is not finite: nan among its values",
+            "score has shape (8, 1), and (8,) is needed",
+            "the loss has shape (8,), and a scalar is needed",
+            "run Python without -O",
+        ),
+        strict=True,
+    ):
+        assert expected in line
 
 
 @pytest.mark.parametrize("name", names())
