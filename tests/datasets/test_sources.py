@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -176,6 +176,50 @@ def test_an_archive_that_lacks_a_file_is_passed_over(cut_off: Path) -> None:
     put(cut_off / "tiny" / "tiny.zip", "no archive at all")
 
     assert entry().where() is None
+
+
+def shown_in_list(monkeypatch: pytest.MonkeyPatch, one: StoredEntry) -> str:
+    """What ``dolmen data list`` says while ``one`` is among the sets, on one line."""
+    monkeypatch.setitem(registry._ENTRIES, "tiny", one)
+    listed = CliRunner().invoke(app, ["data", "list"])
+    assert listed.exit_code == 0
+    return " ".join(listed.output.split())
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("tear", "told"),
+    [
+        (lambda whole: bytes(20) + whole[20:], "ids.txt cannot be read: Bad magic number for file header"),
+        (lambda whole: whole.replace(b"1 2", b"1 3"), "ids.txt cannot be read: Bad CRC-32 for file 'inside/ids.txt'"),
+        (lambda whole: whole[40:], "ids.txt cannot be read: [Errno 22] Invalid argument"),
+        (lambda whole: whole[:-9], "tiny.zip cannot be opened as an archive (BadZipFile: File is not a zip file)"),
+        (lambda whole: whole.replace(b"PK\x01\x02", b"PK\x01\x03"), "tiny.zip cannot be opened as an archive (BadZip"),
+        (lambda _: b"", "tiny.zip cannot be opened as an archive (BadZipFile: File is not a zip file); get it again"),
+    ],
+    ids=["head", "value", "beginning cut off", "end cut off", "list of files", "empty"],
+)
+def test_a_torn_archive_is_marked_in_the_list_and_refused_when_it_is_loaded(
+    cut_off: Path, monkeypatch: pytest.MonkeyPatch, tear: Callable[[bytes], bytes], told: str
+) -> None:
+    put(cut_off / "tiny.zip").write_bytes(tear(zip_bytes({"inside/ids.txt": "1 2"})))
+
+    assert told in (entry().damage() or "")
+    assert told in shown_in_list(monkeypatch, entry())
+    with pytest.raises(DataError) as refused:
+        entry().load(download=False)
+    assert str(cut_off / "tiny.zip") in str(refused.value)
+
+
+def test_a_torn_archive_does_not_hide_a_whole_copy_further_on(
+    cut_off: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn = put(tmp_path / "mine" / "tiny.zip", "PK no archive")
+    monkeypatch.setenv("DOLMEN_DATA", str(tmp_path / "mine"))
+    put(cut_off / "tiny" / "ids.txt")
+
+    assert entry().load(download=False).items["id"].to_pylist() == [1, 2]
+    assert f"tiny: {torn} cannot be opened as an archive" in capsys.readouterr().err
 
 
 def test_files_that_belong_together_come_together_or_not_at_all(cut_off: Path, publisher: tuple[Path, str]) -> None:
@@ -381,15 +425,24 @@ def test_a_folder_that_lacks_a_file_is_told_of_whatever_comes_instead(
     assert capsys.readouterr().err == ""
 
 
-def test_damage_that_the_first_bytes_show_is_seen_without_loading(
+def test_damage_that_a_look_at_the_ends_shows_is_seen_without_loading(
     cut_off: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = in_tables()
     assert tiny.damage() is None, "it is not here"
     put_tables(cut_off / "tiny", *TABLES)
     assert tiny.damage() is None
-    monkeypatch.setitem(registry._ENTRIES, "tiny", tiny)
-    for garbage, told in ((b"garbage", "users.parquet is no Parquet file"), (b"", "users.parquet is empty")):
-        (cut_off / "tiny" / "users.parquet").write_bytes(garbage)
+    users = cut_off / "tiny" / "users.parquet"
+    whole = users.read_bytes()
+    for torn, told in (
+        (b"garbage", "users.parquet is no Parquet file"),
+        (b"", "users.parquet is empty"),
+        (whole[:-1], "users.parquet is cut short"),
+        (b"PAR1"[:3], "users.parquet is no Parquet file"),
+    ):
+        users.write_bytes(torn)
         assert tiny.damage() == told
-        assert f"(damaged: {told})" in " ".join(CliRunner().invoke(app, ["data", "list"]).output.split())
+        assert f"(damaged: {told})" in shown_in_list(monkeypatch, tiny)
+    users.unlink()
+    users.symlink_to(users)
+    assert "(damaged: " in shown_in_list(monkeypatch, tiny)

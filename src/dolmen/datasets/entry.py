@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol, final
 
 import numpy as np
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from dolmen.datasets.dataset import Dataset, DatasetInfo
-from dolmen.datasets.sources import Download, Layout, Place, fetch, find, incomplete, missing
+from dolmen.datasets.sources import TORN, Download, Layout, Place, fetch, find, incomplete, missing
 from dolmen.errors import DataError
 
 __all__ = ["Entry", "StoredEntry", "Tables", "content_sha256", "grouped", "parquet_entry", "read_parquet"]
@@ -74,18 +76,20 @@ class StoredEntry:
         return str(found[1]) if found is not None else None
 
     def damage(self) -> str | None:
-        """The first file that is empty, or that is called Parquet and does not begin as such."""
+        """The first file that cannot be read, is empty, or is called Parquet and does not begin and end as such; what
+        lies here in parts only, where nothing is whole.
+        """
         found = find(list(self.readers))
         if found is None:
-            return None
+            return next(iter(incomplete(list(self.readers))), None)
         layout, place = found
         for name in layout.files:
-            with (place / name).open("rb") as file:
-                begin = file.read(len(_PARQUET))
-            if not begin:
-                return f"{name} is empty"
-            if name.endswith(".parquet") and begin != _PARQUET:
-                return f"{name} is no Parquet file"
+            try:
+                damage = _damage(place / name)
+            except TORN as problem:
+                damage = f"cannot be read: {str(problem) or type(problem).__name__}"
+            if damage is not None:
+                return f"{name} {damage}"
         return None
 
     def how_to_get(self) -> str:
@@ -193,6 +197,22 @@ def grouped(ids: pa.Array, table: pa.Table, key: str, value: str) -> pa.Array:
     return pa.ListArray.from_arrays(
         pa.array(ends, pa.int32()), values.take(pa.array(np.argsort(places, kind="stable")))
     )
+
+
+def _damage(file: Place) -> str | None:
+    with file.open("rb") as octets:
+        begin = octets.read(len(_PARQUET))
+        if not begin:
+            return "is empty"
+        if not file.name.endswith(".parquet"):
+            return None
+        if begin != _PARQUET:
+            return "is no Parquet file"
+        if isinstance(file, Path):  # in an archive, the way to the end is through all that comes before it
+            octets.seek(-len(_PARQUET), os.SEEK_END)
+            if octets.read() != _PARQUET:
+                return "is cut short"
+    return None
 
 
 def content_sha256(tables: Tables) -> str:

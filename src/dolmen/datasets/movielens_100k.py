@@ -10,10 +10,9 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from dolmen.datasets.dataset import DatasetInfo
-from dolmen.datasets.entry import StoredEntry, Tables
+from dolmen.datasets.entry import StoredEntry, Tables, read_parquet
 from dolmen.datasets.movielens import (
     CITATION,
     TERMS,
@@ -82,7 +81,7 @@ RECBOLE: Final = Layout(
 
 
 def _read_parquet(place: Place) -> Tables:
-    movies, users, ratings = (_parquet(place, name) for name in PARQUET.files)
+    movies, users, ratings = read_parquet(place, ("movies", "users", "ratings")).values()
     flags = [movies[genre].to_pylist() for genre in GENRES]
     return {
         "items": _items(movies["movie_id"].to_pylist(), movies["movie_title"].to_pylist(), flags),
@@ -123,11 +122,6 @@ def _items(ids: list[int], titles: list[str], flags: list[list[int]]) -> pa.Tabl
     parted = [split_title(title) for title in titles]
     genres = [[genre for genre, flag in zip(GENRES, row, strict=True) if flag] for row in zip(*flags, strict=True)]
     return items_table(ids, [title for title, _ in parted], [year for _, year in parted], genres)
-
-
-def _parquet(place: Place, name: str) -> pa.Table:
-    with (place / name).open("rb") as file:
-        return pq.read_table(pa.BufferReader(file.read()))
 
 
 def _csv(

@@ -13,10 +13,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from dolmen.datasets.dataset import DatasetInfo
-from dolmen.datasets.entry import StoredEntry, Tables
+from dolmen.datasets.entry import StoredEntry, Tables, read_parquet
 from dolmen.datasets.movielens import CITATION, TERMS, USERS, build, items_table, ratings_table, split_title
 from dolmen.datasets.sources import Archive, Layout, Place
 
@@ -96,7 +95,7 @@ def _read_official(place: Place) -> Tables:
 
 
 def _read_sample(place: Place) -> Tables:
-    films, people, ratings = (_parquet(place, name) for name in SAMPLE_PARQUET.files)
+    films, people, ratings = read_parquet(place, ("movies", "users", "ratings_sample_100k")).values()
     return {
         **_films_and_people(
             list(zip(*(films[name].to_pylist() for name in ("movie_id", "title", "genres")), strict=True)),
@@ -132,11 +131,6 @@ def _films_and_people(films: Sequence[Sequence[Any]], people: Sequence[Sequence[
             schema=USERS,
         ),
     }
-
-
-def _parquet(place: Place, name: str) -> pa.Table:
-    with (place / name).open("rb") as file:
-        return pq.read_table(pa.BufferReader(file.read()))
 
 
 def _lines(place: Place, name: str) -> list[list[str]]:

