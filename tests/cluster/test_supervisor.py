@@ -187,8 +187,11 @@ def test_up_tells_in_the_status_which_stage_keeps_dying(tmp_path: Path) -> None:
     assert "join" in said
     with EmbeddedLog(tmp_path / "state" / "log") as log:
         records = [json.loads(record.value) for record in log.read(Topic.STATUS, 0, 0, max_records=10_000)]
-    told = [one["figures"]["deaths"]["join"] for one in records if one["stage"] == "up"]
+    first, *later = [one for one in records if one["stage"] == "up"]
+    assert first["figures"] == {"deaths": {}}, "what an earlier run told of deaths is taken back"
+    told = [one["figures"]["deaths"]["join"] for one in later]
     assert [one["count"] for one in told][:2] == [1, 2]
+    assert first["time_us"] < told[0]["time_us"] < told[1]["time_us"] <= later[1]["time_us"]
     assert told[0]["status"] == "exit 1"
 
 

@@ -222,12 +222,18 @@ def test_without_an_answer_the_page_says_so_and_offers_to_try_again(page: Page) 
 
 
 def test_a_stage_says_how_often_it_died_in_a_row_until_it_is_up_again(ask: Callable[..., Any]) -> None:
-    def state(train: dict[str, Any] | None, count: int) -> str:
-        up = {"figures": {"deaths": {"train": {"count": count, "status": "exit 1", "said": "boom"}}}}
-        stages = ask("stages.js", "readStages", {"stages": {"up": up, "train": train}})
+    now_us = 1_700_000_000_000_000
+
+    def state(train: dict[str, Any] | None, count: int, *, died_seconds_ago: int = 6) -> str:
+        died_us = now_us - died_seconds_ago * 1_000_000
+        up = {"figures": {"deaths": {"train": {"count": count, "time_us": died_us, "status": "exit 1", "said": "boom"}}}}
+        status = {"time_us": now_us, "stages": {"up": up, "train": train}}
+        stages = ask("stages.js", "readStages", status)
         return next(str(one["state"]) for one in stages if one["name"] == "learn")
 
     assert state(None, 4) == "died 4 times"
     assert state({"alive": False, "age_seconds": 7}, 4) == "died 4 times"
     assert state({"alive": False, "age_seconds": 7}, 1) == "down for 7.0 s"
     assert state({"alive": True, "age_seconds": 0}, 4) == "up"
+    # It came up again, and is silent for another reason: it hangs.
+    assert state({"alive": False, "age_seconds": 7}, 4, died_seconds_ago=600) == "down for 7.0 s"

@@ -71,16 +71,23 @@ def _check_model(config_path: Path) -> None:
 
 
 def _told_in(log: Log) -> Callable[[Death], None]:
-    """Tells of every death on the topic ``status``: how often in a row each stage has died, and what it said last."""
+    """Tells of every death on the topic ``status``: how often in a row each stage has died, when last, and what it said
+    then. Tells of none at once, so that what an earlier run told is not taken for this one's.
+    """
+    clock = SystemClock()
     deaths: dict[str, dict[str, Any]] = {}
 
-    def tell(death: Death) -> None:
-        deaths[death.name] = {"count": death.count, "status": death.status, "said": death.said}
-        now_us = SystemClock().now_us()
-        told = {"stage": "up", "time_us": now_us, "pid": os.getpid(), "figures": {"deaths": deaths}}
+    def write() -> None:
+        told = {"stage": "up", "time_us": clock.now_us(), "pid": os.getpid(), "figures": {"deaths": deaths}}
         try:
             log.append(Topic.STATUS, [json.dumps(told).encode()])
         except LogError as problem:
             _log.error("status not written", problem=str(problem))
 
+    def tell(death: Death) -> None:
+        told = {"count": death.count, "time_us": clock.now_us(), "status": death.status, "said": death.said}
+        deaths[death.name] = told
+        write()
+
+    write()
     return tell

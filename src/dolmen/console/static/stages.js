@@ -4,10 +4,14 @@ import { count, isKnown, milliseconds, score, seconds, UNKNOWN } from "./format.
 
 const STALE_SECONDS = 5; // The promise for p99.
 
-/** `deaths`: what the supervisor says of a stage that died, {count}: how often in a row. */
-const health = (stage, deaths) => {
+/**
+ * `death`: what the supervisor says of a stage that died, {count, time_us}: how often in a row, and when last. Of one
+ * that has told of itself since, and is silent again, it says nothing.
+ */
+const health = (stage, death, nowUs) => {
   if (stage?.alive) return { alive: true, state: "up" };
-  if (deaths?.count > 1) return { alive: false, state: `died ${deaths.count} times` };
+  const toldUs = isKnown(stage?.age_seconds) ? nowUs - stage.age_seconds * 1e6 : -Infinity;
+  if (death?.count > 1 && death.time_us > toldUs) return { alive: false, state: `died ${death.count} times` };
   if (!stage) return { alive: false, state: "not seen yet" };
   return { alive: false, state: isKnown(stage.age_seconds) ? `down for ${seconds(stage.age_seconds)}` : "down" };
 };
@@ -22,11 +26,9 @@ export function isIdle(status) {
 
 /** One entry a stage: {name, title, alive, state, figure, unit, more}. `state` is words; `more` is a second line. */
 export function readStages(status) {
-  const { stages = {}, now = {} } = status;
+  const { stages = {}, now = {}, time_us: nowUs } = status;
   const deaths = stages.up?.figures?.deaths ?? {};
-  const serve = health(stages.serve, deaths.serve);
-  const join = health(stages.join, deaths.join);
-  const learn = health(stages.train, deaths.train);
+  const [serve, join, learn] = ["serve", "join", "train"].map((name) => health(stages[name], deaths[name], nowUs));
   const fresh = isKnown(now.staleness_seconds) && now.staleness_seconds <= STALE_SECONDS;
   const sync = !serve.alive ? serve
     : !learn.alive ? { alive: true, state: "nothing new to bring", late: true }
