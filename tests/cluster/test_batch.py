@@ -190,12 +190,32 @@ def test_a_snapshot_of_a_loop_knows_the_title_of_its_data_set(tmp_path: Path) ->
     snapshot_config(tmp_path, data=DATA, port=0)
 
 
-def test_a_snapshot_of_another_schema_is_refused_though_nobody_said_what_it_learned(tmp_path: Path) -> None:
-    new_trainer(Schema(Slot("item"), Label("click")), "logistic_regression").save(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"--data world: .* another schema \(item\) than the data set \(user, .*leave"
+@pytest.mark.parametrize(
+    ("learned", "mend"), [("", "; name the data set .* or leave --data"), (DATA, "; leave --data")]
+)
+def test_a_snapshot_that_reads_other_fields_is_refused_with_the_first_that_differs(
+    tmp_path: Path, learned: str, mend: str
+) -> None:
+    world = datasets.load(DATA).schema
+    of_item = {**world.slots, "genres": replace(world.slots["genres"], many=False)}
+    declared = [*of_item.values(), *world.labels.values()]
+    for place, (fields, told) in enumerate(
+        (
+            ([Slot("item"), Label("click")], "slot 'user' is missing in the snapshot, and declared in the data set"),
+            (declared, "slot 'genres': many is False in the snapshot, and True in the data set"),
+        )
     ):
-        snapshot_config(tmp_path, data=DATA, port=0)
+        folder = tmp_path / str(place)
+        new_trainer(Schema(*fields), "logistic_regression", dataset=learned).save(folder)
+        with pytest.raises(ConfigError, match=f"--data world: .*: {re.escape(told)}{mend}"):
+            snapshot_config(folder, data=DATA, port=0)
+
+
+def test_a_snapshot_that_keeps_other_rows_of_the_same_ids_is_served(tmp_path: Path) -> None:
+    world = datasets.load(DATA).schema
+    wide = Schema(*(replace(slot, dim=2 * slot.dim) for slot in world.slots.values()), *world.labels.values())
+    new_trainer(wide, "logistic_regression", dataset=DATA).save(tmp_path)
+    assert snapshot_config(tmp_path, data=DATA, port=0).schema == wide
 
 
 def test_what_an_old_snapshot_was_trained_on_cannot_be_checked_and_that_is_said(

@@ -226,7 +226,9 @@ def test_a_stage_says_how_often_it_died_in_a_row_until_it_is_up_again(ask: Calla
 
     def state(train: dict[str, Any] | None, count: int, *, died_seconds_ago: int = 6) -> str:
         died_us = now_us - died_seconds_ago * 1_000_000
-        up = {"figures": {"deaths": {"train": {"count": count, "time_us": died_us, "status": "exit 1", "said": "boom"}}}}
+        up = {
+            "figures": {"deaths": {"train": {"count": count, "time_us": died_us, "status": "exit 1", "said": "boom"}}}
+        }
         status = {"time_us": now_us, "stages": {"up": up, "train": train}}
         stages = ask("stages.js", "readStages", status)
         return next(str(one["state"]) for one in stages if one["name"] == "learn")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from dolmen.embedding import Embeddings
 from dolmen.errors import SchemaError
 from dolmen.features import Dense, Label, Schema, Side, Slot
+from dolmen.features.schema import _OF_COLUMN, _OF_ROWS
 
 SHOP = Schema(
     Slot("user", dim=8),
@@ -186,3 +188,42 @@ def test_a_fid_has_room_for_1023_slots() -> None:
     assert Schema(*many[:1023]).slot_number("s1022") == 1023
     with pytest.raises(SchemaError, match="at most 1023 slots fit a FID, got 1024"):
         Schema(*many)
+
+
+BASE = Slot("a", many=True)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (BASE, None),
+        (replace(BASE, dim=3), None),
+        (replace(BASE, admit_after=2, expire_after="1d", capacity=5, learning_rate_scale=0.5), None),
+        (replace(BASE, table="a"), None),
+        (replace(BASE, of="request"), None),
+        (replace(BASE, many=False), ("slot 'a': many", True, False)),
+        (replace(BASE, ordered=True), ("slot 'a': ordered", False, True)),
+        (replace(BASE, max_len=3), ("slot 'a': max_len", None, 3)),
+        (replace(BASE, of="user"), ("slot 'a': of", "request", "user")),
+        (replace(BASE, table="b"), ("slot 'a': table", None, "b")),
+        (replace(BASE, name="c"), ("slot 'a'", "declared", "missing")),
+    ],
+)
+def test_schemas_differ_where_they_read_a_column_otherwise(
+    other: Slot, told: tuple[str, object, object] | None
+) -> None:
+    mine, theirs = Schema(Slot("b"), BASE, Label("click")), Schema(other, Slot("b"), Label("buy"))
+    assert mine.difference(theirs) == told
+    turned = told and (told[0], told[2], told[1])
+    assert theirs.difference(mine) == (turned if other.name == "a" else ("slot 'c'", "declared", "missing"))
+
+
+def test_schemas_differ_in_whose_a_dense_feature_is() -> None:
+    mine = Schema(Dense("price", of="item"))
+    assert mine.difference(Schema(Dense("price", of="item", default=1.0))) is None
+    assert mine.difference(Schema(Dense("price"))) == ("dense feature 'price': of", "item", "request")
+    assert mine.difference(Schema(Slot("a"))) == ("slot 'a'", "missing", "declared")
+
+
+def test_each_option_of_a_slot_is_of_its_column_or_of_its_rows() -> None:
+    assert sorted(["name", "dim", *_OF_COLUMN, *_OF_ROWS]) == sorted(option.name for option in fields(Slot))

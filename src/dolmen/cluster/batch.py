@@ -143,11 +143,13 @@ def _check_learned_from(path: Path, manifest: Manifest, dataset: Dataset) -> Non
             f"--data {info.name}: snapshot {path} was trained on {learned!r}, and the ids of one data set are not those"
             " of another; name that one, or leave --data out and bring items over the API"
         )
-    if manifest.schema_fingerprint != dataset.schema.fingerprint:
-        had, has = (", ".join([*one.slots, *one.dense]) for one in (Schema.from_dict(manifest.schema), dataset.schema))
+    difference = Schema.from_dict(manifest.schema).difference(dataset.schema)
+    if difference is not None:
+        field, had, has = difference
+        name_it = "" if learned else "name the data set that it was trained on, or "
         raise ConfigError(
-            f"--data {info.name}: snapshot {path} is of another schema ({had}) than the data set ({has}); name the data"
-            " set that it was trained on, or leave --data out and bring items over the API"
+            f"--data {info.name}: snapshot {path} reads its examples otherwise than the data set: {field} is {had} in"
+            f" the snapshot, and {has} in the data set; {name_it}leave --data out and bring items over the API"
         )
     if not learned:
         _log.warning(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from functools import cached_property
@@ -213,6 +213,14 @@ _OF_ROWS: Final = (
     "policy_rows",
     "policy_seed",
 )
+# What a slot says of its column: which values it reads, from where, and as which kind of id.
+_OF_COLUMN: Final[dict[str, Callable[[Slot], Any]]] = {
+    "table": lambda slot: slot.table if slot.table != slot.name else None,
+    "many": lambda slot: slot.many,
+    "ordered": lambda slot: slot.ordered,
+    "max_len": lambda slot: slot.max_len,
+    "of": lambda slot: str(slot.side),
+}
 _SLOT_DEFAULTS: Final = {option.name: option.default for option in fields(Slot)}
 
 
@@ -398,6 +406,28 @@ class Schema:
         """16 hex digits that change whenever rows or examples would be read differently."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def difference(self, other: Schema) -> tuple[str, Any, Any] | None:
+        """The first slot or dense feature that this schema and ``other`` read otherwise: the field, and what it is in
+        either. ``None`` where both read the same columns the same way: what becomes of the ids that were read (dims,
+        lifetimes, policies), what stands in for a missing number, labels and order do not count.
+
+        >>> Schema(Slot("tags", many=True)).difference(Schema(Slot("tags", dim=8)))
+        ("slot 'tags': many", True, False)
+        """
+        for kind, mine, theirs in (("slot", self.slots, other.slots), ("dense feature", self.dense, other.dense)):
+            for name in dict.fromkeys([*mine, *theirs]):
+                if name not in mine or name not in theirs:
+                    told = ("declared", "missing")
+                    return f"{kind} {name!r}", *(told if name in mine else told[::-1])
+        for name, slot in self.slots.items():
+            for option, of_slot in _OF_COLUMN.items():
+                if of_slot(slot) != of_slot(other.slots[name]):
+                    return f"slot {name!r}: {option}", of_slot(slot), of_slot(other.slots[name])
+        for name, dense in self.dense.items():
+            if dense.of != other.dense[name].of:
+                return f"dense feature {name!r}: of", str(dense.of), str(other.dense[name].of)
+        return None
 
     def to_dict(self) -> dict[str, list[dict[str, Any]]]:
         """Plain lists of tables, ready for TOML or JSON; only what differs from the defaults is written."""
