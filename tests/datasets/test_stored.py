@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from dolmen import datasets
-from dolmen.datasets import Dataset, Order, amazon_hin, registry, sources
+from dolmen.datasets import Dataset, Order, amazon_fashion, amazon_hin, registry, sources
 from dolmen.datasets.entry import StoredEntry, Tables, content_sha256
 from dolmen.datasets.sources import Archive, Files
 from dolmen.errors import DataError
@@ -136,6 +136,44 @@ def test_amazon_reviews_are_read_and_put_in_order(tmp_path: Path) -> None:
     (batch,) = dataset.batches(9, "test")
     assert batch.slot("categories").lengths.tolist() == [2]
     assert batch.slot("history_categories").lengths.tolist() == [1]
+
+
+def test_fashion_reviews_are_put_in_order_and_tell_what_was_bought() -> None:
+    """Made up: four reviews by two people; one without a rating, one that says nothing of what was bought."""
+    told = {
+        "reviewerID": ["B", "A", "B", "B"],
+        "asin": ["X", "Y", "Y", "X"],
+        "overall": [5.0, None, 1.0, 4.0],
+        "verified": [True, True, False, True],
+        "style": [
+            '{"Size:": " Big Boys", "Color:": " Blue/Pink"}',
+            None,
+            '{"Size Name:": " 8-8.5", "Style:": " Flat"}',
+            '{"Color:": " Grey"}',
+        ],
+        "summary": ["Nice", "Fine", "Oops", "Good"],
+        "reviewText": ["It fits.", None, "It does not.", "It fits."],
+        "vote": [None, "35", None, None],
+        "unixReviewTime": [172_800, 86_400, 86_400, 172_800],
+    }
+
+    dataset = amazon_fashion.ENTRY.build(amazon_fashion.INFO, {"reviews": pa.table(told)})
+
+    columns = ["user", "item", "rating", "size", "color", "text", "helpful_votes"]
+    assert [tuple(row.values()) for row in dataset.interactions.select(columns).to_pylist()] == [
+        ("A", "Y", None, None, None, None, 35),
+        ("B", "Y", 1, "8-8.5", None, "It does not.", None),
+        ("B", "X", 5, "Big Boys", "Blue/Pink", "It fits.", None),
+        ("B", "X", 4, None, "Grey", "It fits.", None),
+    ]
+    assert dataset.sequences()["item"].to_pylist() == [["Y"], ["Y", "X", "X"]]
+    assert [dataset.rows(split).tolist() for split in ("train", "validation", "test")] == [[0, 1], [2], [3]]
+
+
+@pytest.mark.data
+def test_most_people_of_the_fashion_set_wrote_one_text() -> None:
+    told = load("amazon-fashion-5core").interactions.group_by("user").aggregate([("text", "count_distinct")])
+    assert pa.compute.sum(pa.compute.less_equal(told["text_count_distinct"], 1)).as_py() == 374
 
 
 @pytest.mark.data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dolmen.datasets import (
+    amazon_fashion,
     amazon_hin,
     amazon_m2,
     amazon_sequences,
@@ -38,6 +39,7 @@ _ENTRIES: Final[dict[str, Entry]] = {
         ta_feng.ENTRY,
         gowalla.ENTRY,
         amazon_hin.ENTRY,
+        amazon_fashion.ENTRY,
         *amazon_sequences.ENTRIES,
         *s3rec.ENTRIES,
         amazon_m2.ENTRY,
