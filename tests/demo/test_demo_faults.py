@@ -3,7 +3,10 @@
 import json
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ import pytest
 
 from dolmen import datasets
 from dolmen.client import Client
-from dolmen.errors import DataError
+from dolmen.demo.run import _TemporaryFolder
+from dolmen.demo.setup import DemoNotes, DemoOptions, configuration
+from dolmen.errors import DataError, NotReadyError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -59,17 +64,81 @@ class Dies(nn.Module):
 
 
 @pytest.mark.fault
-def test_a_trainer_that_dies_of_each_example_ends_a_headless_run_with_its_last_error(
-    tmp_path: Path, running_demo: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_trainer_that_dies_of_each_example_ends_a_headless_run_with_its_last_error_and_keeps_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "dies.py").write_text(DIES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with running_demo(tmp_path, "--data", "world", "--headless", "--events", "300", "--ranker", "dies:Dies") as demo:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "dolmen",
+        "demo",
+        "--data",
+        "world",
+        "--headless",
+        "--events",
+        "300",
+        "--port",
+        "0",
+    ]
+    ended = subprocess.run(
+        [*command, "--ranker", "dies:Dies"], capture_output=True, text=True, check=False, timeout=SECONDS * 2
+    )
+    assert ended.returncode == 1, ended
+    told = "it ended with exit 1: RuntimeError: boom in my loss"
+    assert f"error: train died 4 times in a row, each time within 60 seconds of its start; {told}" in ended.stderr
+    (kept,) = (tmp_path / "temporary").glob("dolmen-demo-*")
+    died = "train died (exit 1: RuntimeError: boom in my loss) and is started again"
+    assert ended.stdout.count(f"{died}; {kept}/logs/train.log has all that it said") == 3
+    assert f"What this run wrote is kept in {kept}\n" in ended.stdout
+    assert "in loss" in (kept / "logs" / "train.log").read_text(), "the traceback"
+
+
+@pytest.mark.fault
+def test_a_server_that_dies_at_each_start_ends_a_run_with_a_page_with_its_last_error(
+    tmp_path: Path, running_demo: Any
+) -> None:
+    """It cannot make its folder. Nobody can see that on a page which it would have to serve."""
+    state, world = tmp_path / "state", datasets.load("world")
+    state.mkdir()
+    options = DemoOptions(data="world", state=state)
+    notes = DemoNotes(options)
+    (state / "dolmen.toml").write_text(configuration(options, world))
+    notes.save(0)
+    (state / "serving").write_text("a file")
+    with running_demo(tmp_path, "--data", "world") as demo:
         output, _ = demo.process.communicate(timeout=SECONDS * 2)
     assert demo.process.returncode == 1, output
-    told = "it ended with exit 1: RuntimeError: boom in my loss"
-    assert f"error: train died 4 times in a row, each time within 60 seconds of its start; {told}" in output
-    assert output.count("train died (exit 1: RuntimeError: boom in my loss) and is started again") == 3
+    assert (
+        "error: serve died 4 times in a row, each time within 60 seconds of its start; it ended with exit 1" in output
+    )
+    assert "serving" in output.splitlines()[-1]
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_temporary_folder_goes_unless_it_is_to_be_kept(is_kept: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with _TemporaryFolder() as folder:
+        (folder.path / "logs").mkdir()
+        (folder.path / "logs" / "train.log").touch()
+        if is_kept:
+            folder.keep()
+    assert folder.path.exists() is is_kept
+    assert (str(folder.path) in capsys.readouterr().out.replace("\n", "")) is is_kept
+    shutil.rmtree(folder.path, ignore_errors=True)
+
+
+@pytest.mark.parametrize("have_run", [False, True])
+def test_a_run_that_ends_with_an_error_keeps_what_its_stages_said(have_run: bool) -> None:
+    folder = _TemporaryFolder()
+    (folder.path / "logs").mkdir()
+    (folder.path / "logs" / ("serve.log" if have_run else "demo.log")).touch()
+    with pytest.raises(NotReadyError), folder:
+        raise NotReadyError("not ready")
+    assert folder.path.exists() is have_run
+    shutil.rmtree(folder.path, ignore_errors=True)
 
 
 @pytest.mark.fault

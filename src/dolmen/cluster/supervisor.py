@@ -118,7 +118,7 @@ class Supervisor:
     Args:
         stages: in the order of the data's flow; they are stopped in that order, so that what one stage wrote last
             still reaches the next.
-        policy: waits and grace.
+        policy: waits, grace and patience. Another may take its place while stages run: it holds from then on.
         log_folder: where each stage's output goes, as ``<stage>.log``, with the part before in ``<stage>.log.1``; the
             supervisor's own stderr if ``None``.
         held: descriptors that the stages inherit, such as that of ``hold_folder``.
@@ -136,7 +136,7 @@ class Supervisor:
         failed: Callable[[], None] | None = None,
         died: Callable[[Death], None] | None = None,
     ) -> None:
-        self._policy = policy if policy is not None else RestartPolicy()
+        self.policy = policy if policy is not None else RestartPolicy()
         self._held, self._failed = tuple(held), failed if failed is not None else lambda: None
         self._died = died if died is not None else lambda _: None
         self._failure: DolmenError | None = None
@@ -253,15 +253,15 @@ class Supervisor:
             self._spawn(one)
         except Exception:  # no memory, no disk, no thread, no such file: the others must still be looked after
             _log.exception("stage not started; trying again", name=one.stage.name)
-            one.restart_at = now + self._policy.wait_seconds_max
-            return self._policy.wait_seconds_max
+            one.restart_at = now + self.policy.wait_seconds_max
+            return self.policy.wait_seconds_max
         with self._lock:
             one.restart_count += 1
         return None
 
     def _plan_restart(self, one: _Running, process: subprocess.Popen[bytes], now: float) -> bool:
         """Say when the stage is started again; false where it has died too often for that."""
-        policy = self._policy
+        policy = self.policy
         lived = now - one.started_at
         if lived >= policy.settled_seconds:
             one.wait_seconds, one.death_count = 0.0, 0
@@ -324,7 +324,7 @@ class Supervisor:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(self._policy.grace_seconds)
+                process.wait(self.policy.grace_seconds)
             except subprocess.TimeoutExpired:
                 _log.warning("stage did not stop in time; ending it", name=one.stage.name, pid=process.pid)
                 process.kill()

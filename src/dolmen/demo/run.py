@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import tempfile
 import threading
 import time
@@ -37,13 +38,14 @@ from dolmen.unfinished import require_file, require_folder
 
 __all__ = ["run_demo"]
 
-_READY_SECONDS: Final = 60.0
+_READY_SECONDS: Final = 60.0  # since a stage was started last
 _DRAIN_SECONDS: Final = 60.0
 _NOTE_SECONDS: Final = 1.0
+_LOGS: Final = "logs"
 _ATTEMPTS_MAX: Final = 20  # of each request of the replay: half a minute, in which a killed server is back anywhere
-_STARTS_MAX: Final = 6  # restarts of all stages together, before the demo gives up on a broken start
-# A trainer that dies within this time has written no snapshot, so its next life begins where this one did.
-_HEADLESS: Final = RestartPolicy(settled_seconds=60.0, deaths_max=4)
+# While nobody can look: at the start, and without a page to the end. A trainer that dies within this time has written
+# no snapshot, so its next life begins where this one did.
+_UNWATCHED: Final = RestartPolicy(settled_seconds=60.0, deaths_max=4)
 
 
 def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
@@ -51,7 +53,7 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
 
     Args:
         options: from the command line.
-        temporary: use a new folder and delete it afterwards, rather than ``options.state``.
+        temporary: use a new folder rather than ``options.state``, and delete it afterwards unless something went wrong.
 
     Raises:
         DolmenError: something is missing or in use; the message says what and the mend.
@@ -59,31 +61,59 @@ def run_demo(options: DemoOptions, *, temporary: bool = False) -> int:
     if options.report_path is not None:
         require_file(options.report_path, "--report")
     stop = stop_on_signals()
+    started = time.monotonic()
+    dataset = datasets.load(options.data)
+    _check_replayable(dataset)
     with ExitStack() as stack:
         if temporary:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dolmen-demo-"))
-            options = replace(options, state=Path(folder))
-        started = time.monotonic()
-        dataset = datasets.load(options.data)
-        _check_replayable(dataset)
-        require_folder(options.state, "--state")
-        demo = _Demo(options, dataset, stop, started, temporary=temporary)
+            folder = stack.enter_context(_TemporaryFolder())
+            options = replace(options, state=folder.path)
+        else:
+            folder = None
+            require_folder(options.state, "--state")
+        demo = _Demo(options, dataset, stop, started)
         held = stack.enter_context(hold_folder(options.state))
         demo.prepare(stack, held)
-        return demo.run()
+        status = demo.run()
+        if folder is not None and (status == 1 or demo.has_seen_death):
+            folder.keep()
+        return status
+
+
+@final
+class _TemporaryFolder:
+    """A new folder that is deleted after its block, unless it is to be kept, or the block ends with an error and stages
+    have run: what they said in it tells why. The terminal says where it is then.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="dolmen-demo-"))
+        self._is_kept = False
+
+    def __enter__(self) -> _TemporaryFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        have_run = any((self.path / _LOGS / f"{name}.log").exists() for name in STAGES)
+        if not self._is_kept and (kind is None or not have_run):
+            shutil.rmtree(self.path)
+        else:
+            Console().print(f"What this run wrote is kept in {self.path}", markup=False, soft_wrap=True)
+
+    def keep(self) -> None:
+        """Do not delete it."""
+        self._is_kept = True
 
 
 @final
 class _Demo:
     """One run, from an empty folder (or where an earlier run stopped) to the report."""
 
-    def __init__(
-        self, options: DemoOptions, dataset: Dataset, stop: threading.Event, started: float, *, temporary: bool
-    ) -> None:
+    def __init__(self, options: DemoOptions, dataset: Dataset, stop: threading.Event, started: float) -> None:
         self._options, self._dataset, self._stop, self._started = options, dataset, stop, started
-        self._temporary = temporary
+        self.has_seen_death = False
         self._console = Console()
-        self._log_folder = options.state / "logs"
+        self._log_folder = options.state / _LOGS
 
     def prepare(self, stack: ExitStack, held: int) -> None:
         """Write the configuration and start the stages, which inherit ``held``; ``stack`` stops them."""
@@ -113,7 +143,7 @@ class _Demo:
         self._supervisor = stack.enter_context(
             Supervisor(
                 stages_of(config_path),
-                policy=_HEADLESS if self._options.headless else None,
+                policy=_UNWATCHED,
                 log_folder=self._log_folder,
                 held=[held],
                 failed=self._stop.set,
@@ -127,7 +157,7 @@ class _Demo:
 
         Raises:
             ConfigError: a stage cannot run with this configuration.
-            StageError: headless, a stage died again and again.
+            StageError: a stage died again and again, before there was a page to see it on.
         """
         try:
             status = self._run()
@@ -139,15 +169,16 @@ class _Demo:
         return status
 
     def _tell_death(self, death: Death) -> None:
+        self.has_seen_death = True
+        told = f"{death.name} died ({death.status}: {death.said}) and is started again"
         log = f"{self._log_folder}/{death.name}.log has all that it said"
-        if self._temporary:
-            log = "all that it said goes with the run's folder (--state FOLDER keeps one)"
-        told = f"{death.name} died ({death.status}: {death.said}) and is started again; {log}"
-        self._console.print(told, markup=False, soft_wrap=True)
+        self._console.print(f"{told}; {log}", markup=False, soft_wrap=True)
 
     def _run(self) -> int:
         with self._console.status("Starting serve, join and train…"):
             self._await_ready()
+            if not self._options.headless:
+                self._supervisor.policy = RestartPolicy()
             if not self._stop.is_set():
                 self._catalogue = Catalogue(self._client, self._dataset)
                 self._catalogue.add_users()
@@ -175,9 +206,12 @@ class _Demo:
         return next((slate.time_us for slate in left), 1 << 62)
 
     def _await_ready(self) -> None:
-        deadline = time.monotonic() + _READY_SECONDS
+        restarts, since = 0, time.monotonic()
         while not self._is_ours() and not self._stop.wait(0.1):
-            if time.monotonic() > deadline or sum(self._supervisor.restart_counts().values()) > _STARTS_MAX:
+            now = sum(self._supervisor.restart_counts().values())
+            if now != restarts:
+                restarts, since = now, time.monotonic()
+            if time.monotonic() - since > _READY_SECONDS:
                 raise NotReadyError(
                     f"the stages did not get ready; what they say is in {self._log_folder}/*.log (is another server on"
                     f" {self._client.address}? --port names another port)"
