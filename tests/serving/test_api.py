@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dolmen.events import Action, CatalogueChange, EmbeddedLog, Impression, Topic, decode
-from dolmen.features import Schema, Side, Slot, encode_values
+from dolmen.features import Label, Schema, Side, Slot, encode_values
 from dolmen.serving import ServeSettings
 
 Serve = Callable[..., Any]
@@ -162,6 +162,31 @@ def test_a_persons_page_shows_attributes_and_history(serve: Serve) -> None:
         }
     ]
     assert served.get("/v1/users/guest%2F1").json()["history"][0]["item"] == 4
+
+
+@pytest.mark.parametrize("named", [None, ["title", "audience"]])
+def test_no_answer_tells_who_chose_an_item_unless_that_is_asked_for(serve: Serve, named: list[str] | None) -> None:
+    schema = Schema(
+        Slot("user", dim=8),
+        Slot("item", dim=8),
+        Slot("audience", dim=8, table="user", many=True, of="item"),
+        Slot("history", dim=8, table="item", many=True, ordered=True, of="user"),
+        Label("click"),
+    )
+    served = serve(schema=schema, explore_share=0.0, attributes_answered=named)
+    attributes = {"title": "T", "genres": ["drama"], "audience": [7, "somebody"]}
+    answer = served.post("/v1/items", {"items": [{"id": one, "attributes": attributes} for one in range(4)]})
+    assert answer.status_code == 202, answer.text
+    served.click(9, 3)
+    answers = [
+        served.recommend(1, 3)["items"],
+        served.post("/v1/rank", {"user": 1, "items": [2, 1]}).json()["items"],
+        served.get("/v1/users/9").json()["history"],
+    ]
+    for told in answers:
+        assert told
+        expected = ("title", "genres") if named is None else named
+        assert [one["attributes"] for one in told] == [{name: attributes[name] for name in expected}] * len(told)
 
 
 def test_digits_from_a_page_mean_the_integer_that_the_catalogue_knows(serve: Serve) -> None:

@@ -195,6 +195,7 @@ def test_a_graph_model_meets_an_items_audience_as_an_attribute_of_the_item(
 
     def nearest() -> int | None:
         found = served.get("/v1/items/100/similar", count=1).json().get("items")
+        assert not found or found[0]["attributes"] == {}, "who chose it"
         return found[0]["item"] if found and found[0]["similarity"] > 0 else None
 
     wait(lambda: nearest() == 1)

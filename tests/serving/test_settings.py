@@ -34,6 +34,23 @@ def test_a_setting_that_cannot_be_is_refused_by_name(settings: Any, changes: dic
         dataclasses.replace(settings, **changes)
 
 
+def test_an_attribute_that_shares_the_rows_of_people_is_not_answered_unless_it_is_named(settings: Any) -> None:
+    schema = Schema(
+        *settings.schema.slots.values(),
+        Slot("audience", dim=8, table="user", many=True, of="item"),
+        Slot("ages", dim=8, table="age", many=True, of="item"),
+        Slot("friends", dim=8, table="user", many=True, of="user"),
+        Label("click"),
+    )
+    told = {"title": "T", "genres": ["drama"], "audience": [1, 2], "ages": [31], "friends": [3]}
+    kept = dataclasses.replace(settings, schema=schema)
+    assert kept.answered(told) == {"title": "T", "genres": ["drama"], "friends": [3]}
+    assert kept.answered({"title": "T"}) == {"title": "T"}
+    for named in (("title", "audience"), (), ("nothing",)):
+        named_only = dataclasses.replace(kept, attributes_answered=named)
+        assert named_only.answered(told) == {name: told[name] for name in told if name in named}
+
+
 def test_other_machines_may_ask_where_there_is_a_token(settings: Any) -> None:
     assert dataclasses.replace(settings, host="0.0.0.0", token="a" * 16).host == "0.0.0.0"
     assert dataclasses.replace(settings, host="::1").token is None

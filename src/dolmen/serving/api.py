@@ -219,7 +219,7 @@ def _similar(parts: Parts, names: _Names, shelf: Shelf, recommender: Recommender
             raise Refusal(404, "not_found", f"there is no item {item_id!r}; send it to /v1/items", field="item_id")
         rows, similarities = await asyncio.to_thread(shelf.similar, row, count)
         items = [
-            {"item": catalogue.ids[near], "similarity": similarity, "attributes": catalogue.attributes[near]}
+            {"item": catalogue.ids[near], "similarity": similarity, "attributes": catalogue.answered(near)}
             for near, similarity in zip(rows.tolist(), similarities.tolist(), strict=True)
         ]
         told = told_parameters(recommender.usable_parameters(), clock.now_us(), is_stale=board.is_stale())
@@ -257,7 +257,7 @@ def _people(names: _Names, catalogue: Catalogue, behaviours: Behaviours) -> APIR
                     "kind": act.kind,
                     "value": act.value,
                     "event_time_us": act.event_time_us,
-                    "attributes": catalogue.attributes[row] if row is not None else {},
+                    "attributes": catalogue.answered(row) if row is not None else {},
                 }
             )
         return _json({"id": raw, "attributes": catalogue.profile_of(raw).attributes, "history": history})

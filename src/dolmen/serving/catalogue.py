@@ -131,6 +131,10 @@ class Catalogue:
         rows = [row for raw in ids if (row := self._rows.get(raw)) is not None]
         return np.array(rows, dtype=np.int64)
 
+    def answered(self, row: int) -> Mapping[str, Any]:
+        """What answers tell of the item in ``row``: those of its attributes that the settings let through."""
+        return self._settings.answered(self.attributes[row])
+
     def alive(self) -> NDArray[np.bool_]:
         """By row, whether the item can be shown."""
         with self.lock:

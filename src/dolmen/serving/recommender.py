@@ -278,7 +278,7 @@ class Recommender:
         self, task: _Task, places: Sequence[Place], impression: Impression, parameters: Parameters | None
     ) -> Slate:
         rows = [int(task.rows[place.row]) for place in places]
-        attributes = [self._catalogue.attributes[row] if row >= 0 else None for row in rows]
+        attributes = [self._catalogue.answered(row) if row >= 0 else None for row in rows]
         return Slate(impression, attributes, [place.explored for place in places], parameters)
 
 

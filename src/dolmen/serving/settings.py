@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 from dolmen.clock import Duration, parse_duration_us
 from dolmen.devices import Arithmetic, Device
 from dolmen.embedding import Precision
 from dolmen.errors import ConfigError
-from dolmen.features import Schema
+from dolmen.features import Schema, Side
 from dolmen.settings import chosen, suggestion
 
 __all__ = ["ALWAYS", "IndexKind", "ServeSettings", "is_loopback"]
@@ -92,6 +92,8 @@ class ServeSettings:
         slate_max: items in one recommended slate.
         explore_share: the odds with which each position of a slate goes to a new item.
         explore_below: an item counts as new until it was shown so many times.
+        attributes_answered: which attributes of items answers hold. ``None``: all but those of a slot that shares the
+            rows of a person's, such as an ``audience``: they say which people. Name such a slot to answer it, too.
         hide: for how long an item is not recommended again after an action of this kind: a duration or ``"always"``.
             ``None``: always, for every kind that a label of the schema is made of. Any kind may be named, also one that
             no label is made of.
@@ -150,6 +152,7 @@ class ServeSettings:
     slate_max: int = 100
     explore_share: float = 0.1
     explore_below: int = 20
+    attributes_answered: tuple[str, ...] | None = None
     hide: Mapping[str, str] | None = None
     history_slots: Mapping[str, tuple[str, ...]] | None = None
     history_max: int = 200
@@ -231,6 +234,20 @@ class ServeSettings:
     def us(self, name: str) -> int:
         """The duration setting called ``name``, in microseconds."""
         return parse_duration_us(getattr(self, name))
+
+    def answered(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Those of an item's attributes that answers hold."""
+        if self.attributes_answered is not None:
+            return {name: value for name, value in attributes.items() if name in self.attributes_answered}
+        if self._of_people.isdisjoint(attributes):
+            return attributes
+        return {name: value for name, value in attributes.items() if name not in self._of_people}
+
+    @functools.cached_property
+    def _of_people(self) -> frozenset[str]:
+        """The item's slots whose values are ids of people."""
+        schema = self.schema
+        return frozenset(one.name for one in schema.slots_of(Side.ITEM) if schema.owner(one.name).side is Side.USER)
 
     @property
     def aside_folder(self) -> Path:
