@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from dolmen.errors import DataError
-from dolmen.provenance import in_words
 from dolmen.studies.results import Cell, Finished
 
 __all__ = ["CellStore", "Filled", "Kept", "fingerprint", "plain", "to_dict"]
@@ -105,7 +104,8 @@ class CellStore:
         """Keep those of ``cells`` that a report (its JSON) of ``study`` has, where they are not kept here yet.
 
         So a run that was cut off on one machine goes on elsewhere. They are believed as any others: by their
-        fingerprints. Where a cell does not say who made it, the report's commit and machine did.
+        fingerprints. A report need not be made where its cells were: where one does not say who made it,
+        nobody knows.
 
         Raises:
             DataError: it cannot be read, is no report, or one of another study; or as for ``put``.
@@ -113,7 +113,6 @@ class CellStore:
         try:
             told = json.loads(report.read_text(encoding="utf-8"))
             of, found = str(told["study"]), [(_cell(one), _from_dict(one)) for one in told["cells"]]
-            made_by = in_words(told["program"], told["machine"])
         except _UNREADABLE as problem:
             raise DataError(f"{report} is no report of a study ({problem!r}); name its .json") from problem
         if of != study:
@@ -122,7 +121,7 @@ class CellStore:
         ours = {cell: finished for cell, finished in found if cell in known}
         new = {cell: finished for cell, finished in ours.items() if not self._path(cell).exists()}
         for cell, finished in new.items():
-            self.put(cell, finished.fingerprint, replace(finished, made_by=finished.made_by or made_by))
+            self.put(cell, finished.fingerprint, finished)
         return Filled(new=len(new), known=len(ours) - len(new), foreign=len(found) - len(ours))
 
     @contextmanager
