@@ -32,7 +32,7 @@ def test_a_cell_that_is_taken_over_says_why_ever_after(tmp_path: Path) -> None:
     store = CellStore(tmp_path)
     store.take_over(CELL, "two", "code", "nothing is there")
     assert store.get(CELL, "two") is None
-    store.put(CELL, "one", replace(DONE, rules=frozenset({"a rule"})))
+    store.put(CELL, "one", replace(DONE, rules=frozenset({"a rule"}), code="its maker's"))
     store.take_over(CELL, "one", "code", "it is of this code, so there is nothing to tell")
     for mark, why, told in (
         ("two", "a name changed", "a name changed"),
@@ -42,8 +42,17 @@ def test_a_cell_that_is_taken_over_says_why_ever_after(tmp_path: Path) -> None:
         found = store.get(CELL, mark)
         assert found is not None
         assert (found.taken_over, found.rules, found.figures["auc"]) == (told, frozenset({"a rule"}), 0.75)
-        assert found.code == f"code {mark}"
+        assert (found.code, found.taken_over_for) == ("its maker's", f"code {mark}")
     assert store.get(CELL, "one") is None
+
+
+def test_of_a_cell_that_was_taken_over_before_makers_were_kept_nobody_knows_whose_code_made_it(tmp_path: Path) -> None:
+    store, path = CellStore(tmp_path), tmp_path / "films" / "plain-3.json"
+    store.put(CELL, "one", replace(DONE, code="who took it over"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"taken_over": "a name changed"}))
+    found = store.get(CELL, "one")
+    assert found is not None
+    assert (found.code, found.taken_over_for) == ("", "who took it over")
 
 
 def test_a_cell_of_another_fingerprint_arm_seed_or_case_is_as_good_as_none(tmp_path: Path) -> None:

@@ -279,7 +279,12 @@ def test_cells_of_other_code_are_told_with_what_can_be_done(
     assert "6 cells are kept, of other code or settings" in (tmp_path / "stored" / "toy.md").read_text()
     reproduce(replace(options, take_over="a word changed"), console)
     (told,) = verdicts(tmp_path / "stored").values()
-    assert (told.on_plan(toy()), told.on_code(toy(stands_on=("dolmen.clock",)))) == ([], [])
+    other = toy(stands_on=("dolmen.clock",))
+    assert (told.on_plan(other), told.on_code(other)) == ([], ["taken over: 6 of 6 cells"])
+    assert told.on_code(toy()) == ["taken over: 6 of 6 cells", "of other code than now: 6 of 6 cells"]
+    assert "(taken over: 6 of 6 cells)" in (tmp_path / "stored" / "README.md").read_text()
+    made, stored = (json.loads((folder / "toy.json").read_text()) for folder in (out, tmp_path / "stored"))
+    assert [cell["code"] for cell in stored["cells"]] == [cell["code"] for cell in made["cells"]]
 
 
 def test_the_list_and_the_index_say_where_a_report_is_not_of_the_plan_of_now(

@@ -90,7 +90,7 @@ class CellStore:
             raise DataError(f"{path}: {problem}; finished cells are kept there, name another folder") from problem
 
     def take_over(self, cell: Cell, fingerprint: str, code: str, why: str) -> None:
-        """Believe what is kept of a cell under whatever fingerprint, as if ``code`` had made it; and write down why.
+        """Believe what is kept of a cell under whatever fingerprint for ``code`` and this one; and write down why.
 
         Raises:
             DataError: as for ``put``.
@@ -98,7 +98,7 @@ class CellStore:
         finished = self._read(cell)
         if finished is not None and finished.fingerprint != fingerprint:
             told = f"{finished.taken_over}; then {why}" if finished.taken_over else why
-            self.put(cell, fingerprint, replace(finished, taken_over=told, code=code))
+            self.put(cell, fingerprint, replace(finished, taken_over=told, taken_over_for=code))
 
     def fill(self, report: Path, study: str, cells: Collection[Cell]) -> Filled:
         """Keep those of ``cells`` that a report (its JSON) of ``study`` has, where they are not kept here yet.
@@ -178,7 +178,7 @@ def to_dict(finished: Finished) -> dict[str, Any]:
     if finished.made_by:
         told["made_by"] = finished.made_by
     if finished.taken_over is not None:
-        told["taken_over"] = finished.taken_over
+        told |= {"taken_over": finished.taken_over, "taken_over_for": finished.taken_over_for}
     return told
 
 
@@ -187,15 +187,19 @@ def _cell(told: Mapping[str, Any]) -> Cell:
 
 
 def _from_dict(kept: Mapping[str, Any]) -> Finished:
-    rules, taken_over = kept.get("rules"), kept.get("taken_over")
+    rules, taken_over, code = kept.get("rules"), kept.get("taken_over"), str(kept.get("code", ""))
+    taken_over_for = str(kept.get("taken_over_for", ""))
+    if taken_over is not None and not taken_over_for:
+        code, taken_over_for = "", code  # once the code that took a cell over was written where its maker's had been
     return Finished(
         fingerprint=str(kept.get("fingerprint", "")),
-        code=str(kept.get("code", "")),
+        code=code,
         made_by=str(kept.get("made_by", "")),
         figures={str(name): _from_json(value) for name, value in kept["figures"].items()},
         seconds=float(kept["seconds"]),
         rules=None if rules is None else frozenset(map(str, rules)),
         taken_over=None if taken_over is None else str(taken_over),
+        taken_over_for=taken_over_for,
     )
 
 

@@ -44,7 +44,8 @@ def _verdicts(report: dict[str, Any], name: str) -> str:
     counts = Counter(claim["verdict"] for claim in report["claims"])
     told = ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common())
     if name in names():
-        marks = judgement_of(report).on_plan(study(name))
+        found = judgement_of(report)
+        marks = [*found.on_plan(study(name)), *found.believed()]
     else:  # a study of somebody's own, whose plan is not here
         is_partial = any(report.get(what) for what in ("open_counts", "stale_counts", "missing"))
         marks = ["part of the plan was not run"] if is_partial else []

@@ -34,13 +34,15 @@ class Judgement:
         claims: the verdict of each claim, by name.
         seeds: those that were run of each arm, by case: ``{"films": {"deepfm": "0 1 2"}}``.
         settings: a checksum of the plan's settings.
-        codes: how many cells are of which code (see ``reach``); ``""``: nobody wrote it down.
+        codes: how many cells are believed to be of which code (see ``reach``); ``""``: nobody wrote it down.
+        taken_over: how many of them other code made, and were taken over for theirs.
     """
 
     claims: Mapping[str, str]
     seeds: Mapping[str, Mapping[str, str]]
     settings: str
     codes: Mapping[str, int]
+    taken_over: int
 
     def on_plan(self, study: Study) -> list[str]:
         """Where it is not of the study's plan as it is now; empty where it is."""
@@ -60,11 +62,18 @@ class Judgement:
             told.append("of another plan: its settings are not those of now")
         return told
 
+    def believed(self) -> list[str]:
+        """Where cells are believed for a reason that somebody gave, whatever code is that of now."""
+        return [f"taken over: {self.taken_over} of {sum(self.codes.values())} cells"] if self.taken_over else []
+
     def on_code(self, study: Study) -> list[str]:
-        """Where cells are of other code than now, or nobody knows of which; empty where all are of this."""
+        """Where cells are of other code than now, or nobody knows of which; empty where all were made by this.
+
+        What was taken over for the code of now is told as that.
+        """
         unknown = self.codes.get("", 0)
         known = sum(self.codes.values()) - unknown
-        told = []
+        told = self.believed()
         if others := known and known - self.codes.get(reach_of_study(study).fingerprint, 0):
             told.append(f"of other code than now: {others} of {known + unknown} cells")
         if unknown:
@@ -81,7 +90,7 @@ def judgement_of(report: Mapping[str, Any]) -> Judgement:
     seeds: dict[str, dict[str, str]] = {}
     codes: Counter[str] = Counter()
     for one in report.get("cells", ()):
-        codes[str(one.get("code", ""))] += 1
+        codes[str(one.get("taken_over_for") or one.get("code", ""))] += 1
         if one["arm"] != PREPARED:
             arms = seeds.setdefault(str(one["case"]), {})
             arms[str(one["arm"])] = f"{arms.get(one['arm'], '')} {int(one['seed'])}".strip()
@@ -90,6 +99,7 @@ def judgement_of(report: Mapping[str, Any]) -> Judgement:
         seeds=seeds,
         settings=_checksum(report.get("settings")),
         codes=dict(sorted(codes.items())),
+        taken_over=sum("taken_over" in one for one in report.get("cells", ())),
     )
 
 
