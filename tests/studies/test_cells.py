@@ -1,6 +1,5 @@
 """What is kept of finished cells is believed only while the code that made it is the same."""
 
-import ast
 import json
 import math
 from dataclasses import replace
@@ -10,7 +9,7 @@ import pytest
 
 from dolmen.errors import DataError
 from dolmen.studies import Cell, CellStore, Finished
-from dolmen.studies.bare import bare_tree
+from dolmen.studies.bare import bare_tree, told_of
 from dolmen.studies.cells import Kept, fingerprint
 
 CELL = Cell(case="films", arm="plain", seed=3)
@@ -118,7 +117,7 @@ def test_the_fingerprint_changes_with_all_that_decides_a_figure() -> None:
     ],
 )
 def test_only_what_a_figure_can_follow_from_counts(code: str, same: str, other: str) -> None:
-    one, again, changed = (ast.dump(bare_tree(text)) for text in (code, same, other))
+    one, again, changed = (told_of(bare_tree(text)) for text in (code, same, other))
     assert one == again != changed
 
 

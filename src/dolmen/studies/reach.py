@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeGuard, final
 
-from dolmen.studies.bare import bare_tree
+from dolmen.studies.bare import bare_tree, told_of
 from dolmen.studies.machinery import BESIDE, MACHINERY
 from dolmen.studies.study import Study
 
@@ -81,7 +81,7 @@ class Reach:
 
     @property
     def fingerprint(self) -> str:
-        """A checksum of the code, as 16 hex digits; the same on every machine."""
+        """A checksum of the code, as 16 hex digits; the same on every machine, by whatever Python."""
         digest = hashlib.blake2b(digest_size=8)
         for one, code in self.code.items():
             digest.update(f"{one.module} {one.name}\n{code}\n".encode())
@@ -265,7 +265,7 @@ class _Node:
 @cache
 def _read(node: ast.AST) -> _Node:
     return _Node(
-        code=ast.dump(node),
+        code=told_of(node),
         chains=tuple(sorted(set(_chains(node)))),
         texts=frozenset(one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and _is_text(one.value)),
     )
