@@ -78,6 +78,7 @@ def test_the_json_holds_every_cell_and_no_nan(tmp_path: Path) -> None:
         "code": told["cells"][0]["code"],
         "made_by": in_words(program(), machine()),
         "rules": told["cells"][0]["rules"],
+        "cases": ["films"],
     }
     assert told["cells"][-1]["figures"] == {"auc": None}
     assert told["claims"][0]["verdict"] == "holds"
@@ -109,13 +110,34 @@ def test_each_claim_says_whether_its_rule_is_older_than_its_cells(tmp_path: Path
     outcome = replace(report.outcome, results=Results(cells))
     judged = make_report(study, study.full, outcome, MADE_BY)
     assert [asdict(one.standing) for one in judged.judged] == [
-        {"stood": 4, "later": 0, "unknown": 2},
-        {"stood": 0, "later": 4, "unknown": 2},
+        {"stood": 4, "cases_unknown": 0, "later": 0, "unknown": 2},
+        {"stood": 0, "cases_unknown": 0, "later": 4, "unknown": 2},
     ]
     text = judged.to_markdown(None)
-    assert "Of its 6 cells: 4 run when the rule stood, 2 of which that was not recorded." in text
-    assert "4 run before the rule was written as it is, 2 of which" in text
+    assert "Of its 6 cells: 4 run when the rule stood; 2 of which that was not recorded." in text
+    assert "4 run before the rule or its cases were as they are; 2 of which" in text
     assert json.loads(judged.to_json())["claims"][1]["rule_standing"]["later"] == 4
+
+
+def test_a_rule_that_comes_to_be_asked_of_more_cases_did_not_stand(tmp_path: Path) -> None:
+    """A study once got data that had been looked at, and its page said of all claims that their rules had stood."""
+    store, arms = CellStore(tmp_path), ("plain", "better")
+    films, books = (Part(case=case, arms=arms, seed_count=3) for case in ("films", "books"))
+    named = replace(claim("named"), rule=Above(arm="better", others=("plain",), figure="auc", cases=("films",)))
+    standings = []
+    for parts in ((films,), (films, books)):
+        study = toy(claims=(claim(), named), full=Plan(parts=parts, minutes=1))
+        outcome = run_study(study, study.full, store, console=Console(file=io.StringIO()))
+        report = make_report(study, study.full, outcome, MADE_BY)
+        standings.append([one.standing.describe() for one in report.judged])
+    stood = "The rule stood when its 6 cells were run."
+    assert standings[0] == [stood, stood]
+    told = "6 run when the rule stood; 6 run before the rule or its cases were as they are"
+    assert standings[1] == [f"Of its 12 cells: {told}.", stood]
+    cells = {cell: replace(done, cases=None) for cell, done in outcome.results.finished.items()}  # as they once were
+    before = make_report(study, study.full, replace(outcome, results=Results(cells)), MADE_BY)
+    told = "12 run when the rule stood, for which cases was not recorded"
+    assert [one.standing.describe() for one in before.judged] == [f"Of its 12 cells: {told}.", stood]
 
 
 def test_missing_cases_and_open_cells_are_told(tmp_path: Path) -> None:

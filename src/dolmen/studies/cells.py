@@ -12,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -173,6 +173,8 @@ def to_dict(finished: Finished) -> dict[str, Any]:
     }
     if finished.rules is not None:
         told["rules"] = sorted(finished.rules)
+    if finished.cases is not None:
+        told["cases"] = sorted(finished.cases)
     if finished.code:
         told["code"] = finished.code
     if finished.made_by:
@@ -187,7 +189,7 @@ def _cell(told: Mapping[str, Any]) -> Cell:
 
 
 def _from_dict(kept: Mapping[str, Any]) -> Finished:
-    rules, taken_over, code = kept.get("rules"), kept.get("taken_over"), str(kept.get("code", ""))
+    taken_over, code = kept.get("taken_over"), str(kept.get("code", ""))
     taken_over_for = str(kept.get("taken_over_for", ""))
     if taken_over is not None and not taken_over_for:
         code, taken_over_for = "", code  # once the code that took a cell over was written where its maker's had been
@@ -197,10 +199,15 @@ def _from_dict(kept: Mapping[str, Any]) -> Finished:
         made_by=str(kept.get("made_by", "")),
         figures={str(name): _from_json(value) for name, value in kept["figures"].items()},
         seconds=float(kept["seconds"]),
-        rules=None if rules is None else frozenset(map(str, rules)),
+        rules=_names(kept.get("rules")),
+        cases=_names(kept.get("cases")),
         taken_over=None if taken_over is None else str(taken_over),
         taken_over_for=taken_over_for,
     )
+
+
+def _names(kept: Iterable[str] | None) -> frozenset[str] | None:
+    return None if kept is None else frozenset(map(str, kept))
 
 
 def _to_json(value: float) -> float | None:

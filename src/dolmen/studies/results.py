@@ -31,6 +31,7 @@ class Finished:
         figures: by name.
         seconds: how long it took.
         rules: checksums of the rules that the study had when the cell was run; ``None``: nobody wrote them down.
+        cases: those of the plan by which it was run, on which its rules were asked; ``None``: nobody wrote them down.
         taken_over: why the cell is believed though other code made it; ``None``: it is of the code that asks.
         taken_over_for: the checksum of the code for which it is believed; ``""``: it was not taken over.
         fingerprint: of what made it, see ``cells``; ``""``: it is not kept yet, or nobody wrote it down.
@@ -42,6 +43,7 @@ class Finished:
     figures: Mapping[str, float]
     seconds: float
     rules: frozenset[str] | None = None
+    cases: frozenset[str] | None = None
     taken_over: str | None = None
     taken_over_for: str = ""
     fingerprint: str = ""

@@ -58,6 +58,11 @@ class Rule(Protocol):
     versions: ClassVar[Mapping[str, str]]
 
     @property
+    def cases(self) -> tuple[str, ...] | None:
+        """The cases on which it asks; ``None``: on all of the plan, whichever these are."""
+        ...
+
+    @property
     def figures(self) -> tuple[str, ...]:
         """The names of the figures that it reads."""
         ...
