@@ -35,8 +35,11 @@ from dolmen.studies import (
 )
 from dolmen.studies.chart import draw, style
 from dolmen.studies.command import Options, list_studies, reproduce
+from dolmen.studies.index import write_index
 
 REPORTS = Path(__file__).resolve().parents[2] / "docs/results/studies"
+RULES = "of other rules than now: 1 of"
+WORDS = "of other words than now"
 MADE_BY = {
     "command": "dolmen reproduce toy",
     "date": "2026-01-01",
@@ -302,7 +305,7 @@ def test_cells_of_other_code_are_told_with_what_can_be_done(
     reproduce(replace(options, take_over="a word changed"), console)
     (told,) = verdicts(tmp_path / "stored").values()
     other = toy(stands_on=("dolmen.clock",))
-    assert (told.on_plan(other), told.on_code(other)) == ([], ["taken over: 6 of 6 cells"])
+    assert (told.on_study(other), told.on_code(other)) == ([], ["taken over: 6 of 6 cells"])
     assert told.on_code(toy()) == ["taken over: 6 of 6 cells", "of other code than now: 6 of 6 cells"]
     assert "(taken over: 6 of 6 cells)" in (tmp_path / "stored" / "README.md").read_text()
     made, stored = (json.loads((folder / "toy.json").read_text()) for folder in (out, tmp_path / "stored"))
@@ -326,6 +329,30 @@ def test_the_list_and_the_index_say_where_a_report_is_not_of_the_plan_of_now(
     (out / "toy.json").write_text(json.dumps(report))
     console.print(list_studies(out))
     assert "of code that was not recorded: 4 of 4 cells" in said(console)
+
+
+@pytest.mark.parametrize(
+    ("changed", "mark"),
+    [
+        ({"claims": (replace(claim(), rule=Above(arm="better", others=("plain",), figure="auc", margin=0.5)),)}, RULES),
+        ({"claims": (claim(), claim("again"))}, RULES),
+        ({"claims": (replace(claim(), paper="0.70"),)}, WORDS),
+        ({"protocol": ("Everything is trained.",)}, WORDS),
+        ({"care": "One seed."}, WORDS),
+        ({"arms": {"plain": "the baseline", "better": "another method"}}, WORDS),
+        ({"guards": ()}, None),  # which are judged in the quick form
+    ],
+)
+def test_the_list_and_the_index_say_where_a_report_is_of_other_rules_or_words(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], mark: str | None
+) -> None:
+    """A page once had an older protocol and care than its study, and the index and the list did not mark it."""
+    reproduce(Options(studies=("toy",), out=tmp_path), console)
+    monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(**changed)})
+    index = write_index(tmp_path).read_text()
+    console.print(list_studies(tmp_path))
+    assert [one for one in (RULES, WORDS) if one in said(console)] == [one for one in (RULES, WORDS) if one in index]
+    assert (mark in index) if mark else ("(" not in index.partition("holds: 1 ")[2])
 
 
 @pytest.mark.fault

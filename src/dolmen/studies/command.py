@@ -97,7 +97,7 @@ def reproduce(options: Options, console: Console) -> int:
 def list_studies(out: Path | None = None) -> Sheet:
     """Every study, what it costs, and what became of it: by the report in ``out``, or else by that of the release.
 
-    Where a report is not of the plan and code of now, that is said with its verdicts.
+    Where a report is not of the study and code of now, that is said with its verdicts.
     """
     judged = released_verdicts() | verdicts(out if out is not None else REPORTS)
     table = Sheet("name", "paper", "data", "cells", "minutes", "claims", title="studies")
@@ -107,7 +107,7 @@ def list_studies(out: Path | None = None) -> Sheet:
         if one.name in judged:
             told = judged[one.name]
             lines = [f"{claim}: {verdict}" for claim, verdict in told.claims.items()]
-            lines += [f"({mark})" for mark in (*told.on_plan(one), *told.on_code(one))]
+            lines += [f"({mark})" for mark in (*told.on_study(one), *told.on_code(one))]
         minutes = f"{one.full.minutes:g}"
         table.add_row(one.name, one.paper, ", ".join(one.data), str(cells), minutes, "\n".join(lines))
     return table

@@ -155,6 +155,7 @@ class Report:
             "data": list(study.data),
             "settings": dict(self.plan.settings),
             "protocol": list(study.protocol),
+            "care": study.care,
             "arms": dict(study.arms),
             "figures": dict(study.figures),
             "claims": [

@@ -183,6 +183,16 @@ class Study:
         """The checksums of all its rules, for cells to keep."""
         return frozenset(checksum_of_rule(claim.rule) for claim in (*self.claims, *self.guards))
 
+    @property
+    def words(self) -> Mapping[str, Any]:
+        """What a report says of it before any cell, ``claims`` included, for JSON."""
+        told = ("title", "paper", "data", "protocol", "care", "arms", "figures")
+        claims = [
+            {"name": one.name, "statement": one.statement, "paper": one.paper, "rule": one.rule.describe()}
+            for one in self.claims
+        ]
+        return {**{name: getattr(self, name) for name in told}, "claims": claims}
+
     def __post_init__(self) -> None:
         parts = (*self.full.parts, *self.quick.parts)
         for what in (self.name, *self.arms, *(part.case for part in parts)):

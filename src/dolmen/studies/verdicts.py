@@ -1,4 +1,4 @@
-"""What was judged of each claim, for ``dolmen reproduce --list``, and whether it is of the plan and code of now.
+"""What was judged of each claim, for ``dolmen reproduce --list``, and whether it is of the study and code of now.
 
 It is taken from the committed reports, which no wheel holds; ``tools/write_reference.py`` writes it into a file that it
 does hold.
@@ -20,6 +20,7 @@ from dolmen.studies.cells import plain
 from dolmen.studies.reach import reach_of_study
 from dolmen.studies.registry import names
 from dolmen.studies.results import Cell
+from dolmen.studies.rules import checksum_of_rule
 from dolmen.studies.study import PREPARED, Study
 
 __all__ = ["Judgement", "judgement_of", "released_verdicts", "verdicts"]
@@ -34,6 +35,8 @@ class Judgement:
         claims: the verdict of each claim, by name.
         seeds: those that were run of each arm, by case: ``{"films": {"deepfm": "0 1 2"}}``.
         settings: a checksum of the plan's settings.
+        rules: the checksum of the rule that judged each claim, by name.
+        words: a checksum of what is said of the study: its protocol, care, claims, arms and figures.
         codes: how many cells are believed to be of which code (see ``reach``); ``""``: nobody wrote it down.
         taken_over: how many of them other code made, and were taken over for theirs.
     """
@@ -41,11 +44,13 @@ class Judgement:
     claims: Mapping[str, str]
     seeds: Mapping[str, Mapping[str, str]]
     settings: str
+    rules: Mapping[str, str]
+    words: str
     codes: Mapping[str, int]
     taken_over: int
 
-    def on_plan(self, study: Study) -> list[str]:
-        """Where it is not of the study's plan as it is now; empty where it is."""
+    def on_study(self, study: Study) -> list[str]:
+        """Where it is not of the study's plan, rules and words as they are now; empty where it is."""
         planned = set(study.full.cells())
         there = {
             Cell(case=case, arm=arm, seed=int(seed))
@@ -60,6 +65,12 @@ class Judgement:
             told.append(f"of another plan: {others} of {len(there)} cells are not in that of now")
         if there and self.settings != _checksum(plain(study.full.settings)):
             told.append("of another plan: its settings are not those of now")
+        rules = {claim.name: checksum_of_rule(claim.rule) for claim in study.claims}
+        claims = {*self.rules, *rules}
+        if changed := sum(self.rules.get(name) != rules.get(name) for name in claims):
+            told.append(f"of other rules than now: {changed} of {len(claims)} claims")
+        if self.words != _checksum(_words(plain(study.words))):
+            told.append("of other words than now")
         return told
 
     def believed(self) -> list[str]:
@@ -98,6 +109,8 @@ def judgement_of(report: Mapping[str, Any]) -> Judgement:
         claims={str(claim["name"]): str(claim["verdict"]) for claim in report["claims"]},
         seeds=seeds,
         settings=_checksum(report.get("settings")),
+        rules={str(claim["name"]): str(claim.get("rule_checksum", "")) for claim in report["claims"]},
+        words=_checksum(_words(report)),
         codes=dict(sorted(codes.items())),
         taken_over=sum("taken_over" in one for one in report.get("cells", ())),
     )
@@ -127,6 +140,13 @@ def released_verdicts() -> dict[str, Judgement]:
     """The `verdicts` of the reports that were there when this was released."""
     told = json.loads(Path(__file__).with_name("verdicts.json").read_text(encoding="utf-8"))
     return {name: Judgement(**one) for name, one in told.items()}
+
+
+def _words(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report says of its study: nothing of what was measured, nor of how it was judged."""
+    told = {name: report.get(name) for name in ("title", "paper", "data", "protocol", "care", "arms", "figures")}
+    claims = [{name: claim.get(name) for name in ("name", "statement", "paper", "rule")} for claim in report["claims"]]
+    return {**told, "claims": claims}
 
 
 def _checksum(settings: object) -> str:
