@@ -35,7 +35,7 @@ _PACKAGE: Final = Path(__file__).resolve().parents[1]
 LEFT_OUT: Final[Mapping[str, str]] = {
     "dolmen.errors": "a finished cell has raised nothing",
     "dolmen.telemetry": "no figure follows from log lines and metrics",
-    "dolmen.datasets.sources": "where files lie; what is read from them is checked against its checksum",
+    "dolmen.datasets.sources": "where files lie; what is read is checked by its checksum, or by its counts alone",
     "dolmen.training.snapshot": "it brings back the bytes that were kept, or fails",
     "dolmen.checksums": "they tell whether a file is whole",
     "dolmen.unfinished": "it names files that are being written",
