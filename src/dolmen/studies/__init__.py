@@ -11,7 +11,7 @@ from dolmen.studies.results import Cell, Finished, Results
 from dolmen.studies.rules import Above, Finding, Ordered, Rule, Verdict, Within, verdict_of
 from dolmen.studies.runner import Outcome, Stopped, run_study
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
-from dolmen.studies.verdicts import Judgement, verdicts
+from dolmen.studies.verdicts import Reported, verdicts
 
 __all__ = [
     "Above",
@@ -23,13 +23,13 @@ __all__ = [
     "Finding",
     "Finished",
     "Judged",
-    "Judgement",
     "Options",
     "Ordered",
     "Outcome",
     "Part",
     "Plan",
     "Report",
+    "Reported",
     "Results",
     "Rule",
     "Setting",

@@ -99,13 +99,13 @@ def list_studies(out: Path | None = None) -> Sheet:
 
     Where a report is not of the study and code of now, that is said with its verdicts.
     """
-    judged = released_verdicts() | verdicts(out if out is not None else REPORTS)
+    known = released_verdicts() | verdicts(out if out is not None else REPORTS)
     table = Sheet("name", "paper", "data", "cells", "minutes", "claims", title="studies")
     for one in map(study, names()):
         cells = sum(1 for _ in one.full.cells())
         lines = ["not run yet"]
-        if one.name in judged:
-            told = judged[one.name]
+        if one.name in known:
+            told = known[one.name]
             lines = [f"{claim}: {verdict}" for claim, verdict in told.claims.items()]
             lines += [f"({mark})" for mark in (*told.on_study(one), *told.on_code(one))]
         minutes = f"{one.full.minutes:g}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dolmen.studies.registry import names, study
-from dolmen.studies.verdicts import judgement_of
+from dolmen.studies.verdicts import reported
 
 __all__ = ["index_page", "write_index"]
 
@@ -44,7 +44,7 @@ def _verdicts(report: dict[str, Any], name: str) -> str:
     counts = Counter(claim["verdict"] for claim in report["claims"])
     told = ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common())
     if name in names():
-        found = judgement_of(report)
+        found = reported(report)
         marks = [*found.on_study(study(name)), *found.believed()]
     else:  # a study of somebody's own, whose plan is not here
         is_partial = any(report.get(what) for what in ("open_counts", "stale_counts", "missing"))

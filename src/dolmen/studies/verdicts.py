@@ -23,12 +23,12 @@ from dolmen.studies.results import Cell
 from dolmen.studies.rules import checksum_of_rule
 from dolmen.studies.study import PREPARED, Study
 
-__all__ = ["Judgement", "judgement_of", "released_verdicts", "verdicts"]
+__all__ = ["Reported", "released_verdicts", "reported", "verdicts"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class Reported:
     """What a report says, and what it is of.
 
     Args:
@@ -92,7 +92,7 @@ class Judgement:
         return told
 
 
-def judgement_of(report: Mapping[str, Any]) -> Judgement:
+def reported(report: Mapping[str, Any]) -> Reported:
     """What a report, read from its JSON, says.
 
     Raises:
@@ -105,7 +105,7 @@ def judgement_of(report: Mapping[str, Any]) -> Judgement:
         if one["arm"] != PREPARED:
             arms = seeds.setdefault(str(one["case"]), {})
             arms[str(one["arm"])] = f"{arms.get(one['arm'], '')} {int(one['seed'])}".strip()
-    return Judgement(
+    return Reported(
         claims={str(claim["name"]): str(claim["verdict"]) for claim in report["claims"]},
         seeds=seeds,
         settings=_checksum(report.get("settings")),
@@ -116,18 +116,18 @@ def judgement_of(report: Mapping[str, Any]) -> Judgement:
     )
 
 
-def verdicts(folder: Path) -> dict[str, Judgement]:
+def verdicts(folder: Path) -> dict[str, Reported]:
     """Of each study that has a report in ``folder``: what it says.
 
     Raises:
         DataError: a file there has a study's name and is no report.
     """
-    told: dict[str, Judgement] = {}
+    told: dict[str, Reported] = {}
     for name in names():
         path = folder / f"{name}.json"
         if path.exists():
             try:
-                told[name] = judgement_of(json.loads(path.read_text(encoding="utf-8")))
+                told[name] = reported(json.loads(path.read_text(encoding="utf-8")))
             except (ValueError, KeyError, TypeError, AttributeError) as problem:
                 raise DataError(
                     f"{path} is no report of a study: `dolmen reproduce {name}` writes it anew"
@@ -136,14 +136,14 @@ def verdicts(folder: Path) -> dict[str, Judgement]:
 
 
 @cache
-def released_verdicts() -> dict[str, Judgement]:
+def released_verdicts() -> dict[str, Reported]:
     """The `verdicts` of the reports that were there when this was released."""
     told = json.loads(Path(__file__).with_name("verdicts.json").read_text(encoding="utf-8"))
-    return {name: Judgement(**one) for name, one in told.items()}
+    return {name: Reported(**one) for name, one in told.items()}
 
 
 def _words(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What a report says of its study: nothing of what was measured, nor of how it was judged."""
+    """What a report says of its study: nothing of what was measured or came out."""
     told = {name: report.get(name) for name in ("title", "paper", "data", "protocol", "care", "arms", "figures")}
     claims = [{name: claim.get(name) for name in ("name", "statement", "paper", "rule")} for claim in report["claims"]]
     return {**told, "claims": claims}
