@@ -33,7 +33,7 @@ BEAUTY: Final = "bert4rec-beauty"
 GAMES: Final = "sasrec-video-games"
 
 _METRICS: Final = ("hr", "ndcg")
-_JUDGEMENTS: Final = 8  # looks at the validation part within a budget: enough to see a curve flatten
+_LOOKS: Final = 8  # at the validation part within a budget: enough to see a curve flatten
 
 FIGURES: Final = {
     "sampled_ndcg@10": "NDCG@10 of the last action among itself and 100 items drawn by popularity, as in the paper",
@@ -133,7 +133,10 @@ Counted = Callable[[Tensor, Tensor, int], Callable[[Jagged], Tensor]]
 
 
 def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
-    """The arm's figures on the cell's case. ``settings``: ``passes`` by case; in the quick form ``sequences_max``."""
+    """The arm's figures on the cell's case.
+
+    ``settings``: ``passes`` by case; in the quick form ``sequences_max``, and ``looks`` at the validation part.
+    """
     data = _data(cell.case)
     trainer, told = _trained(cell, arm, setting, data)
     return {**_figures(_scores(trainer, data, data.test), data.test), **told}
@@ -171,7 +174,8 @@ def _trained(cell: Cell, arm: Arm, setting: Setting, data: _Data) -> tuple[Train
         )
         trainer = new_trainer(data.schema, arm.model, options, config, optimizer=Adam(learning_rate=0.001))
         trainer.embeddings.lookup_or_insert("item", data.catalogue.slot("item").values, 0)
-    pieces = sorted({max(1, passes * piece // _JUDGEMENTS) for piece in range(1, _JUDGEMENTS + 1)})
+    looks: int = setting.settings.get("looks", _LOOKS)
+    pieces = sorted({max(1, passes * piece // looks) for piece in range(1, looks + 1)})
     for end in (piece for piece in pieces if piece > progress.passes):
         started = time.process_time()
         for number in range(progress.passes + 1, end + 1):

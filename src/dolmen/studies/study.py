@@ -147,7 +147,7 @@ class Study:
         figures: what each figure is, by name; in the order of the report's tables.
         chart: the picture.
         full: the committed form.
-        quick: the form of a minute at most, which stands guard over changes.
+        quick: the form of a minute of the processor at most, which stands guard over changes.
         stands_on: what decides figures and no import of the study leads to, such as a module that is imported by a name
             made while it runs; all that imports lead to counts by itself (see ``reach``).
         shows: what ``dolmen models`` tells of models by this study's report, by the model's name.
