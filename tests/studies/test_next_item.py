@@ -58,7 +58,7 @@ def test_a_cell_that_was_cut_off_goes_on_to_the_same_figures(
     arm = next_item.Arm(model="sasrec", options={})
     if of_pairs:
         arm = next_item.Arm(model="two_tower", options=bert4rec._FACTORS, of_pairs=True)
-    whole = next_item.judged(CELL, arm, setting(tmp_path / "whole"))
+    whole = next_item.run_arm(CELL, arm, setting(tmp_path / "whole"))
     save, saved = next_item.Trainer.save, []
 
     def cut_off(*given: Any, **named: Any) -> Path:
@@ -69,8 +69,8 @@ def test_a_cell_that_was_cut_off_goes_on_to_the_same_figures(
 
     monkeypatch.setattr(next_item.Trainer, "save", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        next_item.judged(CELL, arm, setting(tmp_path / "pieces"))
-    pieces = next_item.judged(CELL, arm, setting(tmp_path / "pieces"))
+        next_item.run_arm(CELL, arm, setting(tmp_path / "pieces"))
+    pieces = next_item.run_arm(CELL, arm, setting(tmp_path / "pieces"))
     for name, value in whole.items():
         if name != "examples_per_cpu_second":
             assert pieces[name] == value, name

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dolmen.evaluation import item_knn, popularity
 from dolmen.features import Jagged
-from dolmen.studies.next_item import BEAUTY, FIGURES, FILMS, GAMES, PROTOCOL, Arm, judged, judged_counts
+from dolmen.studies.next_item import BEAUTY, FIGURES, FILMS, GAMES, PROTOCOL, Arm, run_arm, run_counts
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
@@ -45,17 +45,17 @@ _FACTORS: Final = {
 
 def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     if cell.arm in _COUNTED:
-        return judged_counts(cell, _popularity if cell.arm == "popularity" else item_knn)
+        return run_counts(cell, _popularity if cell.arm == "popularity" else item_knn)
     if cell.arm == "matrix-factorisation":
-        return judged(cell, Arm(model="two_tower", options=_FACTORS, of_pairs=True), setting)
+        return run_arm(cell, Arm(model="two_tower", options=_FACTORS, of_pairs=True), setting)
     options: dict[str, Any] = {"negatives": _NEGATIVES[cell.case]}
     if cell.arm in ("gru4rec", "sasrec"):
         options["dropout"] = _DROPOUT
-        return judged(cell, Arm(model=cell.arm, options=options), setting)
+        return run_arm(cell, Arm(model=cell.arm, options=options), setting)
     options |= _BERT[cell.case]
     if cell.arm == "bert4rec-last":
         options["last_only_rate"] = 1.0
-    return judged(cell, Arm(model="bert4rec", options=options), setting)
+    return run_arm(cell, Arm(model="bert4rec", options=options), setting)
 
 
 def _popularity(people: Tensor, items: Tensor, item_count: int) -> Callable[[Jagged], Tensor]:

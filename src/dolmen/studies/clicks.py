@@ -42,8 +42,8 @@ __all__ = [
     "effective",
     "gains",
     "guards",
-    "judged",
     "past_of",
+    "run_arm",
 ]
 
 AMAZON: Final = "amazon-hin"
@@ -123,7 +123,7 @@ class _Examples:
     test: Batch
 
 
-def judged(
+def run_arm(
     cell: Cell, arm: Arm, setting: Setting, *, of_model: Callable[[Model, Batch], Mapping[str, float]] | None = None
 ) -> Mapping[str, float]:
     """The arm's figures on the cell's case, from its seed.

@@ -15,8 +15,8 @@ from dolmen.studies.clicks import (
     Arm,
     gains,
     guards,
-    judged,
     past_of,
+    run_arm,
 )
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
@@ -67,7 +67,7 @@ def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     chosen: dict[str, Any] = dict(options)
     if cell.case == AMAZON:
         chosen |= past_of(cell.case) if "product" in chosen else {"slots": _AMAZON_SLOTS}
-    return judged(cell, Arm(model, chosen), setting)
+    return run_arm(cell, Arm(model, chosen), setting)
 
 
 STUDY: Final = Study(

@@ -26,7 +26,7 @@ from dolmen.studies.results import Cell
 from dolmen.studies.study import Setting
 from dolmen.training import TrainConfig, Trainer, load_snapshot, new_trainer
 
-__all__ = ["BEAUTY", "FIGURES", "FILMS", "GAMES", "PROTOCOL", "Arm", "Counted", "judged", "judged_counts"]
+__all__ = ["BEAUTY", "FIGURES", "FILMS", "GAMES", "PROTOCOL", "Arm", "Counted", "run_arm", "run_counts"]
 
 FILMS: Final = "movielens-100k"
 BEAUTY: Final = "bert4rec-beauty"
@@ -132,7 +132,7 @@ Counted = Callable[[Tensor, Tensor, int], Callable[[Jagged], Tensor]]
 """From who acted, on which place of the catalogue, and the number of items, to what scores pasts."""
 
 
-def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
+def run_arm(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
     """The arm's figures on the cell's case.
 
     ``settings``: ``passes`` by case; in the quick form ``sequences_max``, and ``looks`` at the validation part.
@@ -142,7 +142,7 @@ def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
     return {**_figures(_scores(trainer, data, data.test), data.test), **told}
 
 
-def judged_counts(cell: Cell, counted: Counted) -> Mapping[str, float]:
+def run_counts(cell: Cell, counted: Counted) -> Mapping[str, float]:
     """The same for an arm that only counts."""
     data = _data(cell.case)
     people = torch.unique(data.pairs.slot("user").values, return_inverse=True)[1]

@@ -29,7 +29,7 @@ from dolmen.studies.clicks import (
     Arm,
     effective,
     guards,
-    judged,
+    run_arm,
 )
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
@@ -81,7 +81,7 @@ def _prepare(case: str, setting: Setting) -> Mapping[str, float]:
         return {"temperature": temperatures[0]}
     found = {
         temperature: fmean(
-            judged(Cell(case=case, arm="attended", seed=seed), _arm("attended", temperature), setting)[
+            run_arm(Cell(case=case, arm="attended", seed=seed), _arm("attended", temperature), setting)[
                 "validation_gauc"
             ]
             for seed in _PILOTS
@@ -96,7 +96,7 @@ def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     if cell.case == _COST:
         measured = _milliseconds(cell.seed, setting.settings["lengths"], setting.settings["repeats"])
         return {"milliseconds": measured[_TIMED[cell.arm]]}
-    return judged(cell, _arm(cell.arm, setting.prepared["temperature"]), setting, of_model=_effective)
+    return run_arm(cell, _arm(cell.arm, setting.prepared["temperature"]), setting, of_model=_effective)
 
 
 def _arm(name: str, temperature: float) -> Arm:

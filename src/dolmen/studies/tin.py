@@ -21,8 +21,8 @@ from dolmen.studies.clicks import (
     effective,
     gains,
     guards,
-    judged,
     past_of,
+    run_arm,
 )
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above
@@ -68,7 +68,7 @@ _ATTENDED: Final = ("tin", "tin-angle", "tin-angle-no-time")  # of these it is t
 def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     model, options = _MODELS[cell.arm]
     arm = Arm(model, {"hidden": (80, 40), **options, **past_of(cell.case)})
-    return judged(cell, arm, setting, of_model=_effective if cell.arm in _ATTENDED else None)
+    return run_arm(cell, arm, setting, of_model=_effective if cell.arm in _ATTENDED else None)
 
 
 def _effective(model: Model, batch: Batch) -> Mapping[str, float]:
