@@ -69,9 +69,27 @@ def test_what_is_met_equals_a_loop_over_behaviours_bit_for_bit(
     # The other road: buckets summed once, then read. The same sums in the same order.
     sums, owners, all_rounds = hash_of.sums(past), torch.arange(past.size), torch.arange(rounds)
     assert torch.equal(sums[owners.unsqueeze(1), all_rounds, of_query], actual)
-    for times in (1, hash_of.bucket_count):  # fewer reads than buckets, and as many: another road
-        read = hash_of.read(sums.flip(0), owners.flip(0).repeat(times), queries.repeat(times, 1))
-        assert torch.allclose(read, interest_of(actual).repeat(times, 1), atol=1e-6)  # a mean in another order
+    for others_sums in (sums.flip(0), sums.flip(0).double()):  # by the core, and as other devices read
+        read = hash_of.read(others_sums, owners.flip(0), queries)
+        assert torch.allclose(read.float(), interest_of(actual), atol=1e-6)  # a mean in another order
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.integers(0, 40),
+    width=st.integers(1, 70),
+    rounds=st.integers(1, 20),
+    bits=st.integers(0, 12),
+    seed=st.integers(0, 99),
+)
+def test_the_core_hashes_as_other_devices_do(count: int, width: int, rounds: int, bits: int, seed: int) -> None:
+    hash_of = new_hash(width, rounds, bits, seed)
+    vectors = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    vectors[::5] = 0.0  # on every edge at once
+    buckets = hash_of.buckets(vectors)
+    assert torch.equal(buckets, hash_of.buckets(vectors.double()))  # which products of matrices hash
+    assert torch.equal(buckets, torch.cat([hash_of.buckets(one) for one in vectors.split(1)]))
+    assert (buckets[::5] == hash_of.bucket_count - 1).all()
 
 
 def test_behaviours_added_one_by_one_give_the_bits_of_all_at_once() -> None:

@@ -67,4 +67,5 @@ inline Delta delta_since(dolmen::Table& table, std::uint32_t epoch) {
 }
 
 void test_without_memory();
+void test_buckets_against_loops(std::uint64_t seed);
 void test_upkeep_beside_readers(double seconds);

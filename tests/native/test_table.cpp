@@ -416,6 +416,7 @@ int main(int argument_count, char** arguments) {
   const double seconds = argument_count > 1 ? std::atof(arguments[1]) : 5.0;
   for (std::uint64_t seed = 0; seed < 6; ++seed) test_against_map(seed);
   for (std::uint64_t seed = 0; seed < 3; ++seed) test_row_set(seed);
+  for (std::uint64_t seed = 0; seed < 50; ++seed) test_buckets_against_loops(seed);
   test_load_before_growth();
   test_reserve();
   test_expire_and_restore();

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dolmen.events import EmbeddedLog, JoinConfig, Joiner
+from dolmen.events import EmbeddedLog, JoinConfig, Joiner, Topic, decode_examples
+from dolmen.features import Label, Schema, Slot, encode_values
 from dolmen.training import TrainerSettings, run_trainer
 
 Serve = Callable[..., Any]
@@ -19,22 +20,22 @@ Serve = Callable[..., Any]
 
 @pytest.fixture
 def learning(settings: Any, tmp_path: Any) -> Iterator[Callable[..., None]]:
-    """Starts joiner and trainer, with options of the joint model besides; they stop with the test."""
+    """Starts joiner and trainer, with options of the joint model besides and another schema; they end with the test."""
     stop = threading.Event()
     threads: list[threading.Thread] = []
     log = EmbeddedLog(settings.log_folder)
 
-    def start(options: Mapping[str, Any] | None = None) -> None:
+    def start(options: Mapping[str, Any] | None = None, schema: Schema = settings.schema) -> None:
         trainer = TrainerSettings(
             folder=settings.snapshot_folder.parent,
-            schema=settings.schema,
+            schema=schema,
             model_options={
                 "ranker_options": {"hidden": [8]},
                 "retriever_options": {"hidden": [8], "dim": 8},
                 **(options if options is not None else {}),
             },
         )
-        joiner = Joiner(settings.schema, log, tmp_path / "join", JoinConfig(window="1s"))
+        joiner = Joiner(schema, log, tmp_path / "join", JoinConfig(window="1s"))
         threads.append(threading.Thread(target=joiner.run, args=(stop,)))
         threads.append(threading.Thread(target=run_trainer, args=(trainer, log, stop)))
         for thread in threads:
@@ -133,6 +134,70 @@ def test_one_line_puts_another_retriever_into_the_loop(
     # The index alone proposes here: popular items and new ones are left out.
     assert len({one["item"] for one in wait(found)}) == 5
     wait(lambda: served.get("/v1/status").json()["stages"]["serve"]["figures"]["indexed_item_count"] == 20)
+
+
+@pytest.mark.e2e
+def test_a_graph_model_meets_an_items_audience_as_an_attribute_of_the_item(
+    serve: Serve,
+    learning: Callable[..., None],
+    wait: Callable[..., Any],
+    log: EmbeddedLog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "graph-model.md").read_text()
+    (source,) = re.findall(r"```python file=neighbours.py\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "neighbours.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    (toml,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    told = tomllib.loads(toml)
+    (audience,) = told["schema"]["slot"]
+    schema = Schema(
+        Slot("user", dim=8),
+        Slot("item", dim=8),
+        Slot("history", dim=8, table="item", many=True, ordered=True, max_len=10, of="user"),
+        Slot(**audience, dim=8),
+        Label("click"),
+    )
+    served = serve(schema=schema, model_from_version=0, explore_share=0.0, popular_count=0, candidate_count=5)
+
+    def tell(item: int, people: list[str]) -> None:
+        answer = served.post("/v1/items", {"items": [{"id": item, "attributes": {"audience": people}}]})
+        assert answer.status_code == 202, answer.text
+
+    for item in range(10):
+        tell(item, [])
+    learning({"retriever_options": {}, **told["model"]["options"]}, schema)
+    wait(lambda: served.get("/readyz").json()["version"] == 0)
+    people = [f"early {number}" for number in range(8)]
+    for number, person in enumerate(people):
+        tell(1, people[:number])
+        slate = served.post("/v1/rank", {"user": person, "items": [1, 2, 3]}).json()
+        clicked = served.click(person, 1, request_id=slate["request_id"])
+    goal = clicked["positions"]["actions/0"]
+    wait(lambda: served.recommend("observer", 1)["parameters"]["positions"].get("actions/0", 0) >= goal)
+
+    # What was learned of a choice is the audience as it was served: who chose before, and not who chose.
+    learned = [
+        decode_examples(schema, record.value).batch for record in log.read(Topic.EXAMPLES, 0, 0, max_records=1000)
+    ]
+    chosen = [batch.take((batch.labels["click"] > 0).nonzero().squeeze(1)) for batch in learned]
+    met = {
+        user: audience
+        for batch in chosen
+        for [user], audience in zip(batch.slot("user").to_lists(), batch.slot("audience").to_lists(), strict=True)
+    }
+    fids = encode_values(schema.slot_number("user"), people).tolist()
+    assert met == {fid: fids[:number] for number, fid in enumerate(fids)}
+
+    # An item that nobody was shown, and of which no row exists, is found by whom it is said to stand beside.
+    tell(100, people)
+
+    def nearest() -> int | None:
+        found = served.get("/v1/items/100/similar", count=1).json().get("items")
+        return found[0]["item"] if found and found[0]["similarity"] > 0 else None
+
+    wait(lambda: nearest() == 1)
 
 
 def _with_stages(served: Any) -> Any:

@@ -2,6 +2,15 @@
 
 from dolmen._core._native import AllRows as NativeAllRows
 from dolmen._core._native import Table as NativeTable
-from dolmen._core._native import checksum, first_foreign, hash_bytes, pool_rows
+from dolmen._core._native import checksum, first_foreign, hash_bytes, hash_into_buckets, pool_rows, read_buckets
 
-__all__ = ["NativeAllRows", "NativeTable", "checksum", "first_foreign", "hash_bytes", "pool_rows"]
+__all__ = [
+    "NativeAllRows",
+    "NativeTable",
+    "checksum",
+    "first_foreign",
+    "hash_bytes",
+    "hash_into_buckets",
+    "pool_rows",
+    "read_buckets",
+]

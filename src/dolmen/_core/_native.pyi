@@ -29,6 +29,34 @@ def pool_rows(
         ValueError: the lengths do not sum to the count of rows, or ``out`` has another shape.
     """
 
+def hash_into_buckets(
+    vectors: NDArray[np.float32], projections: NDArray[np.float64], bits: int, out: NDArray[np.int64]
+) -> None:
+    """The bucket of each of ``vectors`` (count, width) in each round of a SimHash, into ``out`` (count, rounds).
+
+    ``projections``, shape (width, rounds * bits). A product of 0 or more is a 1 at the place of its projection, the
+    first being the lowest. A vector's bits do not depend on the others or on the machine. Releases the GIL.
+
+    Raises:
+        ValueError: shapes that do not fit, or more than 52 bits.
+    """
+
+def read_buckets(
+    sums: NDArray[np.float32],
+    owners: NDArray[np.int64],
+    buckets: NDArray[np.int64],
+    length_min: float,
+    out: NDArray[np.float32],
+) -> None:
+    """The mean over rounds of the sums that queries meet, each made a unit vector, into ``out`` (count, width).
+
+    ``sums``, shape (people, rounds, buckets, width); ``owners`` (count,) says whose are read, ``buckets`` (count,
+    rounds) which. A sum shorter than ``length_min`` is divided by that. Releases the GIL.
+
+    Raises:
+        ValueError: shapes that do not fit, or an owner or bucket that is not there.
+    """
+
 class AllRows:
     """The rows of a table as they were at one instant, while writers go on. ``close`` lets go of it."""
 

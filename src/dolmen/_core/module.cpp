@@ -23,6 +23,7 @@
 #include "hash.hpp"
 #include "in_parallel.hpp"
 #include "pooling.hpp"
+#include "simhash.hpp"
 #include "table.hpp"
 
 namespace nb = nanobind;
@@ -37,6 +38,7 @@ using Column = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 using Rows = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Fids = Column<const std::int64_t>;
+using Sums = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
 template <typename Array>
 auto span_of(const Array& array) {
@@ -68,11 +70,23 @@ void require_fids(const Fids& fids, const char* name = "fids") {
 }
 
 template <typename Array>
-void require_shape(const Array& rows, std::size_t count, std::size_t width, const char* name) {
+void require_shape(const Array& rows, std::size_t count, std::size_t width, const char* name,
+                   const char* axes = "number of fids, dim") {
   if (rows.shape(0) == count && rows.shape(1) == width) return;
-  throw nb::value_error((std::string(name) + " must have the shape " + shape_text(count, width) +
-                         " (number of fids, dim), got " + shape_text(rows.shape(0), rows.shape(1)))
+  throw nb::value_error((std::string(name) + " must have the shape " + shape_text(count, width) + " (" + axes +
+                         "), got " + shape_text(rows.shape(0), rows.shape(1)))
                             .c_str());
+}
+
+// That each value is at least 0 and below `end`.
+template <typename Array>
+void require_below(const Array& values, std::size_t end, const char* name) {
+  for (const std::int64_t value : span_of(values)) {
+    if (static_cast<std::uint64_t>(value) < end) continue;
+    throw nb::value_error(
+        (std::string(name) + " must be at least 0 and below " + std::to_string(end) + ", got " + std::to_string(value))
+            .c_str());
+  }
 }
 
 template <typename Array>
@@ -395,6 +409,30 @@ void restore_rows(Table& table, const Fids& fids, const Rows<const float>& vecto
         "twice in the chunk; nothing was restored");
 }
 
+void hash_into_buckets(const Rows<const float>& vectors, const Rows<const double>& projections, std::size_t bits,
+                       const Rows<std::int64_t>& out) {
+  const std::size_t rounds = out.shape(1);
+  if (bits > dolmen::kBitsMax) {
+    throw nb::value_error(
+        ("bits must be at most " + std::to_string(dolmen::kBitsMax) + ", got " + std::to_string(bits)).c_str());
+  }
+  require_shape(projections, vectors.shape(1), rounds * bits, "projections", "width, rounds * bits");
+  require_shape(out, vectors.shape(0), rounds, "out", "vectors, rounds");
+  nb::gil_scoped_release unlocked;
+  dolmen::hash_into_buckets({span_of(projections), vectors.shape(1), rounds, bits}, span_of(vectors), span_of(out));
+}
+
+void read_buckets(const Sums& sums, const Column<const std::int64_t>& owners, const Rows<const std::int64_t>& buckets,
+                  float length_min, const Rows<float>& out) {
+  require_shape(buckets, owners.size(), sums.shape(1), "buckets", "owners, rounds");
+  require_shape(out, owners.size(), sums.shape(3), "out", "owners, width");
+  require_below(owners, sums.shape(0), "owners");
+  require_below(buckets, sums.shape(2), "buckets");
+  nb::gil_scoped_release unlocked;
+  dolmen::read_buckets({sums.shape(1), sums.shape(2), sums.shape(3)}, span_of(sums), span_of(owners), span_of(buckets),
+                       length_min, span_of(out));
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -423,6 +461,11 @@ NB_MODULE(_native, m) {
         dolmen::pool_rows(span_of(rows), span_of(lengths), rows.shape(1), is_mean, span_of(out));
       },
       "rows"_a.noconvert(), "lengths"_a.noconvert(), nb::kw_only(), "is_mean"_a, "out"_a.noconvert());
+
+  m.def("hash_into_buckets", &hash_into_buckets, "vectors"_a.noconvert(), "projections"_a.noconvert(), "bits"_a,
+        "out"_a.noconvert());
+  m.def("read_buckets", &read_buckets, "sums"_a.noconvert(), "owners"_a.noconvert(), "buckets"_a.noconvert(),
+        "length_min"_a, "out"_a.noconvert());
 
   nb::class_<AllRows>(m, "AllRows")
       .def_prop_ro("row_end",

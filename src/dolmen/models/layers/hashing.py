@@ -10,8 +10,8 @@ from typing import Final, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag, normalize
 
+from dolmen._core import hash_into_buckets, read_buckets
 from dolmen.models.layers.behaviours import Past
 
 __all__ = ["SimHash", "interest_of"]
@@ -34,7 +34,6 @@ class SimHash(nn.Module):
 
     projections: Tensor
     places: Tensor
-    first_cells: Tensor
 
     def __init__(self, width: int, rounds: int, bits: int) -> None:
         super().__init__()
@@ -42,20 +41,27 @@ class SimHash(nn.Module):
         self.register_buffer("projections", torch.randn(width, rounds * bits).double())
         # In double, which holds these whole numbers exactly and for which there are fast products.
         self.register_buffer("places", 2.0 ** torch.arange(bits).double(), persistent=False)
-        self.register_buffer("first_cells", torch.arange(rounds) * self.bucket_count, persistent=False)
 
     @property
     def bucket_count(self) -> int:
         """Buckets of a round."""
         return 1 << self.bits
 
+    @torch.no_grad()
     def buckets(self, vectors: Tensor) -> Tensor:
         """The bucket of each vector (count, width) in each round, int64 (count, rounds). 0 counts as positive.
 
-        In double precision: how single precision rounds depends on how many vectors are multiplied together, and a
-        vector on the edge of two buckets would move when it is hashed in other company.
+        In main memory the core hashes, product by product in one order, so that a vector on the edge of two buckets
+        falls where it fell before, whatever comes with it. Elsewhere products of matrices do, whose order is theirs;
+        in double precision that matters for no vector one meets.
         """
-        signs = vectors.detach().double() @ self.projections >= 0
+        if _is_native(vectors):
+            buckets = torch.empty(len(vectors), self.rounds, dtype=torch.int64)
+            hash_into_buckets(
+                vectors.detach().contiguous().numpy(), self.projections.numpy(), self.bits, buckets.numpy()
+            )
+            return buckets
+        signs = vectors.double() @ self.projections >= 0
         codes = signs.view(len(vectors) * self.rounds, self.bits).double() @ self.places
         return codes.to(torch.int64).view(len(vectors), self.rounds)
 
@@ -98,18 +104,26 @@ class SimHash(nn.Module):
         """Whether each behaviour is in the bucket of its example's query, (total, rounds)."""
         return self.buckets(past.vectors) == self.buckets(queries).index_select(0, past.owners)
 
+    @torch.no_grad()
     def read(self, sums: Tensor, owners: Tensor, queries: Tensor) -> Tensor:
         """``interest_of`` what each query meets in ``sums`` (people, rounds, buckets, width): (batch, width).
 
         One row for each round, whatever the length of the past. ``owners`` (batch,): whose sums each query reads.
         """
-        rows = sums.flatten(end_dim=2)
-        of_owner = self.rounds * self.bucket_count
-        cells = torch.add(self.buckets(queries) + self.first_cells, owners.unsqueeze(1), alpha=of_owner)
-        if cells.numel() < len(rows):
-            return interest_of(rows.index_select(0, cells.flatten()).view(*cells.shape, -1))
-        # Many candidates of few people: there is less to do where each bucket is made a unit vector before it is read.
-        return embedding_bag(cells, normalize(rows, dim=1, eps=_LENGTH_MIN), mode="mean")
+        buckets = self.buckets(queries)
+        if _is_native(sums):
+            interests = torch.empty(len(queries), sums.shape[3])
+            read_buckets(
+                sums.detach().contiguous().numpy(), owners.numpy(), buckets.numpy(), _LENGTH_MIN, interests.numpy()
+            )
+            return interests
+        rounds = torch.arange(self.rounds, device=sums.device)
+        return interest_of(sums[owners.unsqueeze(1), rounds, buckets])
+
+
+def _is_native(vectors: Tensor) -> bool:
+    """Whether the core takes these: in main memory, of single precision."""
+    return vectors.is_cpu and vectors.dtype == torch.float32
 
 
 def interest_of(met: Tensor) -> Tensor:
