@@ -35,12 +35,15 @@ _PASSES: Final = 3  # as in the studies of ranking by behaviour; the optimiser o
 _JUDGED_BATCH: Final = 4096
 
 OVER: Final = {
-    "when": "positions, before candidates of one category and of behaviours of it (the mean of these)",
-    "same": "positions and categories, of behaviours of the candidate's category",
-    "grid": "positions and behaviours' categories, before candidates of one category (the mean of these)",
-    "all": "all cells at once, though candidates of different categories differ in strength for other reasons as well",
+    "when": "positions, candidate and behaviour being of one category (mean)",
+    "same": "positions and categories, candidate and behaviour being of one",
+    "grid": "positions and behaviours' categories (mean)",
+    "all": "everything",
 }
-"""What rank correlations are taken over. How strongly behaviours enter follows the length of the candidate's vector."""
+"""What rank correlations are taken over; where it says mean, over candidates of one category at a time.
+
+Strengths before candidates of different categories differ by the length of these candidates' vectors, too.
+"""
 
 
 @final
@@ -217,7 +220,8 @@ class LearnedCorrelation:
             f"and {_strength(other[0])} where it is of another.",
             f"- **When.** At position {last} the candidate's category counts {_strength(same[-1])}.",
             "- **As in the data?** Spearman's rank correlation with the bits above is 1 where the model orders as they "
-            "do. Cells that luck alone fills share a rank:",
+            "do. Cells that luck alone fills share a rank; a mean is over candidates of one category at a time, since "
+            "those of different ones also differ by the length of their vectors:",
             "",
             "| rank correlation | over |",
             "| --- | --- |",
