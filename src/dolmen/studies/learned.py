@@ -218,10 +218,12 @@ class LearnedCorrelation:
             "",
             f"- **What.** The newest behaviour counts {_strength(same[0])} where it is of the candidate's category, "
             f"and {_strength(other[0])} where it is of another.",
-            f"- **When.** At position {last} the candidate's category counts {_strength(same[-1])}.",
+            f"- **When.** At position {last} the candidate's category counts {_strength(same[-1])}: "
+            f"{same[-1] / same[0]:.0%} of what it counts as the newest.",
             "- **As in the data?** Spearman's rank correlation with the bits above is 1 where the model orders as they "
             "do. Cells that luck alone fills share a rank; a mean is over candidates of one category at a time, since "
-            "those of different ones also differ by the length of their vectors:",
+            "those of different ones also differ by the length of their vectors. Ranks do not say by how much anything "
+            "differs: a model that is flat by position may still have its positions in order.",
             "",
             "| rank correlation | over |",
             "| --- | --- |",
