@@ -90,6 +90,7 @@ def test_ages_that_do_not_go_with_the_history_are_refused(make_embed: MakeEmbed)
 
 
 def test_without_codes_the_order_does_not_matter_and_with_them_it_does(make_embed: MakeEmbed) -> None:
+    torch.manual_seed(0)  # of the codes: one draw in a hundred moves the score by less than the bound
     schema = example_schema()
     embed = make_embed(schema)
     rows = [{"user": 1, "item": 5, "history": past} for past in ([1, 2, 3, 4], [4, 2, 1, 3])]
