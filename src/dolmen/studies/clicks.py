@@ -12,15 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
 from dolmen import datasets
 from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc, gauc, log_loss
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids, values_of
-from dolmen.models import Model, scorer
+from dolmen.models import Model, scorer, weigher
 from dolmen.models.layers.attention import effective_counts
-from dolmen.models.layers.behaviours import Past
 from dolmen.seeds import generator
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
@@ -172,9 +170,11 @@ def judged(
     }
 
 
-def effective(weights: Tensor, past: Past) -> Mapping[str, float]:
-    """How much of a past weights (total,) make use of (see ``effective_counts``): medians over the longer pasts."""
-    counts, is_long = effective_counts(weights, past), past.lengths >= _LENGTH_MIN
+def effective(model: Model, batch: Batch) -> Mapping[str, float]:
+    """How much of a past the model makes use of (see ``effective_counts``): medians over the longer pasts."""
+    told = weigher(model).weighed(batch)
+    past = told.past
+    counts, is_long = effective_counts(told.weights, past), past.lengths >= _LENGTH_MIN
     return {
         "effective_behaviours": float(counts[is_long].median()),
         "effective_share": float((counts / past.lengths)[is_long].median()),

@@ -12,11 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dolmen.features import Batch
-from dolmen.models import Model
 from dolmen.models.layers.behaviours import Past
 from dolmen.models.layers.hashing import SimHash
-from dolmen.models.ranking.sdim import SDIM
 from dolmen.seeds import derive_seed
 from dolmen.studies.clicks import (
     BATCH,
@@ -99,17 +96,11 @@ def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
         lengths, repeats = setting.settings["lengths"], setting.settings["repeats"]
         measured = _milliseconds(cell.seed, lengths, repeats, is_warm=cell.case == _WARM)
         return {"milliseconds": measured[_TIMED[cell.arm]]}
-    return judged(cell, _arm(cell.arm, setting.prepared["temperature"]), setting, of_model=_effective)
+    return judged(cell, _arm(cell.arm, setting.prepared["temperature"]), setting, of_model=effective)
 
 
 def _arm(name: str, temperature: float) -> Arm:
     return Arm("sdim", {"hidden": (80, 40), "temperature": temperature, **_MODELS[name]})
-
-
-def _effective(model: Model, batch: Batch) -> Mapping[str, float]:
-    assert isinstance(model, SDIM)
-    candidates, past = model.fields.candidates(batch), model.fields.past(batch)
-    return effective(model.weights(candidates, past), past)
 
 
 @lru_cache(maxsize=1)

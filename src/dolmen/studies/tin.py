@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dolmen.features import Batch
-from dolmen.models import Model
-from dolmen.models.ranking.tin import TIN
 from dolmen.studies.clicks import (
     AGES,
     AMAZON,
@@ -75,13 +72,7 @@ _ATTENDED: Final = ("tin", "tin-angle", "tin-angle-no-time")  # of these it is t
 def _run(cell: Cell, setting: Setting) -> Mapping[str, float]:
     model, options = _MODELS[cell.arm]
     arm = Arm(model, {"hidden": (80, 40), **options, **past_of(cell.case)})
-    return judged(cell, arm, setting, of_model=_effective if cell.arm in _ATTENDED else None)
-
-
-def _effective(model: Model, batch: Batch) -> Mapping[str, float]:
-    assert isinstance(model, TIN)
-    candidates, past = model.encoded(batch)
-    return effective(model.weights(candidates, past), past)
+    return judged(cell, arm, setting, of_model=effective if cell.arm in _ATTENDED else None)
 
 
 STUDY: Final = Study(
