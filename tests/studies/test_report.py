@@ -359,7 +359,7 @@ def test_the_list_and_the_index_say_where_a_report_is_of_other_rules_or_words(
 def test_where_reports_go_is_tried_before_anything_runs(console: Console, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", Path("/proc/studies")):
-        with pytest.raises(ConfigError, match=rf"--out {out}: reports cannot be written there .*; name another folder"):
+        with pytest.raises(ConfigError, match=rf"--out {out}: nothing can be written to .*; name another"):
             reproduce(Options(studies=("toy",), out=out), console)
     assert not (tmp_path / "cache").exists()
 

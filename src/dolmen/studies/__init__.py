@@ -4,6 +4,7 @@ from dolmen.studies.cells import CellStore
 from dolmen.studies.command import Options, list_studies, reproduce
 from dolmen.studies.correlation import CorrelationReport, measure_correlation, write_correlation
 from dolmen.studies.index import index_page
+from dolmen.studies.learned import LearnedCorrelation, Learner
 from dolmen.studies.measured import measured
 from dolmen.studies.registry import names, study
 from dolmen.studies.report import Judged, Report, Standing, judge, make_report, write_report
@@ -23,6 +24,8 @@ __all__ = [
     "Finding",
     "Finished",
     "Judged",
+    "LearnedCorrelation",
+    "Learner",
     "Options",
     "Ordered",
     "Outcome",
