@@ -3,7 +3,7 @@
 ``docs/reference/configuration.md`` comes from the settings' names, defaults and docstrings; ``docs/reference/table.md``
 from the signatures and docstrings of the table's Python interface; ``src/dolmen/models/measured.json``, which
 ``dolmen models`` shows, and ``src/dolmen/studies/verdicts.json``, which ``dolmen reproduce --list`` shows, from the
-reports in ``docs/results/studies``; and of those reports the index, which says where one is not of its plan as it is.
+reports in ``docs/results/studies``; and of those reports the index, which says where one is not of its study as it is.
 
 python tools/write_reference.py           write them
 python tools/write_reference.py --check   only say whether they are as they should be

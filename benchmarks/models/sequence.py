@@ -30,7 +30,7 @@ import torch
 from dolmen import datasets, new_trainer
 from dolmen.datasets.dataset import Dataset, Order, actions_table
 from dolmen.embedding import Adam
-from dolmen.evaluation import LeaveOneOut
+from dolmen.evaluation import Candidates, LeaveOneOut, Ranks, rank_catalogue
 from dolmen.features import Batch, Label, Schema, Side, Slot
 from dolmen.models import retriever
 from dolmen.provenance import command, machine, program
@@ -90,26 +90,21 @@ def ours(data: Dataset, model: str, form: str, seconds: float) -> dict[str, floa
     able = retriever(trainer.model)
     able.eval()
     fids = trainer.embed.live("item")
-    ranks = []
+    asked = Batch.concat(list(data.batches(256, "test", schema=SCHEMA)))
     with torch.no_grad():
-        items = trainer.embed.peek("item", fids)
-        for asked in data.batches(256, "test", schema=SCHEMA):
-            scores = able.queries(asked)[:, 0] @ items.T
-            right = torch.searchsorted(fids, asked.slot("item").values).unsqueeze(1)
-            own = scores.gather(1, right)
-            past = asked.slot("history")
-            scores[torch.repeat_interleave(past.lengths), torch.searchsorted(fids, past.values)] = -torch.inf
-            ranks.append(1 + (scores > own).sum(dim=1))
-    return {
-        **figures(torch.cat(ranks).numpy()),
-        "examples_per_second": learned / spent,
-        "passes": learned / examples.size,
-    }
+        items, queries = trainer.embed.peek("item", fids), able.queries(asked)[:, 0]
+    right, past = asked.slot("item"), asked.slot("history")
+    ranking = rank_catalogue(
+        lambda people: queries[people] @ items.T,
+        replace(right, values=torch.searchsorted(fids, right.values)),
+        len(fids),
+        exclude=replace(past, values=torch.searchsorted(fids, past.values)),
+    )
+    return {**figures(ranking.ranks), "examples_per_second": learned / spent, "passes": learned / examples.size}
 
 
-def figures(ranks: np.ndarray) -> dict[str, float]:
-    hits = ranks <= 10
-    return {"full_ndcg@10": float((hits / np.log2(ranks + 1)).mean()), "full_hr@10": float(hits.mean())}
+def figures(ranks: Ranks) -> dict[str, float]:
+    return dict(ranks.figures((10,), ("ndcg", "hr")))
 
 
 def peer(data: Dataset, model: str, python: Path, folder: Path, seconds: float) -> dict[str, float]:
@@ -134,8 +129,9 @@ def peer(data: Dataset, model: str, python: Path, folder: Path, seconds: float) 
     if not lines:
         raise SystemExit(f"the peer ended without a result:\n{done.stderr[-3000:]}")
     found = json.loads(lines[0].removeprefix("RESULT "))
+    ranks = np.array(list(found["ranks"].values()), dtype=np.float64)
     return {
-        **figures(np.array(list(found["ranks"].values()))),
+        **figures(Ranks(Candidates.FULL, ranks, np.arange(len(ranks) + 1))),
         "examples_per_second": found["examples"] / found["seconds"],
         "passes": found["examples"] / found["train_examples"],
     }

@@ -3,7 +3,7 @@
     python benchmarks/studies/quick.py [--out FILE]
 
 Each runs once in a process of its own, start and reading of the data included. ``cpu_seconds`` is what it used of the
-processor, which other work on the machine stretches less than ``seconds``.
+processor, and what is promised: other work on the machine stretches it less than ``seconds``, which are by the clock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from dolmen import studies
 from dolmen.provenance import command, machine, program
 
-SECONDS_MAX = 60.0
+CPU_SECONDS_MAX = 60.0
 
 
 def measured(name: str) -> dict[str, float | bool | str]:
@@ -33,26 +33,27 @@ def measured(name: str) -> dict[str, float | bool | str]:
 
 
 def main() -> int:
-    """Measure all; 1 if one takes more than a minute or does not hold."""
+    """Measure all; 1 if one takes more than a minute of the processor or does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     found = [measured(name) for name in studies.names()]
-    total = round(sum(float(one["seconds"]) for one in found), 1)
+    total, cpu_total = (round(sum(float(one[what]) for one in found), 1) for what in ("seconds", "cpu_seconds"))
     told = {
         "command": command(arguments),
         "program": program(),
         "machine": machine(),
         "seeds": {name: sorted({cell.seed for cell in studies.study(name).quick.cells()}) for name in studies.names()},
-        "seconds_max": SECONDS_MAX,
+        "cpu_seconds_max": CPU_SECONDS_MAX,
         "seconds_total": total,
+        "cpu_seconds_total": cpu_total,
         "studies": found,
     }
     text = json.dumps(told, indent=1) + "\n"
     sys.stdout.write(text)
     if arguments.out is not None:
         arguments.out.write_text(text, encoding="utf-8")
-    return 1 if any(not one["holds"] or float(one["seconds"]) > SECONDS_MAX for one in found) else 0
+    return 1 if any(not one["holds"] or float(one["cpu_seconds"]) > CPU_SECONDS_MAX for one in found) else 0
 
 
 if __name__ == "__main__":

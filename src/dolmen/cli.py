@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -334,6 +335,7 @@ def data_show(name: Annotated[str, typer.Argument(help="A name from `dolmen data
 
 @data_app.command("correlation")
 def data_correlation(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="A name from `dolmen data list`.")],
     attribute: Annotated[str, typer.Argument(help="A column of its items, such as genres, whose values are compared.")],
     negatives: Annotated[
@@ -341,6 +343,22 @@ def data_correlation(
     ] = 0,
     positions: Annotated[int, typer.Option(min=1, max=1000, help="How many past behaviours to look back.")] = 10,
     categories: Annotated[int, typer.Option(min=1, max=100, help="How many values: those with most candidates.")] = 10,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Train this model first and lay what it learned beside the data: tin, din or sdim, or your own that "
+            "declares Weighs.",
+            show_default=False,
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Of the model, such as temperature=0.5; as often as needed.", show_default=False
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the model: passes over the training part.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Of the model: its start, and the order in which it learns.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="A folder that gets JSON, a page and a picture besides.", show_default=False)
     ] = None,
@@ -348,22 +366,41 @@ def data_correlation(
     """Measure whether time matters: what a past behaviour tells of the answer, by what it was and how long ago.
 
     A ranker that knows positions or ages, such as tin, can win where the figures fall from left to right.
+
+    With --model one is trained, and a second table tells how strongly it brings the same behaviours in.
+
+    Did it learn what the data hold? A rank correlation of 1 says that it orders what and when as they do.
+
+    [bold]Example:[/bold]  dolmen data correlation amazon-hin brand --negatives 1 --model tin --option temperature=0.5
     """
     from dolmen import datasets, studies
+    from dolmen.settings import read_options
     from dolmen.unfinished import require_folder
 
+    if model is None:
+        _refuse(context, "is of the model that --model names; name one, or leave this out", "option", "epochs", "seed")
     if out is not None:
         require_folder(out, "--out")
+    learner = None
+    if model is not None:
+        learner = studies.Learner(model=model, options=read_options(option or ()), seed=seed, epochs=epochs)
     report = studies.measure_correlation(
-        datasets.load(name), attribute, negatives=negatives, position_max=positions, category_count=categories
+        datasets.load(name),
+        attribute,
+        negatives=negatives,
+        position_max=positions,
+        category_count=categories,
+        learner=learner,
     )
-    _out.print(report.sheet())
+    for sheet in report.sheets():
+        _out.print(sheet)
     if out is not None:
-        told = f"dolmen data correlation {name} {attribute}"
-        told += f" --negatives {negatives}" if negatives else ""
-        told += f" --positions {positions}" if positions != 10 else ""
-        told += f" --categories {categories}" if categories != 10 else ""
-        for path in studies.write_correlation(report, out, command=f"{told} --out {out}"):
+        told = ["dolmen", "data", "correlation", name, attribute]
+        told += ["--negatives", f"{negatives}"] if negatives else []
+        told += ["--positions", f"{positions}"] if positions != 10 else []
+        told += ["--categories", f"{categories}"] if categories != 10 else []
+        told += learner.arguments if learner is not None else []
+        for path in studies.write_correlation(report, out, command=shlex.join([*told, "--out", str(out)])):
             _out.print(f"written: {path}", soft_wrap=True)
 
 

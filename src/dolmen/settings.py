@@ -11,6 +11,7 @@ import difflib
 import json
 import math
 import numbers
+import tomllib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, fields
@@ -29,6 +30,7 @@ __all__ = [
     "SCALE_MAX",
     "chosen",
     "expectation",
+    "read_options",
     "read_settings",
     "require_bool",
     "require_float32",
@@ -116,6 +118,30 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str, **fixed:
         raise
     except ValueError as problem:
         raise ConfigError(f"{where}: {problem}") from problem
+
+
+def read_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Settings by name from a command line's ``name=value``, the value as TOML has it; what is no TOML is a text.
+
+    >>> read_options(["temperature=0.5", "weighing=softmax", 'history=["history"]'])
+    {'temperature': 0.5, 'weighing': 'softmax', 'history': ['history']}
+
+    Raises:
+        ConfigError: a text has no ``=``, or names what another one has named.
+    """
+    told: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not (name and sign):
+            raise ConfigError(f"--option must be NAME=VALUE, such as temperature=0.5, got {text!r}")
+        if name in told:
+            raise ConfigError(f"--option {name} is given twice; leave one out")
+        try:
+            read = tomllib.loads(f"value = {value}")
+        except tomllib.TOMLDecodeError:
+            read = {"value": value}
+        told[name] = read["value"]
+    return told
 
 
 def write_settings(settings: Any, *, leave_out: Iterable[str] = (), none: str | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from torch.autograd import backward
 from dolmen.clock import TIME_US_MIN
 from dolmen.embedding import AdaGrad, Embed, Embeddings
 from dolmen.features import Batch, Dense, Jagged, Label, Schema, Side, Slot, extract_rows
-from dolmen.models.contract import Ability, Model, condenser, decider, encoder, retriever, scorer
+from dolmen.models.contract import Ability, Model, condenser, decider, encoder, retriever, scorer, weigher
 from dolmen.seeds import derive_seed, generator
 from dolmen.settings import read_settings, write_settings
 
@@ -37,6 +37,7 @@ _OVERFIT_STEPS: Final = 150
 _OVERFIT_SHARE: Final = 0.25  # of the first loss; memorising 32 examples with as many free rows goes far below
 _METHODS: Final = {
     Ability.SCORES: ("score",),
+    Ability.WEIGHS: ("weighed",),
     Ability.CONDENSES: ("past_slots", "recent_count", "condensed_shape", "condense", "score_condensed"),
     Ability.RETRIEVES: ("queries", "items", "query_slots", "item_slots", "vector_dim"),
     Ability.ENCODES: ("encode",),
@@ -412,6 +413,11 @@ def _outputs(model: Model, batch: Batch) -> dict[str, Tensor]:
     with torch.no_grad():
         if Ability.SCORES in model.abilities:
             outputs["score"] = scorer(model).score(batch)
+        if Ability.WEIGHS in model.abilities:
+            told = weigher(model).weighed(batch)
+            outputs["weighed.strengths"] = told.strengths.new_zeros(batch.size).index_add(
+                0, told.past.owners, told.strengths
+            )
         if Ability.RETRIEVES in model.abilities:
             able = retriever(model)
             outputs["queries"] = able.queries(_only(batch, able.query_slots))

@@ -4,8 +4,9 @@ from math import log2
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from dolmen.evaluation.correlation import mutual_information, temporal_correlation
+from dolmen.evaluation import mutual_information, rank_correlation, temporal_correlation, temporal_strength
 
 
 def test_a_cause_tells_the_whole_entropy_and_a_stranger_nothing() -> None:
@@ -83,10 +84,68 @@ def test_what_tells_nothing_shows_on_average_what_luck_is_said_to() -> None:
     assert grid.bits.mean() / grid.chance_bits == pytest.approx(1, abs=0.21)
 
 
+def test_a_cell_that_luck_alone_could_fill_has_no_sure_bits() -> None:
+    # Of 1,000 examples a fair coin tells the label itself (1 bit), and nothing tells nothing; chi-squared of one degree
+    # is above 10.828 once in 1,000 times, which are 10.828 / (2 n ln 2) bits.
+    random, size = np.random.default_rng(8), 1000
+    labels = random.integers(0, 2, size)
+    past = np.stack([random.integers(0, 2, size), labels], axis=1)
+    grid = temporal_correlation(past.flatten(), np.arange(size + 1) * 2, np.ones(size), labels, target=1, rows=[1])
+    assert grid.sure_bits[0, 0] == grid.bits[0, 0] == pytest.approx(1, abs=0.01)
+    assert 0 < grid.bits[0, 1] < stats.chi2.isf(0.001, df=1) / (2 * np.log(2) * size)
+    assert grid.sure_bits[0, 1] == 0
+
+
+def test_a_models_grid_is_the_mean_over_full_pasts_that_have_the_behaviour() -> None:
+    random = np.random.default_rng(4)
+    pasts = [random.integers(0, 4, random.integers(0, 7)).tolist() for _ in range(200)]
+    targets = random.integers(0, 3, 200)
+    offsets = np.concatenate([[0], np.cumsum([len(past) for past in pasts])])
+    strengths = random.random(offsets[-1])
+    grid = temporal_strength(
+        strengths, np.concatenate(pasts), offsets, targets, target=1, rows=[3, 0, 9], position_max=3
+    )
+    assert grid.shape == (3, 3)  # of 0, 3 and 9
+    for row, category in enumerate((0, 3)):
+        for position in (1, 2, 3):
+            told = [
+                strengths[end - position]
+                for past, target, end in zip(pasts, targets, offsets[1:], strict=True)
+                if target == 1 and len(past) >= 3 and past[-position] == category
+            ]
+            assert grid[row, position - 1] == pytest.approx(np.mean(told))
+    assert np.isnan(grid[2]).all()
+
+
+def test_weights_that_are_equal_do_not_seem_to_fade_because_some_pasts_are_short() -> None:
+    lengths = [1, 2, 3, 3, 2, 3]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    shares = np.concatenate([np.full(length, 1 / length) for length in lengths])
+    grid = temporal_strength(shares, np.zeros(len(shares)), offsets, np.ones(6), target=1, rows=[0], position_max=3)
+    assert grid.tolist() == [[pytest.approx(1 / 3)] * 3]
+
+
+def test_ranks_correlate_as_another_program_says() -> None:
+    random = np.random.default_rng(6)
+    first, second = random.integers(0, 5, 60).astype(float), random.normal(size=60)
+    assert rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second).statistic)
+    assert rank_correlation(first, first**3) == pytest.approx(1)
+    assert rank_correlation(first, -first) == pytest.approx(-1)
+    first[3], second[7] = np.nan, np.nan
+    expected = stats.spearmanr(first, second, nan_policy="omit").statistic
+    assert rank_correlation(first.reshape(6, 10), second.reshape(6, 10)) == pytest.approx(expected)
+    assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
+    assert np.isnan(rank_correlation([np.nan], [1]))
+
+
 def test_arrays_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="starts must end with the count of categories, 1, got 2"):
         temporal_correlation([1], [0, 1], [1], [0], target=1, starts=[0, 2])
-    with pytest.raises(ValueError, match="2 targets need as many labels and one offset more"):
+    with pytest.raises(ValueError, match="2 targets need one offset more"):
         temporal_correlation([1], [0, 1], [1, 1], [0, 1], target=1)
+    with pytest.raises(ValueError, match="2 targets need as many labels, got 1"):
+        temporal_correlation([1], [0, 1, 1], [1, 1], [0], target=1)
+    with pytest.raises(ValueError, match="1 behaviours need as many strengths, got 2"):
+        temporal_strength([1, 1], [1], [0, 1], [1], target=1, rows=[1])
     with pytest.raises(ValueError, match="no candidate is of the category 7"):
         temporal_correlation([1], [0, 1], [1], [0], target=7)

@@ -1,16 +1,18 @@
 """The set-up of the studies of the next item: cut off and gone on, and baselines against their formulas."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from torch import Tensor
 
 from dolmen.datasets.dataset import Dataset, DatasetInfo, Order, actions_table
 from dolmen.evaluation import LeaveOneOut
-from dolmen.features import Label, Schema, Side, Slot
+from dolmen.features import Jagged, Label, Schema, Side, Slot
 from dolmen.studies import Cell, Setting, bert4rec, next_item
 
 ITEMS, PEOPLE, ACTIONS = 15, 12, 9
@@ -58,7 +60,7 @@ def test_a_cell_that_was_cut_off_goes_on_to_the_same_figures(
     arm = next_item.Arm(model="sasrec", options={})
     if of_pairs:
         arm = next_item.Arm(model="two_tower", options=bert4rec._FACTORS, of_pairs=True)
-    whole = next_item.judged(CELL, arm, setting(tmp_path / "whole"))
+    whole = next_item.run_arm(CELL, arm, setting(tmp_path / "whole"))
     save, saved = next_item.Trainer.save, []
 
     def cut_off(*given: Any, **named: Any) -> Path:
@@ -69,8 +71,8 @@ def test_a_cell_that_was_cut_off_goes_on_to_the_same_figures(
 
     monkeypatch.setattr(next_item.Trainer, "save", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        next_item.judged(CELL, arm, setting(tmp_path / "pieces"))
-    pieces = next_item.judged(CELL, arm, setting(tmp_path / "pieces"))
+        next_item.run_arm(CELL, arm, setting(tmp_path / "pieces"))
+    pieces = next_item.run_arm(CELL, arm, setting(tmp_path / "pieces"))
     for name, value in whole.items():
         if name != "examples_per_cpu_second":
             assert pieces[name] == value, name
@@ -84,3 +86,31 @@ def test_what_is_tested_and_drawn_was_never_met_before() -> None:
             assert len(past) == length
             assert not {*right, *past} & {*others}
     assert data.pairs.size == PEOPLE * (ACTIONS - 2)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_of_several_counted_ones_that_is_judged_which_is_best_on_the_validation_part() -> None:
+    def following(people: Tensor, items: Tensor, item_count: int) -> Callable[[Jagged], Tensor]:
+        del people, items
+        return lambda past: _scores_of(past, item_count, 1.0)
+
+    def avoiding(people: Tensor, items: Tensor, item_count: int) -> Callable[[Jagged], Tensor]:
+        del people, items
+        return lambda past: _scores_of(past, item_count, -1.0)
+
+    alone = [next_item.run_counts(CELL, one) for one in (following, avoiding)]
+    assert alone[0] != alone[1]
+    part = next_item._data("tiny").validation
+    on_validation = [
+        next_item._figures(lambda asked, sign=sign: _scores_of(part.past.take(asked), ITEMS, sign), part)
+        for sign in (1.0, -1.0)
+    ]
+    best = alone[int(on_validation[1]["full_ndcg@10"] > on_validation[0]["full_ndcg@10"])]
+    assert next_item.run_counts(CELL, following, avoiding) == best
+    assert next_item.run_counts(CELL, avoiding, following) == best
+
+
+def _scores_of(past: Jagged, item_count: int, sign: float) -> Tensor:
+    """Items after the last one, near ones first, or last."""
+    last = past.values[past.offsets[1:] - 1].unsqueeze(1)
+    return -sign * (torch.arange(item_count) - last).remainder(item_count).float()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -159,8 +159,27 @@ def test_a_study_may_name_what_no_import_leads_to() -> None:
 def test_what_is_left_out_or_stands_beside_is_there() -> None:
     there = {name for _, name, _ in pkgutil.walk_packages([str(_PACKAGE)], "dolmen.")}
     assert {*LEFT_OUT, *MACHINERY, *(place.partition(":")[0] for place in BESIDE)} <= there
-    for module in ("adam", "trainer"):  # a new file beside the table's is read, until it is named
-        assert f"dolmen.training.{module}" in MACHINERY
+
+
+def test_a_new_file_beside_the_tables_is_read_until_the_probe_stands_for_it(
+    reached: Callable[..., Reach], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = shutil.copytree(
+        _PACKAGE, tmp_path / "copy" / "dolmen", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    (package / "embedding" / "shelves.py").write_text("def reach_for(row):\n    return row + 1\n")
+    monkeypatch.setattr(reach_module, "_PACKAGE", package)
+    text = (
+        "from dolmen.embedding.table import Table\n"
+        "def run():\n"
+        "    from dolmen.embedding.shelves import reach_for\n"  # within, as only the copy has it
+        "    return reach_for(Table(1))\n"
+    )
+    found = reached(main_of_test=text)
+    assert Definition("dolmen.embedding.shelves", "reach_for") in found.code
+    assert "dolmen.embedding.table" not in found.modules
+    monkeypatch.setattr(reach_module, "MACHINERY", (*MACHINERY, "dolmen.embedding.shelves"))
+    assert "dolmen.embedding.shelves" not in reached(main_of_test=text).modules
 
 
 @pytest.mark.data
@@ -199,7 +218,7 @@ def _called(study: Study, folder: Path) -> set[Definition]:
         if event == "call":
             codes.add(frame.f_code)
 
-    for number, cell in enumerate(replace(study.quick).cells(1)):
+    for number, cell in enumerate(study.quick.cells(1)):
         setting = Setting(
             settings=settings, scratch=folder / f"{number}", prepared=_prepared(study, cell, settings, note)
         )

@@ -35,8 +35,11 @@ from dolmen.studies import (
 )
 from dolmen.studies.chart import draw, style
 from dolmen.studies.command import Options, list_studies, reproduce
+from dolmen.studies.index import write_index
 
 REPORTS = Path(__file__).resolve().parents[2] / "docs/results/studies"
+RULES = "of other rules than now: 1 of"
+WORDS = "of other words than now"
 MADE_BY = {
     "command": "dolmen reproduce toy",
     "date": "2026-01-01",
@@ -78,6 +81,7 @@ def test_the_json_holds_every_cell_and_no_nan(tmp_path: Path) -> None:
         "code": told["cells"][0]["code"],
         "made_by": in_words(program(), machine()),
         "rules": told["cells"][0]["rules"],
+        "cases": ["films"],
     }
     assert told["cells"][-1]["figures"] == {"auc": None}
     assert told["claims"][0]["verdict"] == "holds"
@@ -109,13 +113,34 @@ def test_each_claim_says_whether_its_rule_is_older_than_its_cells(tmp_path: Path
     outcome = replace(report.outcome, results=Results(cells))
     judged = make_report(study, study.full, outcome, MADE_BY)
     assert [asdict(one.standing) for one in judged.judged] == [
-        {"stood": 4, "later": 0, "unknown": 2},
-        {"stood": 0, "later": 4, "unknown": 2},
+        {"stood": 4, "cases_unknown": 0, "later": 0, "unknown": 2},
+        {"stood": 0, "cases_unknown": 0, "later": 4, "unknown": 2},
     ]
     text = judged.to_markdown(None)
-    assert "Of its 6 cells: 4 run when the rule stood, 2 of which that was not recorded." in text
-    assert "4 run before the rule was written as it is, 2 of which" in text
+    assert "Of its 6 cells: 4 run when the rule stood; 2 of which that was not recorded." in text
+    assert "4 run before the rule or its cases were as they are; 2 of which" in text
     assert json.loads(judged.to_json())["claims"][1]["rule_standing"]["later"] == 4
+
+
+def test_a_rule_that_comes_to_be_asked_of_more_cases_did_not_stand(tmp_path: Path) -> None:
+    """A study once got data that had been looked at, and its page said of all claims that their rules had stood."""
+    store, arms = CellStore(tmp_path), ("plain", "better")
+    films, books = (Part(case=case, arms=arms, seed_count=3) for case in ("films", "books"))
+    named = replace(claim("named"), rule=Above(arm="better", others=("plain",), figure="auc", cases=("films",)))
+    standings = []
+    for parts in ((films,), (films, books)):
+        study = toy(claims=(claim(), named), full=Plan(parts=parts, minutes=1))
+        outcome = run_study(study, study.full, store, console=Console(file=io.StringIO()))
+        report = make_report(study, study.full, outcome, MADE_BY)
+        standings.append([one.standing.describe() for one in report.judged])
+    stood = "The rule stood when its 6 cells were run."
+    assert standings[0] == [stood, stood]
+    told = "6 run when the rule stood; 6 run before the rule or its cases were as they are"
+    assert standings[1] == [f"Of its 12 cells: {told}.", stood]
+    cells = {cell: replace(done, cases=None) for cell, done in outcome.results.finished.items()}  # as they once were
+    before = make_report(study, study.full, replace(outcome, results=Results(cells)), MADE_BY)
+    told = "12 run when the rule stood, for which cases was not recorded"
+    assert [one.standing.describe() for one in before.judged] == [f"Of its 12 cells: {told}.", stood]
 
 
 def test_missing_cases_and_open_cells_are_told(tmp_path: Path) -> None:
@@ -279,7 +304,12 @@ def test_cells_of_other_code_are_told_with_what_can_be_done(
     assert "6 cells are kept, of other code or settings" in (tmp_path / "stored" / "toy.md").read_text()
     reproduce(replace(options, take_over="a word changed"), console)
     (told,) = verdicts(tmp_path / "stored").values()
-    assert (told.on_plan(toy()), told.on_code(toy(stands_on=("dolmen.clock",)))) == ([], [])
+    other = toy(stands_on=("dolmen.clock",))
+    assert (told.on_study(other), told.on_code(other)) == ([], ["taken over: 6 of 6 cells"])
+    assert told.on_code(toy()) == ["taken over: 6 of 6 cells", "of other code than now: 6 of 6 cells"]
+    assert "(taken over: 6 of 6 cells)" in (tmp_path / "stored" / "README.md").read_text()
+    made, stored = (json.loads((folder / "toy.json").read_text()) for folder in (out, tmp_path / "stored"))
+    assert [cell["code"] for cell in stored["cells"]] == [cell["code"] for cell in made["cells"]]
 
 
 def test_the_list_and_the_index_say_where_a_report_is_not_of_the_plan_of_now(
@@ -301,11 +331,35 @@ def test_the_list_and_the_index_say_where_a_report_is_not_of_the_plan_of_now(
     assert "of code that was not recorded: 4 of 4 cells" in said(console)
 
 
+@pytest.mark.parametrize(
+    ("changed", "mark"),
+    [
+        ({"claims": (replace(claim(), rule=Above(arm="better", others=("plain",), figure="auc", margin=0.5)),)}, RULES),
+        ({"claims": (claim(), claim("again"))}, RULES),
+        ({"claims": (replace(claim(), paper="0.70"),)}, WORDS),
+        ({"protocol": ("Everything is trained.",)}, WORDS),
+        ({"care": "One seed."}, WORDS),
+        ({"arms": {"plain": "the baseline", "better": "another method"}}, WORDS),
+        ({"guards": ()}, None),  # which are judged in the quick form
+    ],
+)
+def test_the_list_and_the_index_say_where_a_report_is_of_other_rules_or_words(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], mark: str | None
+) -> None:
+    """A page once had an older protocol and care than its study, and the index and the list did not mark it."""
+    reproduce(Options(studies=("toy",), out=tmp_path), console)
+    monkeypatch.setattr(registry, "_STUDIES", {"toy": toy(**changed)})
+    index = write_index(tmp_path).read_text()
+    console.print(list_studies(tmp_path))
+    assert [one for one in (RULES, WORDS) if one in said(console)] == [one for one in (RULES, WORDS) if one in index]
+    assert (mark in index) if mark else ("(" not in index.partition("holds: 1 ")[2])
+
+
 @pytest.mark.fault
 def test_where_reports_go_is_tried_before_anything_runs(console: Console, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", Path("/proc/studies")):
-        with pytest.raises(ConfigError, match=rf"--out {out}: reports cannot be written there .*; name another folder"):
+        with pytest.raises(ConfigError, match=rf"--out {out}: nothing can be written to .*; name another"):
             reproduce(Options(studies=("toy",), out=out), console)
     assert not (tmp_path / "cache").exists()
 

@@ -157,12 +157,45 @@ def test_a_rule_has_another_checksum_exactly_if_it_asks_for_something_else() -> 
         Ordered(order=("a", "b"), figure="auc"),
     ]
     assert len({checksum_of_rule(rule) for rule in rules}) == len(rules)
+    assert checksum_of_rule(rules[0]) != _first(rules[0], others=("b",))  # when two seeds were enough to be sure
+    assert checksum_of_rule(rules[2]) == _first(rules[2], others=("b",), sure=False)  # which asks what it asked
     ratio = Within(arm="a", figure="auc", high=0.5, over="b")
-    asked = [("arm", "a"), ("figure", "auc"), ("high", 0.5), ("over", "b")]  # before ratios were paired by seed
-    unpaired = hashlib.blake2b(f"Within {asked}".encode(), digest_size=8).hexdigest()
-    assert checksum_of_rule(ratio) != unpaired
+    assert checksum_of_rule(ratio) != _first(ratio, high=0.5, over="b")  # when ratios were not paired by seed
     said_again = Above(arm="a", others=("b",), figure="auc", margin=0.0, sure=True, cases=None)
     assert checksum_of_rule(said_again) == checksum_of_rule(rules[0])
+
+
+def _first(rule: Rule, **asked: object) -> str:
+    """The checksum of a rule of ``a``'s AUC, with what else is not the default, before any rule had a version."""
+    told = sorted({"arm": "a", "figure": "auc", **asked}.items())
+    return hashlib.blake2b(f"{type(rule).__name__} {told}".encode(), digest_size=8).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("rule", "marks", "checksum"),
+    [
+        (Above(arm="a", others=("b",), figure="auc"), (None, None, True, None, False), "5f9b5dff6ae12d6c"),
+        (Above(arm="a", others=("b",), figure="auc", sure=False), (True, True, True, True, True), "901f188c246bf4fd"),
+        (Within(arm="a", figure="auc", low=0.55), (False, True, True, False, True), "1ea4c68babbe0d64"),
+        (Within(arm="a", figure="auc", low=0.55, sure=True), (None, None, None, False, None), "8cd42af41c4af3a8"),
+        (Within(arm="a", figure="auc", low=0.12, minus="b"), (False, True, False, False, True), "09327acde53b9377"),
+        (Within(arm="a", figure="auc", high=1.3, over="b"), (True, False, True, True, False), "be63f172f035721f"),
+        (Ordered(order=("b", "a"), figure="auc", slack=0.12), (True, False, True, True, False), "755fa1498972ad3d"),
+    ],
+)
+def test_whoever_changes_how_a_rule_judges_gives_it_another_checksum(
+    rule: Rule, marks: tuple[bool | None, ...], checksum: str
+) -> None:
+    """Cells keep these checksums: new marks beside an old one would say that a rule stood which came after them."""
+    results = [
+        results_of(a=[0.5], b=[0.4]),
+        results_of(a=[0.5, 0.7], b=[0.4, 0.5]),
+        results_of(a=[0.5, 0.6, 0.7], b=[0.4, 0.5, 0.6]),
+        results_of(a=[0.5, 0.5], b=[0.4, 0.4, 0.9]),  # of the third seed there is no pair
+        results_of(a=[0.5, 0.5, 0.9], b=[0.6, 0.4, 0.4]),
+    ]
+    found = tuple(rule.findings(one, ["films"])[0].holds for one in results)
+    assert (found, checksum_of_rule(rule)) == (marks, checksum), "say in `versions` what is new"
 
 
 @pytest.mark.property

@@ -146,7 +146,10 @@ def test_cells_of_other_code_are_believed_for_a_reason_and_tell_it(
     monkeypatch.setattr(runner_module, "reach_of_study", lambda _: OTHER_CODE)
     outcome = run(study, store, only_stored=True, take_over="only a name changed")
     assert [done.taken_over for done in outcome.results.finished.values()] == ["only a name changed"] * 2
+    assert {done.taken_over_for for done in outcome.results.finished.values()} == {OTHER_CODE.fingerprint}
     assert outcome.open_counts == {"films": 4}
+    again = run(study, store, only_stored=True, take_over="for the second time")
+    assert again.results.finished == outcome.results.finished  # for this code they are believed already
     run(study, store)
     assert len(runs.read_text().splitlines()) == 6  # four that nobody had run
     text = make_report(study, study.full, run(study, store), MADE_BY | {"machine": MACHINE}).to_markdown(None)

@@ -1,5 +1,11 @@
 from .baselines import item_knn, popularity
-from .correlation import TemporalCorrelation, mutual_information, temporal_correlation
+from .correlation import (
+    TemporalCorrelation,
+    mutual_information,
+    rank_correlation,
+    temporal_correlation,
+    temporal_strength,
+)
 from .grouped import GroupAUC, Weighting, gauc
 from .lists import (
     catalogue_coverage,
@@ -71,9 +77,11 @@ __all__ = [
     "popularity",
     "popularity_lift",
     "rank_catalogue",
+    "rank_correlation",
     "ratio_of",
     "relative_information_gain",
     "sampled_ranks",
     "tail_share",
     "temporal_correlation",
+    "temporal_strength",
 ]

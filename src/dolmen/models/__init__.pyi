@@ -8,6 +8,7 @@ from .contract import (
     Model,
     Retrieves,
     Scores,
+    Weighs,
     condenser,
     decider,
     encoder,
@@ -15,6 +16,7 @@ from .contract import (
     generator,
     retriever,
     scorer,
+    weigher,
 )
 from .jobs import Job, check_name, check_names
 from .registry import Entry, build, describe, entry, names
@@ -31,6 +33,7 @@ __all__ = [
     "Model",
     "Retrieves",
     "Scores",
+    "Weighs",
     "build",
     "check_name",
     "check_names",
@@ -44,4 +47,5 @@ __all__ = [
     "names",
     "retriever",
     "scorer",
+    "weigher",
 ]

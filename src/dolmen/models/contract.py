@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from dolmen.errors import ConfigError
 from dolmen.features import Batch
+from dolmen.models.layers.behaviours import Weighed
 
 __all__ = [
     "Ability",
@@ -39,6 +40,7 @@ __all__ = [
     "Model",
     "Retrieves",
     "Scores",
+    "Weighs",
     "condenser",
     "decider",
     "encoder",
@@ -46,6 +48,7 @@ __all__ = [
     "generator",
     "retriever",
     "scorer",
+    "weigher",
 ]
 
 
@@ -54,6 +57,7 @@ class Ability(StrEnum):
 
     SCORES = "Scores"
     CONDENSES = "Condenses"
+    WEIGHS = "Weighs"
     RETRIEVES = "Retrieves"
     ENCODES = "Encodes"
     GENERATES = "Generates"
@@ -148,6 +152,14 @@ class Condenses(Scores, Protocol):
         ...
 
 
+class Weighs(Scores, Protocol):
+    """Ranks by a person's past, and tells what each behaviour of it counts for the candidate."""
+
+    def weighed(self, batch: Batch) -> Weighed:
+        """The past of each example, weighed. Reads what ``score`` reads, and nothing learns."""
+        ...
+
+
 class Retrieves(Model, Protocol):
     """Finds candidates: people and items as vectors whose inner product says who likes what."""
 
@@ -218,6 +230,11 @@ def condenser(model: Model) -> Condenses | None:
         return None
     able = cast("Condenses", model)
     return able if able.condensed_shape is not None else None
+
+
+def weigher(model: Model) -> Weighs:
+    """The model as one that tells what behaviours count."""
+    return cast("Weighs", _able(model, Ability.WEIGHS))
 
 
 def retriever(model: Model) -> Retrieves:

@@ -4,6 +4,7 @@ from dolmen.studies.cells import CellStore
 from dolmen.studies.command import Options, list_studies, reproduce
 from dolmen.studies.correlation import CorrelationReport, measure_correlation, write_correlation
 from dolmen.studies.index import index_page
+from dolmen.studies.learned import LearnedCorrelation, Learner
 from dolmen.studies.measured import measured
 from dolmen.studies.registry import names, study
 from dolmen.studies.report import Judged, Report, Standing, judge, make_report, write_report
@@ -11,7 +12,7 @@ from dolmen.studies.results import Cell, Finished, Results
 from dolmen.studies.rules import Above, Finding, Ordered, Rule, Verdict, Within, verdict_of
 from dolmen.studies.runner import Outcome, Stopped, run_study
 from dolmen.studies.study import Chart, Claim, Part, Plan, Setting, Shown, Study
-from dolmen.studies.verdicts import Judgement, verdicts
+from dolmen.studies.verdicts import Reported, verdicts
 
 __all__ = [
     "Above",
@@ -23,13 +24,15 @@ __all__ = [
     "Finding",
     "Finished",
     "Judged",
-    "Judgement",
+    "LearnedCorrelation",
+    "Learner",
     "Options",
     "Ordered",
     "Outcome",
     "Part",
     "Plan",
     "Report",
+    "Reported",
     "Results",
     "Rule",
     "Setting",

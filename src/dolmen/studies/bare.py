@@ -1,7 +1,7 @@
 """Code without what no figure follows from: layout, comments, docstrings, messages, log lines, guards.
 
 Guards are functions of a module named ``guards`` that are called as a statement of their own: a finished cell has met
-none that raised.
+none that raised. Nothing but the standard library is imported here: a test runs this file by other Pythons.
 """
 
 from __future__ import annotations
@@ -9,12 +9,29 @@ from __future__ import annotations
 import ast
 from typing import final
 
-__all__ = ["bare_tree"]
+__all__ = ["bare_tree", "told_of"]
 
 
 def bare_tree(text: str) -> ast.Module:
     """The code of a module, without that, and without the declaration ``STUDY = ...`` and ``__all__``."""
     return _Bare().visit_Module(ast.parse(text))
+
+
+def told_of(node: object) -> str:
+    """A tree as text, the same by every Python that reads it: ``ast.dump`` is another in each.
+
+    What is empty is left out, since newer Pythons have fields that older ones have not; and how a text is quoted.
+
+    >>> told_of(ast.parse("f(1, u'a')").body[0])
+    "(Expr value=(Call args=[(Constant value=1) (Constant value='a')] func=(Name ctx=(Load) id='f')))"
+    """
+    if isinstance(node, list):
+        return f"[{' '.join(map(told_of, node))}]"
+    if not isinstance(node, ast.AST):
+        return ascii(node)  # which letters `repr` shows is another matter in each, too
+    fields = sorted((name, there) for name, there in ast.iter_fields(node) if name != "kind")
+    told = [f" {name}={told_of(there)}" for name, there in fields if there is not None and there != []]
+    return f"({type(node).__name__}{''.join(told)})"
 
 
 @final

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from dolmen.errors import DataError
-from dolmen.provenance import in_words
 from dolmen.studies.results import Cell, Finished
 
 __all__ = ["CellStore", "Filled", "Kept", "fingerprint", "plain", "to_dict"]
@@ -91,7 +90,7 @@ class CellStore:
             raise DataError(f"{path}: {problem}; finished cells are kept there, name another folder") from problem
 
     def take_over(self, cell: Cell, fingerprint: str, code: str, why: str) -> None:
-        """Believe what is kept of a cell under whatever fingerprint, as if ``code`` had made it; and write down why.
+        """Believe what is kept of a cell under whatever fingerprint for ``code`` and this one; and write down why.
 
         Raises:
             DataError: as for ``put``.
@@ -99,13 +98,14 @@ class CellStore:
         finished = self._read(cell)
         if finished is not None and finished.fingerprint != fingerprint:
             told = f"{finished.taken_over}; then {why}" if finished.taken_over else why
-            self.put(cell, fingerprint, replace(finished, taken_over=told, code=code))
+            self.put(cell, fingerprint, replace(finished, taken_over=told, taken_over_for=code))
 
     def fill(self, report: Path, study: str, cells: Collection[Cell]) -> Filled:
         """Keep those of ``cells`` that a report (its JSON) of ``study`` has, where they are not kept here yet.
 
         So a run that was cut off on one machine goes on elsewhere. They are believed as any others: by their
-        fingerprints. Where a cell does not say who made it, the report's commit and machine did.
+        fingerprints. A report need not be made where its cells were: where one does not say who made it,
+        nobody knows.
 
         Raises:
             DataError: it cannot be read, is no report, or one of another study; or as for ``put``.
@@ -113,7 +113,6 @@ class CellStore:
         try:
             told = json.loads(report.read_text(encoding="utf-8"))
             of, found = str(told["study"]), [(_cell(one), _from_dict(one)) for one in told["cells"]]
-            made_by = in_words(told["program"], told["machine"])
         except _UNREADABLE as problem:
             raise DataError(f"{report} is no report of a study ({problem!r}); name its .json") from problem
         if of != study:
@@ -122,7 +121,7 @@ class CellStore:
         ours = {cell: finished for cell, finished in found if cell in known}
         new = {cell: finished for cell, finished in ours.items() if not self._path(cell).exists()}
         for cell, finished in new.items():
-            self.put(cell, finished.fingerprint, replace(finished, made_by=finished.made_by or made_by))
+            self.put(cell, finished.fingerprint, finished)
         return Filled(new=len(new), known=len(ours) - len(new), foreign=len(found) - len(ours))
 
     @contextmanager
@@ -174,12 +173,14 @@ def to_dict(finished: Finished) -> dict[str, Any]:
     }
     if finished.rules is not None:
         told["rules"] = sorted(finished.rules)
+    if finished.cases is not None:
+        told["cases"] = sorted(finished.cases)
     if finished.code:
         told["code"] = finished.code
     if finished.made_by:
         told["made_by"] = finished.made_by
     if finished.taken_over is not None:
-        told["taken_over"] = finished.taken_over
+        told |= {"taken_over": finished.taken_over, "taken_over_for": finished.taken_over_for}
     return told
 
 
@@ -188,16 +189,25 @@ def _cell(told: Mapping[str, Any]) -> Cell:
 
 
 def _from_dict(kept: Mapping[str, Any]) -> Finished:
-    rules, taken_over = kept.get("rules"), kept.get("taken_over")
+    taken_over, code = kept.get("taken_over"), str(kept.get("code", ""))
+    taken_over_for = str(kept.get("taken_over_for", ""))
+    if taken_over is not None and not taken_over_for:
+        code, taken_over_for = "", code  # once the code that took a cell over was written where its maker's had been
     return Finished(
         fingerprint=str(kept.get("fingerprint", "")),
-        code=str(kept.get("code", "")),
+        code=code,
         made_by=str(kept.get("made_by", "")),
         figures={str(name): _from_json(value) for name, value in kept["figures"].items()},
         seconds=float(kept["seconds"]),
-        rules=None if rules is None else frozenset(map(str, rules)),
+        rules=_names(kept.get("rules")),
+        cases=_names(kept.get("cases")),
         taken_over=None if taken_over is None else str(taken_over),
+        taken_over_for=taken_over_for,
     )
+
+
+def _names(kept: Iterable[str] | None) -> frozenset[str] | None:
+    return None if kept is None else frozenset(map(str, kept))
 
 
 def _to_json(value: float) -> float | None:

@@ -12,15 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
 from dolmen import datasets
 from dolmen.embedding import AdaGrad
 from dolmen.evaluation import auc, gauc, log_loss
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, pack_fids, values_of
-from dolmen.models import Model, scorer
+from dolmen.models import Model, scorer, weigher
 from dolmen.models.layers.attention import effective_counts
-from dolmen.models.layers.behaviours import Past
 from dolmen.seeds import generator
 from dolmen.studies.results import Cell
 from dolmen.studies.rules import Above, Within
@@ -35,6 +33,7 @@ __all__ = [
     "EFFECTIVE",
     "EPOCHS",
     "FIGURES",
+    "GENRES",
     "LONG",
     "MOVIELENS",
     "PROTOCOL",
@@ -42,18 +41,19 @@ __all__ = [
     "effective",
     "gains",
     "guards",
-    "judged",
     "past_of",
+    "run_arm",
 ]
 
 AMAZON: Final = "amazon-hin"
 MOVIELENS: Final = "movielens-100k"
+GENRES: Final = "movielens-100k-genres"
 LONG: Final = "movielens-100k-long"
 
 AGES: Final = "history_age"
 """The slot that says how long before its example each behaviour was, in steps of about a doubling."""
 
-EPOCHS: Final = {AMAZON: 3, MOVIELENS: 3, LONG: 3}
+EPOCHS: Final = dict.fromkeys((AMAZON, MOVIELENS, GENRES, LONG), 3)
 """Passes over each case's training part, in the full form."""
 
 BATCH: Final = 512
@@ -93,6 +93,7 @@ PROTOCOL: Final = (
     "0.803 after one and two in batches of 128, each of which takes twice as long.",
 )
 
+_BESIDE: Final = {AMAZON: "brand", GENRES: "genre"}  # what an item is beside its id, candidate and behaviour alike
 _DIM: Final = 17  # a linear weight, then a vector of 16
 _JUDGED_BATCH: Final = 4096
 _LENGTH_MIN: Final = 20  # which share of a shorter past counts says little
@@ -123,7 +124,7 @@ class _Examples:
     test: Batch
 
 
-def judged(
+def run_arm(
     cell: Cell, arm: Arm, setting: Setting, *, of_model: Callable[[Model, Batch], Mapping[str, float]] | None = None
 ) -> Mapping[str, float]:
     """The arm's figures on the cell's case, from its seed.
@@ -169,9 +170,11 @@ def judged(
     }
 
 
-def effective(weights: Tensor, past: Past) -> Mapping[str, float]:
-    """How much of a past weights (total,) make use of (see ``effective_counts``): medians over the longer pasts."""
-    counts, is_long = effective_counts(weights, past), past.lengths >= _LENGTH_MIN
+def effective(model: Model, batch: Batch) -> Mapping[str, float]:
+    """How much of a past the model makes use of (see ``effective_counts``): medians over the longer pasts."""
+    told = weigher(model).weighed(batch)
+    past = told.past
+    counts, is_long = effective_counts(told.weights, past), past.lengths >= _LENGTH_MIN
     return {
         "effective_behaviours": float(counts[is_long].median()),
         "effective_share": float((counts / past.lengths)[is_long].median()),
@@ -180,7 +183,8 @@ def effective(weights: Tensor, past: Past) -> Mapping[str, float]:
 
 def past_of(case: str) -> Mapping[str, Any]:
     """The options by which a model that ranks by behaviour reads the case's past, and what it reads beside it."""
-    return {"history": ("history", "history_brand"), "others": ()} if case == AMAZON else {}
+    history = {"history": ("history", f"history_{_BESIDE[case]}")} if case in _BESIDE else {}
+    return {**history, "others": ()} if case == AMAZON else history
 
 
 def gains(
@@ -247,6 +251,9 @@ def _parts(examples: Batch) -> Iterator[Batch]:
 @lru_cache(maxsize=1)
 def _examples(case: str) -> _Examples:
     dataset = datasets.load(AMAZON).with_negatives(1) if case == AMAZON else datasets.load(MOVIELENS)
+    if case == GENRES:
+        first = pc.list_element(dataset.items["genres"], 0)
+        dataset = replace(dataset, items=dataset.items.append_column(_BESIDE[case], first))
     seconds = pc.divide(dataset.interactions["event_time"].cast(pa.int64()), 1_000_000)
     dataset = replace(dataset, interactions=dataset.interactions.append_column(_WHEN, seconds))
     schema = _schema(case, has_ages=True)
@@ -276,25 +283,20 @@ def _with_ages(batch: Batch, schema: Schema) -> Batch:
 
 def _schema(case: str, *, has_ages: bool) -> Schema:
     """The fields of a case. All name the person for GAUC; on Amazon no arm reads who it is, as in the papers."""
-    if case == AMAZON:
-        return Schema(
-            Slot("user", dim=_DIM),
-            Slot("item", dim=_DIM),
-            Slot("brand", dim=_DIM, of=Side.ITEM),
-            Slot("history", dim=_DIM, table="item", many=True, ordered=True, max_len=50, of=Side.USER),
-            Slot("history_brand", dim=_DIM, table="brand", many=True, ordered=True, max_len=50, of=Side.USER),
-            *((Slot(AGES, dim=2 * _DIM - 1, many=True, ordered=True, max_len=50, of=Side.USER),) if has_ages else ()),
-            Label("click"),
-        )
-    length = 500 if case == LONG else 50
+    beside, length = _BESIDE.get(case), 500 if case == LONG else 50
+    told = {"item": "history"} if beside is None else {"item": "history", beside: f"history_{beside}"}
+    person = () if case == AMAZON else ("age", "gender", "occupation")
     return Schema(
         Slot("user", dim=_DIM),
         Slot("item", dim=_DIM),
-        Slot("genres", dim=_DIM, many=True, of=Side.ITEM),
-        Slot("age", dim=_DIM, of=Side.USER),
-        Slot("gender", dim=_DIM, of=Side.USER),
-        Slot("occupation", dim=_DIM, of=Side.USER),
-        Slot("history", dim=_DIM, table="item", many=True, ordered=True, max_len=length, of=Side.USER),
-        *((Slot(AGES, dim=_DIM, many=True, ordered=True, max_len=length, of=Side.USER),) if has_ages else ()),
+        *(Slot(name, dim=_DIM, of=Side.ITEM) for name in told if name != "item"),
+        *((Slot("genres", dim=_DIM, many=True, of=Side.ITEM),) if case in (MOVIELENS, LONG) else ()),
+        *(Slot(name, dim=_DIM, of=Side.USER) for name in person),
+        *(_past(name, table, length) for table, name in told.items()),
+        *((replace(_past(AGES, None, length), dim=len(told) * (_DIM - 1) + 1),) if has_ages else ()),
         Label("click"),
     )
+
+
+def _past(name: str, table: str | None, length: int) -> Slot:
+    return Slot(name, dim=_DIM, table=table, many=True, ordered=True, max_len=length, of=Side.USER)

@@ -24,6 +24,7 @@ from dolmen.studies.rules import Verdict
 from dolmen.studies.runner import Stopped, run_study
 from dolmen.studies.study import PREPARED, Study
 from dolmen.studies.verdicts import released_verdicts, verdicts
+from dolmen.unfinished import require_folder
 
 __all__ = ["REPORTS", "Options", "list_studies", "reproduce"]
 
@@ -70,7 +71,7 @@ def reproduce(options: Options, console: Console) -> int:
     """
     chosen, out = _chosen(options), options.out if options.out is not None else REPORTS
     if not options.quick:
-        _try_folder(out)
+        require_folder(out, "--out")
         _tell_changes(console)
     broken = 0
     for one in chosen:
@@ -97,17 +98,17 @@ def reproduce(options: Options, console: Console) -> int:
 def list_studies(out: Path | None = None) -> Sheet:
     """Every study, what it costs, and what became of it: by the report in ``out``, or else by that of the release.
 
-    Where a report is not of the plan and code of now, that is said with its verdicts.
+    Where a report is not of the study and code of now, that is said with its verdicts.
     """
-    judged = released_verdicts() | verdicts(out if out is not None else REPORTS)
+    known = released_verdicts() | verdicts(out if out is not None else REPORTS)
     table = Sheet("name", "paper", "data", "cells", "minutes", "claims", title="studies")
     for one in map(study, names()):
         cells = sum(1 for _ in one.full.cells())
         lines = ["not run yet"]
-        if one.name in judged:
-            told = judged[one.name]
+        if one.name in known:
+            told = known[one.name]
             lines = [f"{claim}: {verdict}" for claim, verdict in told.claims.items()]
-            lines += [f"({mark})" for mark in (*told.on_plan(one), *told.on_code(one))]
+            lines += [f"({mark})" for mark in (*told.on_study(one), *told.on_code(one))]
         minutes = f"{one.full.minutes:g}"
         table.add_row(one.name, one.paper, ", ".join(one.data), str(cells), minutes, "\n".join(lines))
     return table
@@ -125,16 +126,6 @@ def _chosen(options: Options) -> Sequence[Study]:
     if options.cells_from is not None and (options.quick or len(options.studies) != 1):
         raise ConfigError("--cells-from is a report of one study: name that study, and leave --quick out")
     return [study(name) for name in options.studies or names()]
-
-
-def _try_folder(out: Path) -> None:
-    """Write there and take it away again: hours later would be late to find that it cannot be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as problem:
-        raise ConfigError(f"--out {out}: reports cannot be written there ({problem}); name another folder") from problem
 
 
 def _tell_changes(console: Console) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dolmen.studies.registry import names, study
-from dolmen.studies.verdicts import judgement_of
+from dolmen.studies.verdicts import reported
 
 __all__ = ["index_page", "write_index"]
 
@@ -24,7 +24,7 @@ claim holds here, and of each rule whether it stood already when the cells that 
 
 
 def index_page(folder: Path) -> str:
-    """The page, from the JSON reports in ``folder`` and the plans as they are now."""
+    """The page, from the JSON reports in ``folder`` and the studies as they are now."""
     rows = []
     for path in sorted(folder.glob("*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -44,7 +44,8 @@ def _verdicts(report: dict[str, Any], name: str) -> str:
     counts = Counter(claim["verdict"] for claim in report["claims"])
     told = ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common())
     if name in names():
-        marks = judgement_of(report).on_plan(study(name))
+        found = reported(report)
+        marks = [*found.on_study(study(name)), *found.believed()]
     else:  # a study of somebody's own, whose plan is not here
         is_partial = any(report.get(what) for what in ("open_counts", "stale_counts", "missing"))
         marks = ["part of the plan was not run"] if is_partial else []

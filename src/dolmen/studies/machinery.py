@@ -8,16 +8,18 @@ them, and a cell is stale where other parameters come out of it than before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Final, final
+from typing import Any, ClassVar, Final, final
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dolmen._core import hash_into_buckets, read_buckets
 from dolmen.devices import Device
 from dolmen.embedding import AdaGrad, Adam, Embed, Embeddings, Optimizer
 from dolmen.features import Batch, Jagged, Label, Schema, Side, Slot, encode_array, pack_fids
@@ -26,7 +28,7 @@ from dolmen.models.layers.losses import log_loss
 from dolmen.seeds import generator
 from dolmen.training import TrainConfig, Trainer
 
-__all__ = ["BESIDE", "MACHINERY", "machinery_fingerprint"]
+__all__ = ["BESIDE", "MACHINERY", "UNPROBED", "machinery_fingerprint"]
 
 MACHINERY: Final = (
     "dolmen._core",
@@ -50,6 +52,12 @@ MACHINERY: Final = (
 )
 """What the probe stands for. Its code is not read."""
 
+UNPROBED: Final[Mapping[str, str]] = {
+    "NativeAllRows": "a table makes it of its rows, to be written or read elsewhere; no figure is of what it holds",
+    "checksum": "it tells whether a file is whole",
+}
+"""What of the core the probe does not call, and why."""
+
 BESIDE: Final = (
     "dolmen.compute",
     "dolmen.embedding.policies",
@@ -66,6 +74,9 @@ _STEPS: Final = 6
 _EXAMPLES: Final = 300
 _IDS: Final = 5000  # enough for the table to grow on the way, and for ids that come once and again
 _LENGTH: Final = 40
+_WIDTH: Final = 17
+_ROUNDS: Final = 4
+_BITS: Final = 3
 _SCHEMA: Final = Schema(
     Slot("item", dim=17),
     Slot("brand", dim=9, of=Side.ITEM),
@@ -82,6 +93,8 @@ def machinery_fingerprint(device: Device) -> str:
     for optimizer in (AdaGrad(learning_rate=0.05), Adam(learning_rate=0.001)):
         for array in _learned(optimizer, device):
             digest.update(array.detach().cpu().numpy().tobytes())
+    for hashed in _hashed():
+        digest.update(hashed.tobytes())
     return digest.hexdigest()
 
 
@@ -106,6 +119,21 @@ def _learned(optimizer: Optimizer, device: Device) -> Iterable[Tensor]:
     yield from trainer.model.state_dict().values()
     with trainer.parameters().computing():
         yield model(batches[0].to(str(device)))
+
+
+def _hashed() -> Iterable[NDArray[Any]]:
+    """In which buckets the core puts vectors, and what it reads of the sums there."""
+    draw = generator(0, "machinery", "buckets")
+    vectors = draw.standard_normal((_EXAMPLES, _WIDTH), dtype=np.float32)
+    buckets = np.empty((_EXAMPLES, _ROUNDS), dtype=np.int64)
+    hash_into_buckets(vectors, draw.standard_normal((_WIDTH, _ROUNDS * _BITS)), _BITS, buckets)
+    yield buckets
+    people = 2
+    sums = draw.standard_normal((people, _ROUNDS, 1 << _BITS, _WIDTH), dtype=np.float32)
+    sums[0, 0] = 0  # nothing fell there
+    read = np.empty_like(vectors)
+    read_buckets(sums, draw.integers(0, people, _EXAMPLES), buckets, 1e-6, read)
+    yield read
 
 
 def _batch(number: int) -> Batch:

@@ -26,14 +26,14 @@ from dolmen.studies.results import Cell
 from dolmen.studies.study import Setting
 from dolmen.training import TrainConfig, Trainer, load_snapshot, new_trainer
 
-__all__ = ["BEAUTY", "FIGURES", "FILMS", "GAMES", "PROTOCOL", "Arm", "Counted", "judged", "judged_counts"]
+__all__ = ["BEAUTY", "FIGURES", "FILMS", "GAMES", "PROTOCOL", "Arm", "Counted", "run_arm", "run_counts"]
 
 FILMS: Final = "movielens-100k"
 BEAUTY: Final = "bert4rec-beauty"
 GAMES: Final = "sasrec-video-games"
 
 _METRICS: Final = ("hr", "ndcg")
-_JUDGEMENTS: Final = 8  # looks at the validation part within a budget: enough to see a curve flatten
+_LOOKS: Final = 8  # at the validation part within a budget: enough to see a curve flatten
 
 FIGURES: Final = {
     "sampled_ndcg@10": "NDCG@10 of the last action among itself and 100 items drawn by popularity, as in the paper",
@@ -132,19 +132,29 @@ Counted = Callable[[Tensor, Tensor, int], Callable[[Jagged], Tensor]]
 """From who acted, on which place of the catalogue, and the number of items, to what scores pasts."""
 
 
-def judged(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
-    """The arm's figures on the cell's case. ``settings``: ``passes`` by case; in the quick form ``sequences_max``."""
+def run_arm(cell: Cell, arm: Arm, setting: Setting) -> Mapping[str, float]:
+    """The arm's figures on the cell's case.
+
+    ``settings``: ``passes`` by case; in the quick form ``sequences_max``, and ``looks`` at the validation part.
+    """
     data = _data(cell.case)
     trainer, told = _trained(cell, arm, setting, data)
     return {**_figures(_scores(trainer, data, data.test), data.test), **told}
 
 
-def judged_counts(cell: Cell, counted: Counted) -> Mapping[str, float]:
-    """The same for an arm that only counts."""
+def run_counts(cell: Cell, *counted: Counted) -> Mapping[str, float]:
+    """The same for an arm that needs no passes; of several, the one with the best NDCG@10 on the validation part."""
     data = _data(cell.case)
     people = torch.unique(data.pairs.slot("user").values, return_inverse=True)[1]
-    score = counted(people, _places(data.catalogue, data.pairs.slot("item").values), data.catalogue.size)
-    return _figures(lambda asked: score(data.test.past.take(asked)), data.test)
+    items = _places(data.catalogue, data.pairs.slot("item").values)
+    scores = [one(people, items, data.catalogue.size) for one in counted]
+
+    def figures(score: Callable[[Jagged], Tensor], part: _Part) -> dict[str, float]:
+        return _figures(lambda asked: score(part.past.take(asked)), part)
+
+    if len(scores) > 1:
+        scores.sort(key=lambda one: figures(one, data.validation)["full_ndcg@10"])
+    return figures(scores[-1], data.test)
 
 
 def _trained(cell: Cell, arm: Arm, setting: Setting, data: _Data) -> tuple[Trainer, dict[str, float]]:
@@ -171,7 +181,8 @@ def _trained(cell: Cell, arm: Arm, setting: Setting, data: _Data) -> tuple[Train
         )
         trainer = new_trainer(data.schema, arm.model, options, config, optimizer=Adam(learning_rate=0.001))
         trainer.embeddings.lookup_or_insert("item", data.catalogue.slot("item").values, 0)
-    pieces = sorted({max(1, passes * piece // _JUDGEMENTS) for piece in range(1, _JUDGEMENTS + 1)})
+    looks: int = setting.settings.get("looks", _LOOKS)
+    pieces = sorted({max(1, passes * piece // looks) for piece in range(1, looks + 1)})
     for end in (piece for piece in pieces if piece > progress.passes):
         started = time.process_time()
         for number in range(progress.passes + 1, end + 1):

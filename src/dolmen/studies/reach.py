@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeGuard, final
 
-from dolmen.studies.bare import bare_tree
+from dolmen.studies.bare import bare_tree, told_of
 from dolmen.studies.machinery import BESIDE, MACHINERY
 from dolmen.studies.study import Study
 
@@ -35,7 +35,7 @@ _PACKAGE: Final = Path(__file__).resolve().parents[1]
 LEFT_OUT: Final[Mapping[str, str]] = {
     "dolmen.errors": "a finished cell has raised nothing",
     "dolmen.telemetry": "no figure follows from log lines and metrics",
-    "dolmen.datasets.sources": "where files lie; what is read from them is checked against its checksum",
+    "dolmen.datasets.sources": "where files lie; what is read is checked by its checksum, or by its counts alone",
     "dolmen.training.snapshot": "it brings back the bytes that were kept, or fails",
     "dolmen.checksums": "they tell whether a file is whole",
     "dolmen.unfinished": "it names files that are being written",
@@ -81,7 +81,7 @@ class Reach:
 
     @property
     def fingerprint(self) -> str:
-        """A checksum of the code, as 16 hex digits; the same on every machine."""
+        """A checksum of the code, as 16 hex digits; the same on every machine, by whatever Python."""
         digest = hashlib.blake2b(digest_size=8)
         for one, code in self.code.items():
             digest.update(f"{one.module} {one.name}\n{code}\n".encode())
@@ -265,7 +265,7 @@ class _Node:
 @cache
 def _read(node: ast.AST) -> _Node:
     return _Node(
-        code=ast.dump(node),
+        code=told_of(node),
         chains=tuple(sorted(set(_chains(node)))),
         texts=frozenset(one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and _is_text(one.value)),
     )

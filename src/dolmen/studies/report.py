@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
@@ -15,7 +15,7 @@ from dolmen.studies.cells import plain, to_dict
 from dolmen.studies.chart import draw
 from dolmen.studies.index import write_index
 from dolmen.studies.results import Cell, Finished, Results
-from dolmen.studies.rules import Finding, Verdict, checksum_of_rule, verdict_of
+from dolmen.studies.rules import Finding, Rule, Verdict, checksum_of_rule, verdict_of
 from dolmen.studies.runner import Outcome
 from dolmen.studies.study import PREPARED, Claim, Plan, Study
 
@@ -25,23 +25,34 @@ __all__ = ["Judged", "Report", "Standing", "judge", "make_report", "write_report
 @final
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Of the cells that a rule judges: how many were run when it stood already, before it did, and nobody knows."""
+    """Of the cells that a rule judges: how many were run when it stood already, and when it did not.
+
+    Args:
+        stood: run when the rule stood, and was asked of the cases of which it is asked.
+        cases_unknown: run when the rule stood, and nobody knows of which cases it was asked.
+        later: run before one or the other was as it is.
+        unknown: nobody knows.
+    """
 
     stood: int
+    cases_unknown: int
     later: int
     unknown: int
 
     def describe(self) -> str:
         """In words."""
-        count = self.stood + self.later + self.unknown
+        count = self.stood + self.cases_unknown + self.later + self.unknown
         if self.stood == count:
             return f"The rule stood when its {count} cells were run." if count else "No cell that it judges was run."
         if self.unknown == count:
             return f"Whether the rule is older than its {count} cells was not recorded."
-        told = ((self.stood, "run when the rule stood"), (self.later, "run before the rule was written as it is"))
-        parts = [f"{one} {what}" for one, what in told if one]
-        parts += [f"{self.unknown} of which that was not recorded"] if self.unknown else []
-        return f"Of its {count} cells: {', '.join(parts)}."
+        told = (
+            (self.stood, "run when the rule stood"),
+            (self.cases_unknown, "run when the rule stood, for which cases was not recorded"),
+            (self.later, "run before the rule or its cases were as they are"),
+            (self.unknown, "of which that was not recorded"),
+        )
+        return f"Of its {count} cells: {'; '.join(f'{one} {what}' for one, what in told if one)}."
 
 
 @final
@@ -117,7 +128,8 @@ class Report:
         lines += ["", "## How it was judged", ""]
         lines += [
             "A claim holds if every comparison of its rule does, partly if at least half do. Each cell keeps the"
-            " checksums of the rules that stood when it was run. Intervals are of 95 %, over seeds.",
+            " checksums of the rules that stood when it was run, and the plan's cases. Intervals are of 95 %, over"
+            " seeds.",
             "",
         ]
         for one in self.judged:
@@ -143,6 +155,7 @@ class Report:
             "data": list(study.data),
             "settings": dict(self.plan.settings),
             "protocol": list(study.protocol),
+            "care": study.care,
             "arms": dict(study.arms),
             "figures": dict(study.figures),
             "claims": [
@@ -241,12 +254,24 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 def _standing(claim: Claim, results: Results, cases: Collection[str]) -> Standing:
     rule = checksum_of_rule(claim.rule)
-    cells = [
-        done.rules for cell, done in results.finished.items() if cell.case in cases and cell.arm in claim.rule.arms
-    ]
-    known = [rules for rules in cells if rules is not None]
-    stood = sum(rule in rules for rules in known)
-    return Standing(stood=stood, later=len(known) - stood, unknown=len(cells) - len(known))
+    told: Counter[str] = Counter()
+    for cell, done in results.finished.items():
+        if cell.case in cases and cell.arm in claim.rule.arms:
+            told[_stood(claim.rule, rule, done, cases)] += 1
+    return Standing(**{one.name: told[one.name] for one in fields(Standing)})
+
+
+def _stood(rule: Rule, checksum: str, done: Finished, cases: Collection[str]) -> str:
+    """As what the cell counts in the ``Standing`` of a rule that is asked of ``cases``."""
+    if done.rules is None:
+        return "unknown"
+    if checksum not in done.rules:
+        return "later"
+    if rule.cases is not None:  # the checksum is of them, too
+        return "stood"
+    if done.cases is None:
+        return "cases_unknown"
+    return "stood" if done.cases == set(cases) else "later"
 
 
 def _finding_row(finding: Finding) -> str:

@@ -31,17 +31,21 @@ class Finished:
         figures: by name.
         seconds: how long it took.
         rules: checksums of the rules that the study had when the cell was run; ``None``: nobody wrote them down.
+        cases: those of the plan by which it was run, on which its rules were asked; ``None``: nobody wrote them down.
         taken_over: why the cell is believed though other code made it; ``None``: it is of the code that asks.
+        taken_over_for: the checksum of the code for which it is believed; ``""``: it was not taken over.
         fingerprint: of what made it, see ``cells``; ``""``: it is not kept yet, or nobody wrote it down.
-        code: the checksum of the code alone (see ``reach``), which is the same on every machine; ``""``: nobody wrote
-            it down.
+        code: the checksum of the code alone that made it (see ``reach``), which is the same on every machine; ``""``:
+            nobody wrote it down.
         made_by: commit and machine, in words; ``""``: nobody wrote them down.
     """
 
     figures: Mapping[str, float]
     seconds: float
     rules: frozenset[str] | None = None
+    cases: frozenset[str] | None = None
     taken_over: str | None = None
+    taken_over_for: str = ""
     fingerprint: str = ""
     code: str = ""
     made_by: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from enum import StrEnum
 from itertools import pairwise
@@ -19,9 +19,6 @@ from dolmen.evaluation import Mean
 from dolmen.studies.results import Results
 
 __all__ = ["Above", "Finding", "Ordered", "Rule", "Verdict", "Within", "checksum_of_rule", "verdict_of"]
-
-_SINCE: Final = {"over": ", paired by seed"}
-"""Fields whose meaning is another than when the first cells were run, and what is new in it."""
 
 
 class Verdict(StrEnum):
@@ -51,9 +48,19 @@ class Finding:
 
 
 class Rule(Protocol):
-    """What judges results: a frozen dataclass, all of whose fields say what is asked."""
+    """What judges results: a frozen dataclass, all of whose fields say what is asked.
+
+    ``versions``: fields that ask something else than when they were first asked, and what is new in it. Whoever changes
+    how a field is judged says so there, so that the rules that have it are others than those before.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    versions: ClassVar[Mapping[str, str]]
+
+    @property
+    def cases(self) -> tuple[str, ...] | None:
+        """The cases on which it asks; ``None``: on all of the plan, whichever these are."""
+        ...
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -87,6 +94,8 @@ class Above:
     fewer than three it is not judged. ``sure=False`` asks for the mean only.
     """
 
+    versions: ClassVar[Mapping[str, str]] = {"sure": f", of {_SURE_SEEDS_MIN} seeds"}
+
     arm: str
     others: tuple[str, ...]
     figure: str
@@ -107,7 +116,8 @@ class Above:
     def describe(self) -> str:
         """The rule in words."""
         margin = f" by more than {self.margin:g}" if self.margin else ""
-        sure = ", with the 95 % interval of the paired difference above 0" if self.sure else ""
+        surely = f", with the 95 % interval of the paired difference above 0, of {_SURE_SEEDS_MIN} seeds or more"
+        sure = surely if self.sure else ""
         return f"{self.figure} of {self.arm} above {_listed(self.others)}{margin}{sure}{_on(self.cases)}"
 
     def findings(self, results: Results, cases: Sequence[str]) -> list[Finding]:
@@ -143,6 +153,8 @@ class Within:
     ``sure`` asks for its whole 95 % interval there, and says that it does not hold only where the whole interval lies
     outside. An interval with a bound inside it shows neither, so the claim is not judged, and needs more seeds.
     """
+
+    versions: ClassVar[Mapping[str, str]] = {"over": ", paired by seed"}
 
     arm: str
     figure: str
@@ -211,6 +223,8 @@ class Within:
 class Ordered:
     """The mean figure does not rise from one of ``order`` to the next by more than ``slack``."""
 
+    versions: ClassVar[Mapping[str, str]] = {}
+
     order: tuple[str, ...]
     figure: str
     slack: float = 0.0
@@ -253,12 +267,14 @@ def checksum_of_rule(rule: Rule) -> str:
     """What is asked, as 16 hex digits: by it a cell knows later whether a rule stood already when it was run.
 
     Fields that say nothing but the default do not count, so that a new one leaves the rules before it as they were. One
-    that came to ask something else counts as another.
+    that asks something else by now (see ``Rule.versions``) counts as another, by default, too, where it asks at all.
     """
-    told = {one.name: getattr(rule, one.name) for one in fields(rule)}
-    asked = {
-        one.name + _SINCE.get(one.name, ""): told[one.name] for one in fields(rule) if told[one.name] != one.default
-    }
+    asked: dict[str, Any] = {}
+    for one in fields(rule):
+        told = getattr(rule, one.name)
+        version = rule.versions.get(one.name, "") if told else ""
+        if version or told != one.default:
+            asked[one.name + version] = told
     return hashlib.blake2b(f"{type(rule).__name__} {sorted(asked.items())}".encode(), digest_size=8).hexdigest()
 
 

@@ -188,6 +188,7 @@ class _Runner:
                 figures=figures,
                 seconds=seconds,
                 rules=self._study.rules,
+                cases=frozenset(self._plan.cases),
                 code=self._code,
                 made_by=in_words(program(), machine()),
             )

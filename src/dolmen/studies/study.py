@@ -147,7 +147,7 @@ class Study:
         figures: what each figure is, by name; in the order of the report's tables.
         chart: the picture.
         full: the committed form.
-        quick: the form of a minute at most, which stands guard over changes.
+        quick: the form of a minute of the processor at most, which stands guard over changes.
         stands_on: what decides figures and no import of the study leads to, such as a module that is imported by a name
             made while it runs; all that imports lead to counts by itself (see ``reach``).
         shows: what ``dolmen models`` tells of models by this study's report, by the model's name.
@@ -182,6 +182,16 @@ class Study:
     def rules(self) -> frozenset[str]:
         """The checksums of all its rules, for cells to keep."""
         return frozenset(checksum_of_rule(claim.rule) for claim in (*self.claims, *self.guards))
+
+    @property
+    def words(self) -> Mapping[str, Any]:
+        """What a report says of it before any cell, ``claims`` included, for JSON."""
+        told = ("title", "paper", "data", "protocol", "care", "arms", "figures")
+        claims = [
+            {"name": one.name, "statement": one.statement, "paper": one.paper, "rule": one.rule.describe()}
+            for one in self.claims
+        ]
+        return {**{name: getattr(self, name) for name in told}, "claims": claims}
 
     def __post_init__(self) -> None:
         parts = (*self.full.parts, *self.quick.parts)

@@ -23,7 +23,7 @@ from dolmen.models.layers.mlp import MLP
 from dolmen.models.layers.moments import Normalized
 from dolmen.models.layers.rows import dense_columns, input_width, slot_vectors, split_rows
 
-__all__ = ["BehaviourFields", "ClickTower", "Past", "TowerConfig", "averaged", "occurring_decay", "pooled"]
+__all__ = ["BehaviourFields", "ClickTower", "Past", "TowerConfig", "Weighed", "averaged", "occurring_decay", "pooled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,11 @@ class Past:
         """Counted back from the candidate: 1 is the newest, (total,)."""
         return self.offsets[1:].index_select(0, self.owners) - torch.arange(len(self.owners))
 
+    @property
+    def shares(self) -> Tensor:
+        """One over the length of its past, for each behaviour, (total,): what each counts in a mean."""
+        return 1 / self.lengths.index_select(0, self.owners)
+
     def newest(self, count: int) -> Past:
         """Of each example its newest ``count``."""
         if self.size == 0 or int(self.lengths.max()) <= count:
@@ -101,6 +106,29 @@ class Past:
         offsets = torch.zeros_like(self.offsets)
         torch.cumsum(self.lengths.clamp(max=count), dim=0, out=offsets[1:])
         return Past(self.vectors.index_select(0, kept), self.owners.index_select(0, kept), offsets)
+
+
+@final
+@dataclass(frozen=True)
+class Weighed:
+    """What a model makes of a past for its candidates.
+
+    ``weights``: what each behaviour counts, (total,). ``values``: what that multiplies, (total, width): the behaviour,
+    or its product with the candidate where the network is handed that.
+    """
+
+    past: Past
+    weights: Tensor
+    values: Tensor
+
+    @property
+    def strengths(self) -> Tensor:
+        """How much each behaviour brings in: its weight, without the sign, times the length of its value, (total,).
+
+        Source: H. Zhou et al., "Temporal Interest Network", WWW 2024, section 3: the correlation that a model learned.
+        """
+        lengths: Tensor = torch.linalg.vector_norm(self.values, dim=1)
+        return self.weights.abs() * lengths
 
 
 @final
@@ -247,6 +275,13 @@ class ClickTower(nn.Module):
         inputs = torch.cat([*interests, candidates, *products, self.fields.context(batch)], dim=1)
         logits: Tensor = self.bias + self.layers(self.normalized(inputs)).squeeze(1) + self.fields.item_bias(batch)
         return logits
+
+    def weighed(self, candidates: Tensor, past: Past, weights: Tensor) -> Weighed:
+        """What ``weights`` (total,) bring into the network: products with candidates (batch, width) by ``product``."""
+        values = past.vectors
+        if self.config.product:
+            values = values * candidates.index_select(0, past.owners)
+        return Weighed(past, weights, values)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Log loss of the label; while learning, plus the mini-batch aware decay. A scalar."""

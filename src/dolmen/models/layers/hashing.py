@@ -83,8 +83,8 @@ class SimHash(nn.Module):
     def met(self, queries: Tensor, past: Past) -> Tensor:
         """The sum of the behaviours in the bucket of each query (batch, width): (batch, rounds, width).
 
-        The same numbers in the same order as ``sums`` and ``read``, without the buckets where no query is: an eighth
-        of the work for 3 bits. Gradients reach the behaviours that were met, and not the queries.
+        The same numbers in the same order as in ``sums``, without the buckets where no query is: an eighth of the work
+        for 3 bits. Gradients reach the behaviours that were met, and not the queries.
         """
         behaviour, hash_round = self._meets(queries, past).nonzero(as_tuple=True)
         cells = past.owners.index_select(0, behaviour) * self.rounds + hash_round

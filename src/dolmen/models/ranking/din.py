@@ -33,7 +33,7 @@ from dolmen.models.config import at_least, not_empty
 from dolmen.models.contract import Ability
 from dolmen.models.layers.activations import activations
 from dolmen.models.layers.attention import ActivationUnit, softmax_of_each
-from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, pooled
+from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, Weighed, pooled
 
 __all__ = ["DIN", "DINConfig", "Weighing"]
 
@@ -69,12 +69,13 @@ class DINConfig(TowerConfig):
 
 @final
 class DIN(nn.Module):
-    """Can: ``Scores``. Column 0 of a candidate's row is its bias; vectors of candidate and past are the same rows.
+    """Can: ``Scores``, and ``Weighs`` behaviours.
 
+    Column 0 of a candidate's row is its bias; vectors of candidate and past are the same rows.
     Source: Zhou et al., KDD 2018.
     """
 
-    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES})
+    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES, Ability.WEIGHS})
 
     def __init__(self, config: DINConfig, embed: Embed) -> None:
         super().__init__()
@@ -100,6 +101,15 @@ class DIN(nn.Module):
                 return (1 + told) / past.lengths.index_select(0, past.owners)
             case Weighing.SOFTMAX:
                 return softmax_of_each(told, past)
+
+    def weighed(self, batch: Batch) -> Weighed:
+        """What the activation unit says of each behaviour, as ``weighing`` has it.
+
+        Strengths are |w_i| |e_i v|, or |w_i| |e_i| without ``product``: free weights may be below 0, and are compared
+        by their size.
+        """
+        candidates, past = self.fields.candidates(batch), self.fields.past(batch)
+        return self.tower.weighed(candidates, past, self.weights(candidates, past))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of the label, (batch,). Without a past the interest is the zero vector."""

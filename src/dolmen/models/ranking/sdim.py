@@ -21,7 +21,7 @@ from dolmen.models.config import at_least, not_empty, positive
 from dolmen.models.contract import Ability
 from dolmen.models.layers.activations import activations
 from dolmen.models.layers.attention import ActivationUnit, attend_by_angle
-from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, averaged, pooled
+from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, Weighed, averaged, pooled
 from dolmen.models.layers.hashing import SimHash, interest_of
 
 __all__ = ["SDIM", "LongPast", "SDIMConfig"]
@@ -72,9 +72,12 @@ class SDIMConfig(TowerConfig):
 
 @final
 class SDIM(nn.Module):
-    """Can: ``Scores``, and ``Condenses`` a hashed past to the sums of its buckets. Source: Cao et al., CIKM 2022."""
+    """Can: ``Scores``, ``Weighs`` behaviours, and ``Condenses`` a hashed past to the sums of its buckets.
 
-    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES, Ability.CONDENSES})
+    Source: Cao et al., CIKM 2022.
+    """
+
+    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES, Ability.WEIGHS, Ability.CONDENSES})
 
     def __init__(self, config: SDIMConfig, embed: Embed) -> None:
         super().__init__()
@@ -124,6 +127,11 @@ class SDIM(nn.Module):
         logits: Tensor = self.tower(batch, candidates, interests)
         return logits
 
+    def weighed(self, batch: Batch) -> Weighed:
+        """How the whole past is read, by ``long_past``: what the activation unit adds of the newest is not told."""
+        candidates, past = self.fields.candidates(batch), self.fields.past(batch)
+        return self.tower.weighed(candidates, past, self.weights(candidates, past))
+
     def weights(self, candidates: Tensor, past: Past) -> Tensor:
         """What each behaviour of the whole past counts for its example's candidate, (total,)."""
         match self.config.long_past:
@@ -132,7 +140,7 @@ class SDIM(nn.Module):
             case LongPast.ATTENDED:
                 return attend_by_angle(candidates, past, self.config.temperature)
             case LongPast.AVERAGED:
-                return 1 / past.lengths.index_select(0, past.owners)
+                return past.shares
             case LongPast.LEFT_OUT:
                 return past.vectors.new_zeros(len(past.owners))
 

@@ -28,7 +28,7 @@ from dolmen.features import Batch
 from dolmen.models.config import at_least, positive
 from dolmen.models.contract import Ability
 from dolmen.models.layers.attention import attend, attend_by_angle
-from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, averaged, pooled
+from dolmen.models.layers.behaviours import BehaviourFields, ClickTower, Past, TowerConfig, Weighed, averaged, pooled
 from dolmen.models.layers.rows import split_rows
 
 __all__ = ["TIN", "TINConfig"]
@@ -70,9 +70,9 @@ class TINConfig(TowerConfig):
 
 @final
 class TIN(nn.Module):
-    """Can: ``Scores``. Source: Zhou et al., WWW 2024."""
+    """Can: ``Scores``, and ``Weighs`` behaviours. Source: Zhou et al., WWW 2024."""
 
-    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES})
+    abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.SCORES, Ability.WEIGHS})
 
     def __init__(self, config: TINConfig, embed: Embed) -> None:
         super().__init__()
@@ -113,8 +113,17 @@ class TIN(nn.Module):
         logits: Tensor = self.tower(batch, candidates, [interest])
         return logits
 
+    def weighed(self, batch: Batch) -> Weighed:
+        """Attention, over behaviours and candidates with their codes of time. Strengths are a_i |e_i v|, or a_i |e_i|
+        without ``product``. Source: Zhou et al., WWW 2024, section 3: attention times the length of what it weighs.
+        """
+        candidates, past = self.encoded(batch)
+        return self.tower.weighed(candidates, past, self.weights(candidates, past))
+
     def weights(self, candidates: Tensor, past: Past) -> Tensor:
-        """What attention makes each behaviour count for its example's candidate, both as ``encoded``: (total,)."""
+        """What each behaviour counts for its example's candidate, both as ``encoded``: (total,)."""
+        if not self.config.has_attention:
+            return past.shares
         if self.config.temperature is not None:
             return attend_by_angle(candidates, past, self.config.temperature)
         return attend(candidates, past, math.sqrt(self.fields.width))
