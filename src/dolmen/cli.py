@@ -400,8 +400,13 @@ def data_correlation(
         told += ["--positions", f"{positions}"] if positions != 10 else []
         told += ["--categories", f"{categories}"] if categories != 10 else []
         told += learner.arguments if learner is not None else []
-        for path in studies.write_correlation(report, out, command=shlex.join([*told, "--out", str(out)])):
+        paths = studies.write_correlation(report, out, command=shlex.join([*told, "--out", str(out)]))
+        for path in paths:
             _out.print(f"written: {path}", soft_wrap=True)
+        if not any(path.suffix == ".svg" for path in paths):
+            _out.print(
+                "no picture, which needs matplotlib: pip install 'dolmen[studies]'", soft_wrap=True, markup=False
+            )
 
 
 @data_app.command("fetch")

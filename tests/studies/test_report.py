@@ -296,12 +296,10 @@ def test_cells_of_other_code_are_told_with_what_can_be_done(
     assert "(of other code than now: 6 of 6 cells)" in said(console)
     monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "elsewhere"))
     options = Options(studies=("toy",), out=tmp_path / "stored", only_stored=True, cells_from=out / "toy.json")
-    reproduce(options, console)
+    with pytest.raises(ConfigError, match=r"toy: 0 finished cells are stored here, and 6 of other code or settings\. "):
+        reproduce(options, console)
     assert f"toy: 6 cells are kept from {out / 'toy.json'}" in said(console)
-    assert "toy: 6 cells are kept, of other code or settings: run again, or believe by `--take-over WHY`." in said(
-        console
-    )
-    assert "6 cells are kept, of other code or settings" in (tmp_path / "stored" / "toy.md").read_text()
+    assert not (tmp_path / "stored").exists()
     reproduce(replace(options, take_over="a word changed"), console)
     (told,) = verdicts(tmp_path / "stored").values()
     other = toy(stands_on=("dolmen.clock",))
@@ -413,6 +411,23 @@ def test_a_run_goes_on_from_its_report_on_a_machine_that_has_no_cells(
     whole = json.loads((tmp_path / "stored" / "toy.json").read_text())
     assert len(whole["cells"]) == 6
     assert [cell for cell in whole["cells"] if cell["seed"] == 0] == first["cells"]
+
+
+def test_a_report_is_not_replaced_by_less_of_it(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    reproduce(Options(studies=("toy",), out=out), console)
+    whole = (out / "toy.json").read_text()
+    monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "elsewhere"))
+    with pytest.raises(ConfigError, match=r"toy: 0 finished cells are stored here\. --cells-from REPORT"):
+        reproduce(Options(studies=("toy",), out=out, only_stored=True), console)
+    reproduce(Options(studies=("toy",), seed_count=1, out=tmp_path / "part"), console)
+    with pytest.raises(ConfigError, match=r"toy: 2 finished cells are stored here; .*toy.json has 6 and would lose"):
+        reproduce(Options(studies=("toy",), out=out, only_stored=True), console)
+    assert (out / "toy.json").read_text() == whole
+    reproduce(Options(studies=("toy",), out=out, only_stored=True, cells_from=out / "toy.json"), console)
+    assert len(json.loads((out / "toy.json").read_text())["cells"]) == 6
 
 
 def test_what_cells_come_from_is_one_report_of_one_study(console: Console, tmp_path: Path) -> None:

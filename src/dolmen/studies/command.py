@@ -67,6 +67,7 @@ def reproduce(options: Options, console: Console) -> int:
 
     Raises:
         ConfigError: the options contradict each other, name no study, or ``out`` cannot be written to; nothing was run.
+            Of what is stored there are no cells, or fewer than in the report that is in ``out``; nothing was written.
         DataError: ``cells_from`` is no report of the study.
     """
     chosen, out = _chosen(options), options.out if options.out is not None else REPORTS
@@ -81,6 +82,8 @@ def reproduce(options: Options, console: Console) -> int:
             kept = "and --quick keeps none" if options.quick else "and kept; the same command goes on from there"
             console.print(f"{one.name}: stopped. {stop.finished} of {stop.count} cells are finished, {kept}.")
             return _INTERRUPTED
+        if options.only_stored:
+            _require_more(report, out)
         console.print(_summary(report))
         if options.quick:
             # A guard whose data is not here guards nothing; that is no failure, and the table says so.
@@ -126,6 +129,20 @@ def _chosen(options: Options) -> Sequence[Study]:
     if options.cells_from is not None and (options.quick or len(options.studies) != 1):
         raise ConfigError("--cells-from is a report of one study: name that study, and leave --quick out")
     return [study(name) for name in options.studies or names()]
+
+
+def _require_more(report: Report, out: Path) -> None:
+    """That a report of what is stored tells something, and takes nothing from the one that is there."""
+    name, count, path = report.study.name, len(report.outcome.results.finished), out / f"{report.study.name}.json"
+    stale = sum(report.outcome.stale_counts.values())
+    told = (
+        f"{name}: {count} finished cells are stored here{f', and {stale} of other code or settings' if stale else ''}"
+    )
+    mend = "--cells-from REPORT keeps those of a report, --take-over WHY believes those of other code"
+    if not count:
+        raise ConfigError(f"{told}. {mend}; without --stored they are run")
+    if path.exists() and (there := verdicts(out)[name].cell_count) > count:
+        raise ConfigError(f"{told}; {path} has {there} and would lose some. {mend}; or name another --out")
 
 
 def _tell_changes(console: Console) -> None:

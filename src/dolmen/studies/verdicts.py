@@ -49,6 +49,11 @@ class Reported:
     codes: Mapping[str, int]
     taken_over: int
 
+    @property
+    def cell_count(self) -> int:
+        """How many cells it has."""
+        return sum(len(seeds.split()) for arms in self.seeds.values() for seeds in arms.values())
+
     def on_study(self, study: Study) -> list[str]:
         """Where it is not of the study's plan, rules and words as they are now; empty where it is."""
         planned = set(study.full.cells())
