@@ -26,6 +26,7 @@ from dolmen.features import Label, Schema, Slot
         ({"index": "tree"}, "auto, graph, exact"),
         ({"precision": "int4"}, "serving.precision must be one of float32, float16, bfloat16, int8, got 'int4'"),
         ({"history_slots": {"histori": ("click",)}}, "did you mean 'history'"),
+        ({"attributes_answered": "video_title"}, "attributes_answered must be a list of names, got 'video_title'"),
         ({"schema": Schema(Slot("user"), Label("click"))}, "slot 'item'"),
     ],
 )

@@ -296,7 +296,7 @@ def test_cells_of_other_code_are_told_with_what_can_be_done(
     assert "(of other code than now: 6 of 6 cells)" in said(console)
     monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "elsewhere"))
     options = Options(studies=("toy",), out=tmp_path / "stored", only_stored=True, cells_from=out / "toy.json")
-    with pytest.raises(ConfigError, match=r"toy: 0 finished cells are stored here, and 6 of other code or settings\. "):
+    with pytest.raises(ConfigError, match=r"toy: 0 cells are finished here, and 6 of other code or settings\. "):
         reproduce(options, console)
     assert f"toy: 6 cells are kept from {out / 'toy.json'}" in said(console)
     assert not (tmp_path / "stored").exists()
@@ -420,11 +420,17 @@ def test_a_report_is_not_replaced_by_less_of_it(
     reproduce(Options(studies=("toy",), out=out), console)
     whole = (out / "toy.json").read_text()
     monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "elsewhere"))
-    with pytest.raises(ConfigError, match=r"toy: 0 finished cells are stored here\. --cells-from REPORT"):
+    with pytest.raises(ConfigError, match=r"toy: 0 cells are finished here\. --cells-from REPORT"):
         reproduce(Options(studies=("toy",), out=out, only_stored=True), console)
     reproduce(Options(studies=("toy",), seed_count=1, out=tmp_path / "part"), console)
-    with pytest.raises(ConfigError, match=r"toy: 2 finished cells are stored here; .*toy.json has 6 and would lose"):
-        reproduce(Options(studies=("toy",), out=out, only_stored=True), console)
+    for fewer in (
+        Options(studies=("toy",), out=out, only_stored=True),
+        Options(studies=("toy",), out=out, seed_count=1),
+    ):
+        with pytest.raises(ConfigError, match=r"toy: 2 cells are finished here; .*toy.json would lose 4 of its 6"):
+            reproduce(fewer, console)
+    with pytest.raises(ConfigError, match="--stored reports kept cells, and --quick keeps none"):
+        reproduce(Options(studies=("toy",), quick=True, only_stored=True), console)
     assert (out / "toy.json").read_text() == whole
     reproduce(Options(studies=("toy",), out=out, only_stored=True, cells_from=out / "toy.json"), console)
     assert len(json.loads((out / "toy.json").read_text())["cells"]) == 6

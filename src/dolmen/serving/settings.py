@@ -230,6 +230,11 @@ class ServeSettings:
                 )
         history_slots = {name: tuple(some) for name, some in self.history_slots.items()}
         object.__setattr__(self, "history_slots", history_slots)
+        if isinstance(self.attributes_answered, str):  # whose letters would be taken for names
+            raise ConfigError(
+                f"serving.attributes_answered must be a list of names, got {self.attributes_answered!r}; write"
+                f" [{self.attributes_answered!r}]"
+            )
 
     def us(self, name: str) -> int:
         """The duration setting called ``name``, in microseconds."""

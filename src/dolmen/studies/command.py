@@ -67,7 +67,8 @@ def reproduce(options: Options, console: Console) -> int:
 
     Raises:
         ConfigError: the options contradict each other, name no study, or ``out`` cannot be written to; nothing was run.
-            Of what is stored there are no cells, or fewer than in the report that is in ``out``; nothing was written.
+            Of a study there are no finished cells, or the report in ``out`` has some that are not among them: nothing
+            of that study was written, and what was run is kept.
         DataError: ``cells_from`` is no report of the study.
     """
     chosen, out = _chosen(options), options.out if options.out is not None else REPORTS
@@ -82,7 +83,7 @@ def reproduce(options: Options, console: Console) -> int:
             kept = "and --quick keeps none" if options.quick else "and kept; the same command goes on from there"
             console.print(f"{one.name}: stopped. {stop.finished} of {stop.count} cells are finished, {kept}.")
             return _INTERRUPTED
-        if options.only_stored:
+        if not options.quick:
             _require_more(report, out)
         console.print(_summary(report))
         if options.quick:
@@ -124,6 +125,8 @@ def _chosen(options: Options) -> Sequence[Study]:
         raise ConfigError("--take-over needs a reason why cells of other code are to be believed; the report tells it")
     if options.quick and options.out is not None:
         raise ConfigError("--out is where reports go, and --quick writes none; leave one of them out")
+    if options.quick and options.only_stored:
+        raise ConfigError("--stored reports kept cells, and --quick keeps none; leave one of them out")
     if options.quick and options.take_over is not None:
         raise ConfigError("--take-over is for kept cells, and --quick keeps none; leave one of them out")
     if options.cells_from is not None and (options.quick or len(options.studies) != 1):
@@ -132,17 +135,18 @@ def _chosen(options: Options) -> Sequence[Study]:
 
 
 def _require_more(report: Report, out: Path) -> None:
-    """That a report of what is stored tells something, and takes nothing from the one that is there."""
-    name, count, path = report.study.name, len(report.outcome.results.finished), out / f"{report.study.name}.json"
+    """That a report tells something, and takes no cell of the plan from the one that is there."""
+    name, finished, path = report.study.name, report.outcome.results.finished, out / f"{report.study.name}.json"
     stale = sum(report.outcome.stale_counts.values())
     told = (
-        f"{name}: {count} finished cells are stored here{f', and {stale} of other code or settings' if stale else ''}"
+        f"{name}: {len(finished)} cells are finished here{f', and {stale} of other code or settings' if stale else ''}"
     )
     mend = "--cells-from REPORT keeps those of a report, --take-over WHY believes those of other code"
-    if not count:
+    if not finished and not report.outcome.missing:
         raise ConfigError(f"{told}. {mend}; without --stored they are run")
-    if path.exists() and (there := verdicts(out)[name].cell_count) > count:
-        raise ConfigError(f"{told}; {path} has {there} and would lose some. {mend}; or name another --out")
+    there = verdicts(out)[name].cells if path.exists() else set()
+    if lost := (there & set(report.study.full.cells())) - set(finished):
+        raise ConfigError(f"{told}; {path} would lose {len(lost)} of its {len(there)}. {mend}; or name another --out")
 
 
 def _tell_changes(console: Console) -> None:

@@ -50,19 +50,18 @@ class Reported:
     taken_over: int
 
     @property
-    def cell_count(self) -> int:
-        """How many cells it has."""
-        return sum(len(seeds.split()) for arms in self.seeds.values() for seeds in arms.values())
-
-    def on_study(self, study: Study) -> list[str]:
-        """Where it is not of the study's plan, rules and words as they are now; empty where it is."""
-        planned = set(study.full.cells())
-        there = {
+    def cells(self) -> set[Cell]:
+        """Those that it has."""
+        return {
             Cell(case=case, arm=arm, seed=int(seed))
             for case, arms in self.seeds.items()
             for arm, seeds in arms.items()
             for seed in seeds.split()
         }
+
+    def on_study(self, study: Study) -> list[str]:
+        """Where it is not of the study's plan, rules and words as they are now; empty where it is."""
+        planned, there = set(study.full.cells()), self.cells
         told = []
         if missing := len(planned - there):
             told.append(f"part of the plan: {missing} of {len(planned)} cells are missing")
