@@ -40,18 +40,22 @@ def als(
     """
     try:
         library, sparse = import_module("implicit.cpu.als"), import_module("scipy.sparse")
+        limits = import_module("threadpoolctl").threadpool_limits  # which the library asks for, and comes with
     except ModuleNotFoundError as problem:
         raise ConfigError(f"the arm als needs {problem.name}: pip install 'dolmen[studies]'") from problem
 
     def matrix(owners: Tensor, met: Tensor, count: int) -> Any:
         return sparse.csr_matrix((np.ones(len(met), np.float32), (owners, met)), shape=(count, item_count))
 
-    model = library.AlternatingLeastSquares(factors=factors, alpha=weight, num_threads=1, random_state=seed)
-    model.fit(matrix(people, items, int(people.max()) + 1), show_progress=False)
+    with limits(1, "blas"):
+        model = library.AlternatingLeastSquares(factors=factors, alpha=weight, num_threads=1, random_state=seed)
+        model.fit(matrix(people, items, int(people.max()) + 1), show_progress=False)
     of_items = torch.from_numpy(np.asarray(model.item_factors))
 
     def score(past: Jagged) -> Tensor:
         asked = matrix(torch.repeat_interleave(past.lengths), past.values, past.size)
-        return torch.from_numpy(np.asarray(model.recalculate_user(np.arange(past.size), asked))) @ of_items.T
+        with limits(1, "blas"):
+            solved = model.recalculate_user(np.arange(past.size), asked)
+        return torch.from_numpy(np.asarray(solved)) @ of_items.T
 
     return score
